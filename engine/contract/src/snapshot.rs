@@ -1,0 +1,275 @@
+//! The snapshot: the whole data-plane configuration of one epoch, as control compiled it.
+//!
+//! These are plain values without pointers into anything. `encode.rs` writes them as flat bytes,
+//! [`Snapshot::decode`] reads them back without trusting them. The engine turns them into its Plan.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// Index into [`Snapshot::upstreams`].
+pub type UpstreamIndex = u32;
+
+/// The configuration of one epoch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// Strictly increasing per segment; what shards report as adopted.
+    pub epoch: u64,
+    /// Revision in control's store that this epoch was compiled from (several epochs may share one:
+    /// a DNS answer changes the epoch, not the revision).
+    pub revision: u64,
+    pub node: Node,
+    pub listeners: Vec<Listener>,
+    pub upstreams: Vec<Upstream>,
+    /// In the order of the spec: of two routes that match equally, the earlier wins.
+    pub routes: Vec<Route>,
+}
+
+/// Settings of the node as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Pseudonym in `Via` (RFC 9110 §7.6.3); also what loop detection looks for.
+    pub via: String,
+    /// Longest a drain may take, in milliseconds.
+    pub drain_timeout_ms: u32,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Node { via: "sluice".into(), drain_timeout_ms: 30_000 }
+    }
+}
+
+/// One listening address. Its sockets arrive over the bus, matched by `address`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    pub name: String,
+    pub address: SocketAddr,
+    /// Peers whose `X-Forwarded-*`/`Forwarded` are believed (the trusted-hop rule).
+    pub trusted_proxies: Vec<Cidr>,
+    /// Peers that must speak the PROXY protocol (v1 or v2); empty: nobody may.
+    pub proxy_protocol_from: Vec<Cidr>,
+    /// Also send RFC 7239 `Forwarded` upstream.
+    pub forwarded: bool,
+    /// Field names with `_`: refuse the request (B-19), or drop just the field.
+    pub underscore_fields: UnderscoreFields,
+    pub limits: ListenerLimits,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnderscoreFields {
+    /// 400 (the default).
+    #[default]
+    Refuse,
+    /// Remove the field, serve the request.
+    Drop,
+}
+
+/// Client-side bounds of a listener. Times in milliseconds, sizes in bytes, 0 never means "off".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerLimits {
+    /// Open connections per shard; past it new ones are closed at once.
+    pub max_connections: u32,
+    /// From the first byte (or accept) to the end of the head.
+    pub header_timeout_ms: u32,
+    /// Between requests of a keep-alive connection.
+    pub idle_timeout_ms: u32,
+    /// Slowest body a client may send or read, bytes per second, judged over 10 s.
+    pub min_body_rate: u32,
+    /// A write that makes no progress for this long ends the connection.
+    pub write_timeout_ms: u32,
+    /// Largest request head (request line and field section).
+    pub max_head_bytes: u32,
+    /// Largest number of field lines.
+    pub max_fields: u16,
+    /// Requests served per connection before it is closed.
+    pub max_requests: u32,
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        ListenerLimits {
+            max_connections: 50_000,
+            header_timeout_ms: 10_000,
+            idle_timeout_ms: 60_000,
+            min_body_rate: 500,
+            write_timeout_ms: 30_000,
+            max_head_bytes: 32 * 1024,
+            max_fields: 100,
+            max_requests: 1_000_000,
+        }
+    }
+}
+
+/// A network prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    pub network: IpAddr,
+    /// 0..=32 for IPv4, 0..=128 for IPv6.
+    pub prefix: u8,
+}
+
+impl Cidr {
+    /// Whether `ip` lies in this prefix. An IPv4-mapped IPv6 address is judged as IPv4.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let ip = match ip {
+            IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(ip, IpAddr::V4),
+            IpAddr::V4(_) => ip,
+        };
+        match (self.network, ip) {
+            (IpAddr::V4(net), IpAddr::V4(ip)) => {
+                let shift = 32 - u32::from(self.prefix.min(32));
+                shift == 32 || u32::from(net) >> shift == u32::from(ip) >> shift
+            }
+            (IpAddr::V6(net), IpAddr::V6(ip)) => {
+                let shift = 128 - u32::from(self.prefix.min(128));
+                shift == 128 || u128::from(net) >> shift == u128::from(ip) >> shift
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A cluster of interchangeable targets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    pub name: String,
+    pub balance: Balance,
+    /// Resolved; a host name with three addresses is three targets. May be empty (name unresolved):
+    /// the answer is then 503.
+    pub targets: Vec<Target>,
+    pub pool: Pool,
+    pub timeouts: Timeouts,
+    pub host_header: HostHeader,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// Each target in turn, weights ignored.
+    #[default]
+    RoundRobin,
+    /// Smooth weighted round-robin (as nginx does it).
+    Weighted,
+    /// Fewest requests in flight relative to weight.
+    LeastConnections,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub address: SocketAddr,
+    /// 1..=1000.
+    pub weight: u32,
+    /// What the spec called it, `host:port`.
+    pub name: String,
+}
+
+/// Keep-alive pool per target and shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Idle connections kept.
+    pub max_idle: u32,
+    /// Open connections, idle and busy; past it requests wait for one until the connect time-out.
+    pub max_connections: u32,
+    /// An idle connection is closed after this long.
+    pub idle_timeout_ms: u32,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Pool { max_idle: 256, max_connections: 1024, idle_timeout_ms: 30_000 }
+    }
+}
+
+/// Deadlines of one exchange with an upstream, in milliseconds. On a route, 0 means "the upstream's".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect_ms: u32,
+    /// From the end of the request to the first byte of the answer.
+    pub first_byte_ms: u32,
+    /// Longest silence inside an answer's body.
+    pub idle_ms: u32,
+    /// The whole exchange; `u32::MAX`: none.
+    pub total_ms: u32,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts { connect_ms: 2_000, first_byte_ms: 30_000, idle_ms: 60_000, total_ms: 300_000 }
+    }
+}
+
+/// What `Host` the upstream sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HostHeader {
+    /// The client's.
+    #[default]
+    Preserve,
+    /// The chosen target's `name`.
+    Target,
+    /// This value.
+    Literal(String),
+}
+
+/// Which requests go where.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    pub name: String,
+    /// Lower case. Empty: any host. `*.example.com` matches one or more labels in its place.
+    pub hosts: Vec<String>,
+    pub path: PathMatch,
+    /// Upper case as given. Empty: any method. `GET` does not imply `HEAD`.
+    pub methods: Vec<String>,
+    /// All must hold.
+    pub headers: Vec<FieldMatch>,
+    /// All must hold. Names and values are compared percent-decoded.
+    pub query: Vec<FieldMatch>,
+    pub rewrite: PathRewrite,
+    /// At least one; picked by weight (smooth weighted, per shard).
+    pub backends: Vec<Backend>,
+    /// 0 in a field: the upstream's value.
+    pub timeouts: Timeouts,
+    /// Largest request body in bytes; past it 413.
+    pub max_body_bytes: u64,
+    /// `Upgrade` tokens that may be tunnelled, lower case (`websocket`).
+    pub upgrades: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    /// The whole normalised path.
+    Exact(String),
+    /// By whole segments: `/users` matches `/users` and `/users/7`, not `/usersx`.
+    Prefix(String),
+    /// Unanchored unless the pattern says so; `regex` crate syntax.
+    Regex(String),
+}
+
+/// A condition on a header or a query parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldMatch {
+    /// Header names are lower case.
+    pub name: String,
+    pub value: ValueMatch,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValueMatch {
+    Present,
+    Exact(String),
+    Regex(String),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PathRewrite {
+    #[default]
+    Keep,
+    /// Remove the matched prefix (the result always begins with `/`).
+    StripPrefix,
+    /// Put this in place of the matched prefix.
+    ReplacePrefix(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backend {
+    pub upstream: UpstreamIndex,
+    /// 0..=1000; 0: gets nothing.
+    pub weight: u32,
+}

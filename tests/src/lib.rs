@@ -1,0 +1,1 @@
+//! Fixtures that the black-box suites share.
