@@ -1,1 +1,3 @@
-//! Sluice data plane.
+//! Sluice's data plane. `pipeline.rs` tells the life of one request.
+
+pub mod io;
