@@ -1,1 +1,3 @@
 //! Sluice data plane.
+
+pub mod message;
