@@ -1,7 +1,26 @@
-//! Sluice's data plane. `pipeline.rs` tells the life of one request.
+//! Sluice's data plane. `pipeline.rs` tells the life of one request; `ARCHITECTURE.md` beside this
+//! crate tells the rest.
 
+mod body;
+mod exchange;
+mod forward;
 pub mod io;
+pub mod limits;
+mod listener;
+mod local_reply;
 pub mod message;
+mod observe;
+mod pipeline;
 pub mod plan;
+pub mod proxy_protocol;
+mod relay;
+mod rewrite;
 pub mod route;
+mod serve;
+mod shard;
+mod start;
+mod upload;
 pub mod upstream;
+
+pub use io::{StartError, probe};
+pub use start::{Start, run};

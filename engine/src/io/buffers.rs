@@ -251,6 +251,33 @@ impl Chunk {
         true
     }
 
+    /// Puts `tail` right behind the bytes, if the room there suffices. Whatever was cut off there
+    /// is overwritten.
+    pub fn append(&mut self, tail: &[u8]) -> bool {
+        let end = self.end as usize;
+        match &mut self.backing {
+            Backing::Ring { buffers, id } => {
+                if tail.len() > buffers.stride - end {
+                    return false;
+                }
+                // SAFETY: end + tail.len() ≤ stride, inside the buffer that this chunk owns.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(
+                        tail.as_ptr(),
+                        buffers.base(*id).add(end),
+                        tail.len(),
+                    );
+                }
+            }
+            Backing::Heap(bytes) => {
+                bytes.truncate(end);
+                bytes.extend_from_slice(tail);
+            }
+        }
+        self.end += tail.len() as u32;
+        true
+    }
+
     /// Whether it occupies a buffer of the shard's ring (which others wait for).
     pub fn is_ring(&self) -> bool {
         matches!(self.backing, Backing::Ring { .. })

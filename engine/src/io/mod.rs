@@ -17,6 +17,7 @@ mod probe;
 mod ring;
 mod slots;
 mod stream;
+mod swap;
 mod timer;
 
 pub use accept::Acceptor;
@@ -26,6 +27,7 @@ pub use driver::{Launch, launch};
 pub use probe::{StartError, probe};
 pub use ring::{Io, IoCounts, RingConfig};
 pub use stream::{SendBuf, Stream, connect};
+pub use swap::Swap;
 pub use timer::{Elapsed, Watch};
 
 #[cfg(test)]

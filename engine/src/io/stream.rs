@@ -27,6 +27,8 @@ pub enum SendBuf {
     Vec(Vec<u8>),
     Chunk(Chunk),
     Static(&'static [u8]),
+    /// Kept by the sender too, who may have to send it again elsewhere.
+    Shared(Rc<Vec<u8>>),
 }
 
 impl SendBuf {
@@ -35,6 +37,7 @@ impl SendBuf {
             SendBuf::Vec(bytes) => bytes,
             SendBuf::Chunk(chunk) => chunk.bytes(),
             SendBuf::Static(bytes) => bytes,
+            SendBuf::Shared(bytes) => bytes,
         }
     }
 }
@@ -278,6 +281,24 @@ impl Stream {
     /// Whether bytes, an end or an error wait to be received.
     pub fn has_input(&self) -> bool {
         !self.conn.recv.queue.borrow().is_empty() || self.conn.recv.end.get() != 0
+    }
+
+    /// Listens for the peer's end although no one is receiving, without holding a buffer.
+    pub fn keep_watch(&self) {
+        let recv = &self.conn.recv;
+        if recv.armed.get().is_none() && !self.has_input() {
+            self.conn.arm_recv(&self.ring);
+        }
+    }
+
+    /// Ready once the connection has failed (a reset, not a mere end). For a task that waits for
+    /// something else and wants to know that its peer is gone.
+    pub fn poll_failed(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.conn.recv.end.get() > 1 || self.conn.send.error.get() != 0 {
+            return Poll::Ready(());
+        }
+        remember(&self.conn.recv.waker, cx);
+        Poll::Pending
     }
 
     /// Whether the peer has closed its half or the connection failed, as far as is known.

@@ -1,3 +1,57 @@
-//! What the engine knows about upstreams.
+//! Upstreams as one shard sees them: who is next, and over which connection.
 
 pub mod balance;
+pub mod pool;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use balance::Balancer;
+use pool::Pool;
+
+/// One upstream's state on one shard, for one plan. Pools outlive it: the shard hands the same
+/// pool to the next plan's state of the same upstream and target.
+pub struct UpstreamState {
+    balancer: RefCell<Balancer>,
+    in_flight: RefCell<Vec<u32>>,
+    pub pools: Vec<Rc<Pool>>,
+}
+
+impl UpstreamState {
+    pub fn new(balancer: Balancer, pools: Vec<Rc<Pool>>) -> Rc<UpstreamState> {
+        let in_flight = RefCell::new(vec![0; pools.len()]);
+        Rc::new(UpstreamState { balancer: RefCell::new(balancer), in_flight, pools })
+    }
+
+    /// Picks the next target, other than the one at `exclude` unless that is the only one.
+    #[inline]
+    pub fn pick(self: &Rc<Self>, exclude: Option<usize>) -> Option<InFlight> {
+        let mut in_flight = self.in_flight.borrow_mut();
+        let mut balancer = self.balancer.borrow_mut();
+        let index = balancer
+            .pick(exclude, &in_flight)
+            .or_else(|| exclude.and_then(|_| balancer.pick(None, &in_flight)))?;
+        *in_flight.get_mut(index)? += 1;
+        Some(InFlight { upstream: self.clone(), index })
+    }
+}
+
+/// A request at a target, counted until this is dropped.
+pub struct InFlight {
+    upstream: Rc<UpstreamState>,
+    pub index: usize,
+}
+
+impl InFlight {
+    pub fn pool(&self) -> &Rc<Pool> {
+        &self.upstream.pools[self.index]
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(count) = self.upstream.in_flight.borrow_mut().get_mut(self.index) {
+            *count -= 1;
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Every answer the gateway gives itself: one constant body per reason, nothing of the request in
+//! it (RFC 9457 problem details).
+
+use contract::record::Reason;
+
+use crate::message::{Refusal, write};
+
+/// An answer of ours. The only way a request ends that no upstream answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalReply {
+    pub status: u16,
+    pub reason: Reason,
+    /// The connection cannot carry another request.
+    pub close: bool,
+    /// Value of `Allow` (405, and `OPTIONS *`).
+    pub allow: Option<Vec<u8>>,
+}
+
+impl LocalReply {
+    pub fn new(status: u16, reason: Reason) -> LocalReply {
+        LocalReply { status, reason, close: false, allow: None }
+    }
+
+    /// The same, ending the connection.
+    pub fn closing(status: u16, reason: Reason) -> LocalReply {
+        LocalReply { close: true, ..LocalReply::new(status, reason) }
+    }
+
+    pub fn method_not_allowed(allow: Vec<u8>) -> LocalReply {
+        LocalReply { allow: Some(allow), ..LocalReply::new(405, Reason::MethodNotAllowed) }
+    }
+
+    /// Appends the whole answer. `with_body` is false for HEAD.
+    pub fn write(&self, out: &mut Vec<u8>, head: &ReplyHead<'_>) {
+        write::status_line(out, self.status);
+        write::field(out, b"Date", head.date);
+        if !head.request_id.is_empty() {
+            write::field(out, b"X-Request-Id", head.request_id);
+        }
+        if let Some(allow) = &self.allow {
+            write::field(out, b"Allow", allow);
+        }
+        if head.close {
+            out.extend_from_slice(b"Connection: close\r\n");
+        }
+        if self.status == 204 {
+            out.extend_from_slice(write::CRLF);
+            return;
+        }
+        let mut body = Vec::with_capacity(256);
+        self.body(&mut body, head.request_id);
+        out.extend_from_slice(b"Content-Type: application/problem+json\r\n");
+        write::field_decimal(out, b"Content-Length", body.len() as u64);
+        out.extend_from_slice(write::CRLF);
+        if head.with_body {
+            out.extend_from_slice(&body);
+        }
+    }
+
+    fn body(&self, out: &mut Vec<u8>, request_id: &[u8]) {
+        out.extend_from_slice(b"{\"type\":\"urn:sluice:problem:");
+        out.extend_from_slice(self.reason.name().as_bytes());
+        out.extend_from_slice(b"\",\"title\":\"");
+        out.extend_from_slice(title(self.reason).as_bytes());
+        out.extend_from_slice(b"\",\"status\":");
+        write::decimal(out, u64::from(self.status));
+        if !request_id.is_empty() {
+            // Only characters that JSON strings hold as they are (see `RequestId`).
+            out.extend_from_slice(b",\"request_id\":\"");
+            out.extend_from_slice(request_id);
+            out.push(b'"');
+        }
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+/// What the connection adds to an answer of ours.
+pub struct ReplyHead<'a> {
+    pub date: &'a [u8],
+    pub request_id: &'a [u8],
+    pub close: bool,
+    pub with_body: bool,
+}
+
+impl From<Refusal> for LocalReply {
+    fn from(refusal: Refusal) -> LocalReply {
+        LocalReply {
+            close: refusal.closes(),
+            ..LocalReply::new(refusal.status(), refusal.reason())
+        }
+    }
+}
+
+fn title(reason: Reason) -> &'static str {
+    match reason {
+        Reason::None | Reason::Local => "Answered by the gateway",
+        Reason::BadRequest => "The request is malformed",
+        Reason::NoRoute => "No route matches this request",
+        Reason::MethodNotAllowed => "The resource does not have this method",
+        Reason::HeaderTimeout => "The request head took too long",
+        Reason::BodyTimeout => "The request body came too slowly",
+        Reason::HeadTooLarge => "The request head is too large",
+        Reason::BodyTooLarge => "The request body is too large",
+        Reason::UriTooLong => "The request target is too long",
+        Reason::NotImplemented => "The request needs what this gateway does not implement",
+        Reason::VersionNotSupported => "This HTTP version is not supported",
+        Reason::ExpectationFailed => "The expectation cannot be met",
+        Reason::NoTarget => "The service has no target",
+        Reason::ConnectFailed => "The service cannot be reached",
+        Reason::ConnectTimeout => "The service did not accept a connection in time",
+        Reason::PoolExhausted => "The service has no connection free",
+        Reason::UpstreamReset => "The service closed the connection before it answered",
+        Reason::UpstreamInvalid => "The service gave an invalid answer",
+        Reason::FirstByteTimeout => "The service did not answer in time",
+        Reason::UpstreamTruncated => "The service's answer stopped in the middle",
+        Reason::TotalTimeout => "The exchange took too long",
+        Reason::ClientAborted => "The client went away",
+        Reason::Loop => "The request has passed this gateway before",
+        Reason::Draining => "The gateway is shutting down",
+        Reason::Internal => "The gateway failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(reply: &LocalReply, close: bool, with_body: bool) -> String {
+        let mut out = Vec::new();
+        let head = ReplyHead {
+            date: b"Sun, 06 Nov 1994 08:49:37 GMT",
+            request_id: b"id-1",
+            close,
+            with_body,
+        };
+        reply.write(&mut out, &head);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_reply_is_a_problem_document_of_constant_text() {
+        let reply = text(&LocalReply::new(404, Reason::NoRoute), false, true);
+        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 404 Not Found\r\nDate: Sun"));
+        assert!(head.contains("Content-Type: application/problem+json"));
+        assert!(head.contains(&format!("Content-Length: {}", body.len())));
+        assert!(body.contains("\"type\":\"urn:sluice:problem:no_route\""));
+        assert!(body.contains("\"request_id\":\"id-1\""));
+        assert!(!head.contains("Connection"));
+    }
+
+    #[test]
+    fn head_gets_the_length_but_no_body_and_405_its_methods() {
+        let reply = LocalReply::method_not_allowed(b"GET, HEAD".to_vec());
+        let text = text(&reply, true, false);
+        assert!(text.ends_with("\r\n\r\n"));
+        assert!(text.contains("Allow: GET, HEAD\r\n") && text.contains("Connection: close\r\n"));
+        assert!(text.contains("Content-Length: "));
+    }
+}

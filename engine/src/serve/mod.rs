@@ -1,0 +1,4 @@
+//! Client connections: from bytes to exchanges.
+
+pub mod http1;
+pub mod tunnel;

@@ -1,0 +1,208 @@
+//! All that one core owns. Everything here is reached by `&Shard` and touched by one thread.
+
+mod plan;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+
+pub use plan::ShardPlan;
+
+use crate::io::{Io, Swap};
+use crate::limits;
+use crate::message::{RequestHead, ResponseHead, write};
+use crate::observe::Meter;
+use crate::plan::Plan;
+use crate::rewrite::RequestId;
+use crate::upstream::pool::Pool;
+
+pub struct Shard {
+    pub io: Io,
+    pub meter: Meter,
+    plans: Arc<Swap<Plan>>,
+    current: RefCell<Rc<ShardPlan>>,
+    /// Survive plans: a new plan takes over the pools of the targets it still has.
+    pools: RefCell<HashMap<(Box<str>, SocketAddr), Rc<Pool>>>,
+    draining: Cell<bool>,
+    /// One per connection task, by its place; woken when a drain begins.
+    tasks: RefCell<Vec<Option<Waker>>>,
+    vacant: RefCell<Vec<usize>>,
+    connections: Cell<u32>,
+    request_heads: RefCell<Vec<Box<RequestHead>>>,
+    response_heads: RefCell<Vec<Box<ResponseHead>>>,
+    date: Cell<(u64, [u8; write::DATE_LEN])>,
+    ids: Cell<[u64; 2]>,
+}
+
+impl Shard {
+    /// `seed` is random; request ids come from it.
+    pub fn new(io: Io, meter: Meter, plans: Arc<Swap<Plan>>, seed: [u64; 2]) -> Rc<Shard> {
+        let first = ShardPlan::build(plans.get(), &mut HashMap::new());
+        let shard = Shard {
+            io,
+            meter,
+            plans,
+            current: RefCell::new(first),
+            pools: RefCell::default(),
+            draining: Cell::new(false),
+            tasks: RefCell::default(),
+            vacant: RefCell::default(),
+            connections: Cell::new(0),
+            request_heads: RefCell::default(),
+            response_heads: RefCell::default(),
+            date: Cell::new((u64::MAX, [b' '; write::DATE_LEN])),
+            ids: Cell::new(seed),
+        };
+        shard.adopt();
+        Rc::new(shard)
+    }
+
+    /// The plan for a request that begins now: the newest one, adopted here if need be.
+    #[inline]
+    pub fn plan(&self) -> Rc<ShardPlan> {
+        if self.plans.number() != self.current.borrow().plan.epoch {
+            self.adopt();
+        }
+        self.current.borrow().clone()
+    }
+
+    #[cold]
+    fn adopt(&self) {
+        let plan = self.plans.get();
+        let epoch = plan.epoch;
+        let mut pools = self.pools.borrow_mut();
+        let next = ShardPlan::build(plan, &mut pools);
+        // Targets that the plan no longer has: their busy connections end with their requests.
+        pools.retain(|key, pool| {
+            let kept = next.has_pool(key);
+            if !kept {
+                pool.clear();
+            }
+            kept
+        });
+        *self.current.borrow_mut() = next;
+        self.meter.adopted(epoch);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Begins the drain: idle connections end now, busy ones after their request.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        let wakers: Vec<Waker> = self.tasks.borrow().iter().flatten().cloned().collect();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Client connections open on this shard.
+    pub fn connections(&self) -> u32 {
+        self.connections.get()
+    }
+
+    /// Counts a client connection until the ticket is dropped.
+    pub fn enter(self: &Rc<Self>, waker: Waker) -> Ticket {
+        self.connections.set(self.connections.get() + 1);
+        let place = self.vacant.borrow_mut().pop();
+        let mut tasks = self.tasks.borrow_mut();
+        let place = place.unwrap_or_else(|| {
+            tasks.push(None);
+            tasks.len() - 1
+        });
+        if let Some(task) = tasks.get_mut(place) {
+            *task = Some(waker);
+        }
+        Ticket { shard: self.clone(), place }
+    }
+
+    /// Closes idle upstream connections in time and shows that the shard lives.
+    pub async fn keep_house(&self) {
+        loop {
+            self.io.sleep_ms(limits::HOUSEKEEPING_MS).await;
+            let now_ms = self.io.clock().now_ms();
+            let pools: Vec<Rc<Pool>> = self.pools.borrow().values().cloned().collect();
+            let mut open = 0;
+            for pool in pools {
+                pool.sweep(now_ms);
+                open += pool.open();
+            }
+            self.meter.housekeeping(&self.io, self.connections.get(), open);
+        }
+    }
+
+    #[inline]
+    pub fn take_request_head(&self) -> Box<RequestHead> {
+        self.request_heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub fn give_request_head(&self, head: Box<RequestHead>) {
+        give(&self.request_heads, head);
+    }
+
+    #[inline]
+    pub fn take_response_head(&self) -> Box<ResponseHead> {
+        let mut head = self.response_heads.borrow_mut().pop().unwrap_or_default();
+        head.reset();
+        head
+    }
+
+    pub fn give_response_head(&self, head: Box<ResponseHead>) {
+        give(&self.response_heads, head);
+    }
+
+    /// The time of day for `Date` fields.
+    #[inline]
+    pub fn date(&self) -> [u8; write::DATE_LEN] {
+        let now_s = self.io.clock().wall_us() / 1_000_000;
+        let (then_s, text) = self.date.get();
+        if then_s == now_s {
+            return text;
+        }
+        let text = write::http_date(now_s);
+        self.date.set((now_s, text));
+        text
+    }
+
+    /// A fresh request id: 128 bits from a generator with a random seed (xoroshiro128+, not a
+    /// secret; Blackman and Vigna 2018).
+    #[inline]
+    pub fn new_request_id(&self) -> RequestId {
+        let [mut a, mut b] = self.ids.get();
+        let mut draw = || {
+            let out = a.wrapping_add(b);
+            b ^= a;
+            a = a.rotate_left(24) ^ b ^ (b << 16);
+            b = b.rotate_left(37);
+            out
+        };
+        let words = [draw(), draw()];
+        self.ids.set([a, b]);
+        RequestId::from_words(words)
+    }
+}
+
+fn give<T>(spare: &RefCell<Vec<Box<T>>>, head: Box<T>) {
+    let mut spare = spare.borrow_mut();
+    if spare.len() < limits::SPARE_HEADS {
+        spare.push(head);
+    }
+}
+
+/// A client connection's place in its shard.
+pub struct Ticket {
+    shard: Rc<Shard>,
+    place: usize,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.shard.connections.set(self.shard.connections.get() - 1);
+        let waker = self.shard.tasks.borrow_mut().get_mut(self.place).and_then(Option::take);
+        self.shard.vacant.borrow_mut().push(self.place);
+        self.shard.meter.closed();
+        drop(waker);
+    }
+}

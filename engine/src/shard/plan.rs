@@ -1,0 +1,77 @@
+//! A plan with what one shard counts and rotates beside it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::plan::{Backend, Plan, Route, Upstream};
+use crate::route::RouteIndex;
+use crate::upstream::UpstreamState;
+use crate::upstream::balance::{Balancer, WeightedPick};
+use crate::upstream::pool::Pool;
+
+/// The plan a request runs under, from its beginning to its end.
+pub struct ShardPlan {
+    pub plan: Arc<Plan>,
+    upstreams: Vec<Rc<UpstreamState>>,
+    /// By route; `None` where there is nothing to choose.
+    canaries: Vec<Option<Box<RefCell<WeightedPick>>>>,
+}
+
+impl ShardPlan {
+    /// Puts the shard's state beside `plan`; pools of known targets are taken over.
+    pub(super) fn build(
+        plan: Arc<Plan>,
+        pools: &mut HashMap<(Box<str>, SocketAddr), Rc<Pool>>,
+    ) -> Rc<ShardPlan> {
+        let upstreams = plan
+            .upstreams
+            .iter()
+            .map(|upstream| {
+                let pool = |address: SocketAddr| {
+                    let pool = pools
+                        .entry((upstream.name.clone(), address))
+                        .or_insert_with(|| Pool::new(address, upstream.pool))
+                        .clone();
+                    pool.configure(upstream.pool);
+                    pool
+                };
+                let pools = upstream.targets.iter().map(|target| pool(target.address)).collect();
+                UpstreamState::new(Balancer::new(upstream), pools)
+            })
+            .collect();
+        let canaries = plan
+            .routes
+            .iter()
+            .map(|route| {
+                let choice = route.backends.len() > 1 || route.backends[0].weight == 0;
+                choice.then(|| Box::new(RefCell::new(WeightedPick::over(&route.backends))))
+            })
+            .collect();
+        Rc::new(ShardPlan { plan, upstreams, canaries })
+    }
+
+    pub(super) fn has_pool(&self, (name, address): &(Box<str>, SocketAddr)) -> bool {
+        self.plan.upstreams.iter().any(|upstream| {
+            upstream.name == *name && upstream.targets.iter().any(|t| t.address == *address)
+        })
+    }
+
+    /// The upstream that takes this request of the route; `None`: every weight is 0.
+    #[inline]
+    pub fn backend(&self, index: RouteIndex) -> Option<Backend> {
+        let route: &Route = self.plan.route(index);
+        match self.canaries.get(index as usize) {
+            Some(Some(canary)) => {
+                canary.borrow_mut().pick(None).and_then(|at| route.backends.get(at).copied())
+            }
+            _ => route.backends.first().copied(),
+        }
+    }
+
+    pub fn upstream(&self, backend: Backend) -> (&Upstream, &Rc<UpstreamState>) {
+        (self.plan.upstream(backend), &self.upstreams[backend.upstream as usize])
+    }
+}
