@@ -18,6 +18,8 @@ pub mod path;
 mod rewrite;
 mod table;
 
+use std::sync::Arc;
+
 use regex::bytes::RegexSet;
 
 pub use self::rewrite::{Rewrite, rewrite_path};
@@ -94,8 +96,9 @@ const WILD_HOST: u32 = 1;
 struct Realm {
     /// Top of its tree.
     root: u32,
-    /// The last tier: routes by regular expression, in the order of the set's patterns.
-    patterns: Option<Box<Patterns>>,
+    /// The last tier: routes by regular expression, in the order of the set's patterns. Hosts with
+    /// the same routes share it.
+    patterns: Option<Arc<Patterns>>,
 }
 
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use super::{
     Miss, Query, Router,
     explain::{ExplainRequest, Outcome, Verdict, explain},
-    path,
+    path, rewrite_path,
 };
 
 pub(super) fn route(name: &str, hosts: &[&str], path: PathMatch) -> Route {
@@ -268,6 +268,46 @@ proptest! {
             let alone = model(std::slice::from_ref(&routes[other.index]), &request);
             prop_assert_eq!(other.verdict == Verdict::Outranked, alone == Answer::Route(0));
             prop_assert_eq!(other.verdict == Verdict::Method, matches!(alone, Answer::Allow(_)));
+        }
+    }
+}
+
+fn any_route() -> impl Strategy<Value = Route> {
+    let path = prop_oneof![
+        ".{0,9}".prop_map(PathMatch::Exact),
+        "/?.{0,9}".prop_map(PathMatch::Prefix),
+        "[a-z(){},?*+|.0-9]{0,9}".prop_map(PathMatch::Regex),
+    ];
+    let field = (".{0,3}", "[a(+]{0,3}")
+        .prop_map(|(name, value)| FieldMatch { name, value: ValueMatch::Regex(value) });
+    let rewrite =
+        prop_oneof![Just(PathRewrite::StripPrefix), ".{0,3}".prop_map(PathRewrite::ReplacePrefix),];
+    (vec(".{0,5}", 0..2), path, vec(".{0,3}", 0..2), vec(field, 0..2), rewrite).prop_map(
+        |(hosts, path, methods, query, rewrite)| Route {
+            hosts,
+            methods,
+            query,
+            rewrite,
+            ..route("r", &[], path)
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn any_snapshot_and_request_is_survived(
+        routes in vec(any_route(), 0..3),
+        host: Vec<u8>, path: Vec<u8>, query: Option<Vec<u8>>, method: Vec<u8>,
+    ) {
+        let headers: Vec<(String, String)> = vec![];
+        let (path, query) = (path.as_slice(), query.as_deref());
+        let request = Query { host: &host, path, query, method: &method, headers: &headers };
+        if let Ok(plan) = crate::plan::Plan::build(snapshot(routes))
+            && let Ok(index) = plan.router.find(&request)
+        {
+            let mut out = Vec::new();
+            let rewritten = rewrite_path(&plan.route(index).rewrite, path, &mut out);
+            prop_assert!(rewritten == path || rewritten.starts_with(b"/") || !path.starts_with(b"/"));
         }
     }
 }
