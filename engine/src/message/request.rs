@@ -317,6 +317,9 @@ fn scan_refusal(bytes: &[u8], scan: Scan, error: ScanError) -> Refusal {
 /// Looks at what has come of an unfinished head, so that other protocols and nonsense are
 /// answered now and not when the time for the head is up.
 fn check_early(bytes: &[u8], scan: Scan, seen_first: bool) -> Result<Progress, Refusal> {
+    if !scan.has_begun() {
+        return Ok(Progress::Partial); // Only (a part of) an empty line before the request.
+    }
     if !scan.has_first_line() {
         check_method(bytes, scan.start)?;
     } else if !seen_first {

@@ -76,6 +76,24 @@ fn with_step(step: u8, bytes: &[u8]) -> Vec<u8> {
     [&[step], bytes].concat()
 }
 
+#[test]
+fn byte_by_byte_is_as_good_as_at_once() {
+    for bytes in [
+        &b"\r\n\r\nPOST /a?b HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"[..],
+        b"\r\nGET http://a/ HTTP/1.0\r\nX-A: b\r\nConnection: x-a\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello",
+        b"5;a=\"b\"\r\nhello\r\n0\r\nA: b\r\n\r\nrest",
+    ] {
+        for end in 0..=bytes.len() {
+            for step in 0..16 {
+                fuzz_request(&with_step(step, &bytes[..end]));
+                fuzz_response(&with_step(step, &bytes[..end]));
+                fuzz_chunked(&with_step(step, &bytes[..end]));
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
