@@ -36,13 +36,17 @@ macro_rules! names {
         }
 
         impl Name {
-            /// The known name, without regard to case. First by length, so that most names cost
-            /// one jump and one comparison.
+            /// The known name, without regard to case. First by length and first letter, so that
+            /// most names cost one jump and at most one comparison.
             #[inline]
             pub fn classify(name: &[u8]) -> Name {
+                let Some(first) = name.first().map(u8::to_ascii_lowercase) else {
+                    return Name::Other;
+                };
                 match name.len() {
-                    $($len => match name {
-                        $(_ if name.eq_ignore_ascii_case($text) => Name::$name,)+
+                    $($len => match first {
+                        $(_ if first == const { $text[0].to_ascii_lowercase() }
+                            && same($text, name) => Name::$name,)+
                         _ => Name::Other,
                     },)+
                     _ => Name::Other,
@@ -89,6 +93,18 @@ names! {
          b"If-Modified-Since" => IfModifiedSince }
     18 { b"Proxy-Authenticate" => ProxyAuthenticate }
     19 { b"Proxy-Authorization" => ProxyAuthorization, b"If-Unmodified-Since" => IfUnmodifiedSince }
+}
+
+/// Whether `name` is `known` without regard to case. The length is known when this is compiled
+/// into each comparison, so it becomes a few wide ones.
+#[inline(always)]
+fn same<const N: usize>(known: &[u8; N], name: &[u8]) -> bool {
+    let Ok(name) = <&[u8; N]>::try_from(name) else { return false };
+    let mut difference = 0;
+    for (known, byte) in known.iter().zip(name) {
+        difference |= known.to_ascii_lowercase() ^ byte.to_ascii_lowercase();
+    }
+    difference == 0
 }
 
 /// Bytes of a token (RFC 9110 §5.6.2).

@@ -11,6 +11,7 @@
 
 mod chunked;
 mod fields;
+mod fuzz;
 mod request;
 mod response;
 mod scan;
@@ -22,6 +23,9 @@ pub use fields::{Field, Name};
 pub use request::{Framing, RequestHead};
 pub use response::{BodyFraming, ResponseHead, ResponseRefusal};
 pub use target::{Authority, Target};
+
+#[doc(hidden)]
+pub use fuzz::{fuzz_chunked, fuzz_request, fuzz_response};
 
 use contract::record::Reason;
 
@@ -190,3 +194,6 @@ impl Refusal {
         self != Refusal::ExpectationFailed
     }
 }
+
+#[cfg(test)]
+mod tests;

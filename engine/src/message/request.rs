@@ -317,6 +317,9 @@ fn scan_refusal(bytes: &[u8], scan: Scan, error: ScanError) -> Refusal {
 /// Looks at what has come of an unfinished head, so that other protocols and nonsense are
 /// answered now and not when the time for the head is up.
 fn check_early(bytes: &[u8], scan: Scan, seen_first: bool) -> Result<Progress, Refusal> {
+    if !scan.has_begun() {
+        return Ok(Progress::Partial); // Only (a part of) an empty line before the request.
+    }
     if !scan.has_first_line() {
         check_method(bytes, scan.start)?;
     } else if !seen_first {
@@ -352,12 +355,13 @@ fn refuse_line(line: &[u8]) -> Refusal {
     if method.len() > MAX_METHOD && method.iter().all(|&byte| fields::is_tchar(byte)) {
         return Refusal::MethodTooLong;
     }
+    let sound = !method.is_empty() && method.iter().all(|&byte| fields::is_tchar(byte));
+    let sound = sound && !target.is_empty() && target.iter().all(u8::is_ascii_graphic);
     match (parts.next(), parts.next()) {
+        (Some(b"HTTP/1.0" | b"HTTP/1.1"), None) => Refusal::BadRequest("malformed request target"),
         // RFC 9112 §2.3: one digit each. A line that is sound but for the number is a version we
         // do not speak; anything else is not HTTP.
-        (Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']), None)
-            if !target.is_empty() && method.iter().all(|&byte| fields::is_tchar(byte)) =>
-        {
+        (Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']), None) if sound => {
             Refusal::VersionNotSupported
         }
         _ => Refusal::BadRequest("malformed request line"),

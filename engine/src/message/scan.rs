@@ -88,6 +88,11 @@ impl Scan {
         Ok(None)
     }
 
+    /// Whether a byte of the head itself was seen, not only empty lines before it.
+    pub fn has_begun(&self) -> bool {
+        self.seen > self.start
+    }
+
     /// Whether the first line is complete in the bytes seen so far.
     pub fn has_first_line(&self) -> bool {
         self.lines > 0

@@ -238,3 +238,44 @@ pub fn phrase(status: u16) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn date(unix_s: u64) -> String {
+        String::from_utf8(http_date(unix_s).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn dates_follow_the_calendar() {
+        assert_eq!(date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date(951_782_400), "Tue, 29 Feb 2000 00:00:00 GMT");
+        assert_eq!(date(1_709_251_199), "Thu, 29 Feb 2024 23:59:59 GMT");
+        assert_eq!(date(4_107_542_400), "Mon, 01 Mar 2100 00:00:00 GMT");
+        assert_eq!(date(u64::MAX), "Fri, 31 Dec 9999 23:59:59 GMT");
+    }
+
+    #[test]
+    fn lines_are_written_as_the_grammar_says() {
+        let mut out = Vec::new();
+        request_line(&mut out, b"GET", b"", Some(b"q"));
+        field(&mut out, b"A", b"b c");
+        field_decimal(&mut out, b"Content-Length", 0);
+        status_line(&mut out, 200);
+        status_line(&mut out, 431);
+        status_line(&mut out, 299);
+        let text = "GET /?q HTTP/1.1\r\nA: b c\r\nContent-Length: 0\r\nHTTP/1.1 200 OK\r\n\
+            HTTP/1.1 431 Request Header Fields Too Large\r\nHTTP/1.1 299 \r\n";
+        assert_eq!(out.escape_ascii().to_string(), text.escape_default().to_string());
+    }
+
+    #[test]
+    fn empty_data_makes_no_chunk() {
+        let mut out = Vec::new();
+        chunk(&mut out, b"");
+        chunk(&mut out, b"0123456789abcdef");
+        assert_eq!(out, b"10\r\n0123456789abcdef\r\n");
+    }
+}
