@@ -1,6 +1,9 @@
 //! The access record: one per request, written by a shard into its ring, read by control.
+//!
+//! As bytes: a head of fixed size, the addresses, the texts. Written for speed (a few stores at known
+//! places), read without trust.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// Why the gateway answered a request itself. The number is stable: it is what records carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -82,3 +85,256 @@ pub struct Record<'a> {
 
 /// Longest text field a record carries, in bytes.
 pub const MAX_TEXT: usize = 512;
+
+/// Bytes of the fixed head.
+const HEAD: usize = 72;
+const FORMAT: u8 = 1;
+const ABSENT: u8 = 0;
+const V4: u8 = 4;
+const V6: u8 = 6;
+
+/// Longest encoding of a record, in bytes.
+pub const MAX_RECORD: usize = HEAD + 2 * 26 + 5 * MAX_TEXT;
+const _: () = assert!(MAX_RECORD <= crate::ring::MAX_MESSAGE);
+
+impl Record<'_> {
+    /// Bytes that [`Record::encode_into`] writes.
+    #[inline]
+    pub fn encoded_len(&self) -> usize {
+        let texts = self.texts();
+        let texts: usize = texts.iter().map(|text| text.len()).sum();
+        HEAD + address_len(self.client) + address_len(self.target) + texts
+    }
+
+    /// Writes the record to the beginning of `out` and returns its length; `None` if it does not fit.
+    /// Texts longer than [`MAX_TEXT`] are cut.
+    #[inline]
+    pub fn encode_into(&self, out: &mut [u8]) -> Option<usize> {
+        let (head, mut rest) = out.split_first_chunk_mut::<HEAD>()?;
+        let room = rest.len();
+        let texts = self.texts();
+        head[0] = FORMAT;
+        head[1] = self.reason as u8;
+        head[2] = self.attempts;
+        head[3] = self.version;
+        head[4..6].copy_from_slice(&self.status.to_le_bytes());
+        head[6] = address_tag(self.client);
+        head[7] = address_tag(self.target);
+        head[8..16].copy_from_slice(&self.time_us.to_le_bytes());
+        head[16..24].copy_from_slice(&self.epoch.to_le_bytes());
+        head[24..32].copy_from_slice(&self.request_bytes.to_le_bytes());
+        head[32..40].copy_from_slice(&self.response_bytes.to_le_bytes());
+        head[40..44].copy_from_slice(&self.duration_us.to_le_bytes());
+        head[44..48].copy_from_slice(&self.first_byte_us.to_le_bytes());
+        head[48..52].copy_from_slice(&self.connect_us.to_le_bytes());
+        head[52..56].copy_from_slice(&self.route.to_le_bytes());
+        head[56..60].copy_from_slice(&self.upstream.to_le_bytes());
+        for (place, text) in head[60..70].as_chunks_mut::<2>().0.iter_mut().zip(texts) {
+            // At most MAX_TEXT.
+            *place = (text.len() as u16).to_le_bytes();
+        }
+        head[70..72].fill(0);
+        for address in [self.client, self.target] {
+            rest = put_address(rest, address)?;
+        }
+        for text in texts {
+            rest = put(rest, text)?;
+        }
+        Some(HEAD + room - rest.len())
+    }
+
+    #[inline]
+    fn texts(&self) -> [&[u8]; 5] {
+        [self.request_id, self.method, self.host, self.path, self.user_agent]
+            .map(|text| text.get(..MAX_TEXT).unwrap_or(text))
+    }
+}
+
+impl<'a> Record<'a> {
+    /// Reads what [`Record::encode_into`] wrote. `None` for any other bytes.
+    pub fn decode(bytes: &'a [u8]) -> Option<Record<'a>> {
+        let (head, mut rest) = bytes.split_first_chunk::<HEAD>()?;
+        if head[0] != FORMAT || head[70..72] != [0, 0] {
+            return None;
+        }
+        let u32_at = |at: usize| head.get(at..)?.first_chunk().copied().map(u32::from_le_bytes);
+        let u64_at = |at: usize| head.get(at..)?.first_chunk().copied().map(u64::from_le_bytes);
+        let client = take_address(&mut rest, head[6])?;
+        let target = take_address(&mut rest, head[7])?;
+        let mut texts = [&[][..]; 5];
+        for (text, len) in texts.iter_mut().zip(head[60..70].as_chunks::<2>().0) {
+            let len = usize::from(u16::from_le_bytes(*len));
+            if len > MAX_TEXT {
+                return None;
+            }
+            (*text, rest) = rest.split_at_checked(len)?;
+        }
+        if !rest.is_empty() {
+            return None;
+        }
+        let [request_id, method, host, path, user_agent] = texts;
+        Some(Record {
+            time_us: u64_at(8)?,
+            duration_us: u32_at(40)?,
+            first_byte_us: u32_at(44)?,
+            connect_us: u32_at(48)?,
+            epoch: u64_at(16)?,
+            route: u32_at(52)?,
+            upstream: u32_at(56)?,
+            status: u16::from_le_bytes([head[4], head[5]]),
+            reason: Reason::from_u8(head[1])?,
+            attempts: head[2],
+            version: head[3],
+            request_bytes: u64_at(24)?,
+            response_bytes: u64_at(32)?,
+            client,
+            target,
+            request_id,
+            method,
+            host,
+            path,
+            user_agent,
+        })
+    }
+}
+
+#[inline]
+fn address_tag(address: Option<SocketAddr>) -> u8 {
+    match address {
+        None => ABSENT,
+        Some(SocketAddr::V4(_)) => V4,
+        Some(SocketAddr::V6(_)) => V6,
+    }
+}
+
+#[inline]
+fn address_len(address: Option<SocketAddr>) -> usize {
+    match address {
+        None => 0,
+        Some(SocketAddr::V4(_)) => 6,
+        Some(SocketAddr::V6(_)) => 26,
+    }
+}
+
+#[inline]
+fn put<'o>(out: &'o mut [u8], bytes: &[u8]) -> Option<&'o mut [u8]> {
+    let (place, rest) = out.split_at_mut_checked(bytes.len())?;
+    place.copy_from_slice(bytes);
+    Some(rest)
+}
+
+#[inline]
+fn put_address(out: &mut [u8], address: Option<SocketAddr>) -> Option<&mut [u8]> {
+    match address {
+        None => Some(out),
+        Some(SocketAddr::V4(v4)) => {
+            let (place, rest) = out.split_first_chunk_mut::<6>()?;
+            place[..4].copy_from_slice(&v4.ip().octets());
+            place[4..].copy_from_slice(&v4.port().to_le_bytes());
+            Some(rest)
+        }
+        Some(SocketAddr::V6(v6)) => {
+            let (place, rest) = out.split_first_chunk_mut::<26>()?;
+            place[..16].copy_from_slice(&v6.ip().octets());
+            place[16..18].copy_from_slice(&v6.port().to_le_bytes());
+            place[18..22].copy_from_slice(&v6.flowinfo().to_le_bytes());
+            place[22..].copy_from_slice(&v6.scope_id().to_le_bytes());
+            Some(rest)
+        }
+    }
+}
+
+/// Takes an address of the kind `tag` off the front. The outer `None`: refused.
+fn take_address(bytes: &mut &[u8], tag: u8) -> Option<Option<SocketAddr>> {
+    match tag {
+        ABSENT => Some(None),
+        V4 => {
+            let ip = Ipv4Addr::from(*take::<4>(bytes)?);
+            let port = u16::from_le_bytes(*take(bytes)?);
+            Some(Some(SocketAddr::new(IpAddr::V4(ip), port)))
+        }
+        V6 => {
+            let ip = Ipv6Addr::from(*take::<16>(bytes)?);
+            let port = u16::from_le_bytes(*take(bytes)?);
+            let flow = u32::from_le_bytes(*take(bytes)?);
+            let scope = u32::from_le_bytes(*take(bytes)?);
+            Some(Some(SocketAddrV6::new(ip, port, flow, scope).into()))
+        }
+        _ => None,
+    }
+}
+
+fn take<'b, const N: usize>(bytes: &mut &'b [u8]) -> Option<&'b [u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(taken)
+}
+
+impl Reason {
+    /// Every reason, in the order of its number.
+    pub const ALL: [Reason; 26] = [
+        Reason::None,
+        Reason::BadRequest,
+        Reason::NoRoute,
+        Reason::MethodNotAllowed,
+        Reason::HeaderTimeout,
+        Reason::BodyTimeout,
+        Reason::HeadTooLarge,
+        Reason::BodyTooLarge,
+        Reason::UriTooLong,
+        Reason::NotImplemented,
+        Reason::VersionNotSupported,
+        Reason::ExpectationFailed,
+        Reason::NoTarget,
+        Reason::ConnectFailed,
+        Reason::ConnectTimeout,
+        Reason::PoolExhausted,
+        Reason::UpstreamReset,
+        Reason::UpstreamInvalid,
+        Reason::FirstByteTimeout,
+        Reason::UpstreamTruncated,
+        Reason::TotalTimeout,
+        Reason::ClientAborted,
+        Reason::Loop,
+        Reason::Draining,
+        Reason::Internal,
+        Reason::Local,
+    ];
+
+    /// The reason of that number.
+    pub fn from_u8(number: u8) -> Option<Reason> {
+        Reason::ALL.get(usize::from(number)).copied()
+    }
+
+    /// Stable, snake_case; what logs and problem documents say.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::None => "none",
+            Reason::BadRequest => "bad_request",
+            Reason::NoRoute => "no_route",
+            Reason::MethodNotAllowed => "method_not_allowed",
+            Reason::HeaderTimeout => "header_timeout",
+            Reason::BodyTimeout => "body_timeout",
+            Reason::HeadTooLarge => "head_too_large",
+            Reason::BodyTooLarge => "body_too_large",
+            Reason::UriTooLong => "uri_too_long",
+            Reason::NotImplemented => "not_implemented",
+            Reason::VersionNotSupported => "version_not_supported",
+            Reason::ExpectationFailed => "expectation_failed",
+            Reason::NoTarget => "no_target",
+            Reason::ConnectFailed => "connect_failed",
+            Reason::ConnectTimeout => "connect_timeout",
+            Reason::PoolExhausted => "pool_exhausted",
+            Reason::UpstreamReset => "upstream_reset",
+            Reason::UpstreamInvalid => "upstream_invalid",
+            Reason::FirstByteTimeout => "first_byte_timeout",
+            Reason::UpstreamTruncated => "upstream_truncated",
+            Reason::TotalTimeout => "total_timeout",
+            Reason::ClientAborted => "client_aborted",
+            Reason::Loop => "loop",
+            Reason::Draining => "draining",
+            Reason::Internal => "internal",
+            Reason::Local => "local",
+        }
+    }
+}

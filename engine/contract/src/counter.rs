@@ -1,0 +1,194 @@
+//! What a shard counts, and how each count is called outside.
+
+/// One exact count per shard. The position is the layout of the segment: append at the end of a
+/// group only together with a new segment version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum Counter {
+    Accepted,
+    Closed,
+    /// Over `max_connections`.
+    Refused,
+    Requests,
+    Responses1xx,
+    Responses2xx,
+    Responses3xx,
+    Responses4xx,
+    Responses5xx,
+    ClientBytesIn,
+    ClientBytesOut,
+    UpstreamBytesIn,
+    UpstreamBytesOut,
+    UpstreamConnects,
+    UpstreamConnectErrors,
+    UpstreamReuses,
+    UpstreamRetries,
+    RecordsPushed,
+    RecordsDropped,
+    BuffersExhausted,
+    OneShotRecvs,
+    CqOverflows,
+    ShortSends,
+    PlanSwaps,
+    Panics,
+    DriverEnters,
+    DriverWaits,
+}
+
+/// How many counters there are.
+pub const COUNTERS: usize = Counter::ALL.len();
+
+impl Counter {
+    /// Every counter, in the order of its number. Those that share a name stand together.
+    pub const ALL: [Counter; 27] = [
+        Counter::Accepted,
+        Counter::Closed,
+        Counter::Refused,
+        Counter::Requests,
+        Counter::Responses1xx,
+        Counter::Responses2xx,
+        Counter::Responses3xx,
+        Counter::Responses4xx,
+        Counter::Responses5xx,
+        Counter::ClientBytesIn,
+        Counter::ClientBytesOut,
+        Counter::UpstreamBytesIn,
+        Counter::UpstreamBytesOut,
+        Counter::UpstreamConnects,
+        Counter::UpstreamConnectErrors,
+        Counter::UpstreamReuses,
+        Counter::UpstreamRetries,
+        Counter::RecordsPushed,
+        Counter::RecordsDropped,
+        Counter::BuffersExhausted,
+        Counter::OneShotRecvs,
+        Counter::CqOverflows,
+        Counter::ShortSends,
+        Counter::PlanSwaps,
+        Counter::Panics,
+        Counter::DriverEnters,
+        Counter::DriverWaits,
+    ];
+
+    /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
+    /// as it is a defect of ours if one is ever sent.
+    #[inline]
+    pub fn of_status(status: u16) -> Counter {
+        match status {
+            100..200 => Counter::Responses1xx,
+            200..300 => Counter::Responses2xx,
+            300..400 => Counter::Responses3xx,
+            400..500 => Counter::Responses4xx,
+            _ => Counter::Responses5xx,
+        }
+    }
+
+    /// The Prometheus name. The five response counters share one and differ by [`Counter::label`].
+    pub fn name(self) -> &'static str {
+        match self {
+            Counter::Accepted => "sluice_connections_accepted_total",
+            Counter::Closed => "sluice_connections_closed_total",
+            Counter::Refused => "sluice_connections_refused_total",
+            Counter::Requests => "sluice_requests_total",
+            Counter::Responses1xx
+            | Counter::Responses2xx
+            | Counter::Responses3xx
+            | Counter::Responses4xx
+            | Counter::Responses5xx => "sluice_responses_total",
+            Counter::ClientBytesIn => "sluice_client_bytes_received_total",
+            Counter::ClientBytesOut => "sluice_client_bytes_sent_total",
+            Counter::UpstreamBytesIn => "sluice_upstream_bytes_received_total",
+            Counter::UpstreamBytesOut => "sluice_upstream_bytes_sent_total",
+            Counter::UpstreamConnects => "sluice_upstream_connects_total",
+            Counter::UpstreamConnectErrors => "sluice_upstream_connect_errors_total",
+            Counter::UpstreamReuses => "sluice_upstream_reuses_total",
+            Counter::UpstreamRetries => "sluice_upstream_retries_total",
+            Counter::RecordsPushed => "sluice_records_pushed_total",
+            Counter::RecordsDropped => "sluice_records_dropped_total",
+            Counter::BuffersExhausted => "sluice_reactor_buffers_exhausted_total",
+            Counter::OneShotRecvs => "sluice_reactor_one_shot_receives_total",
+            Counter::CqOverflows => "sluice_reactor_completion_overflows_total",
+            Counter::ShortSends => "sluice_reactor_short_sends_total",
+            Counter::PlanSwaps => "sluice_plan_swaps_total",
+            Counter::Panics => "sluice_panics_total",
+            Counter::DriverEnters => "sluice_reactor_enters_total",
+            Counter::DriverWaits => "sluice_reactor_waits_total",
+        }
+    }
+
+    /// What tells counters of the same name apart, as a Prometheus label.
+    pub fn label(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Counter::Responses1xx => Some(("class", "1xx")),
+            Counter::Responses2xx => Some(("class", "2xx")),
+            Counter::Responses3xx => Some(("class", "3xx")),
+            Counter::Responses4xx => Some(("class", "4xx")),
+            Counter::Responses5xx => Some(("class", "5xx")),
+            _ => None,
+        }
+    }
+
+    /// One sentence for Prometheus' `# HELP`, the same for counters of the same name.
+    pub fn help(self) -> &'static str {
+        match self {
+            Counter::Accepted => "Client connections accepted.",
+            Counter::Closed => "Client connections closed, for whatever reason.",
+            Counter::Refused => "Client connections closed at once, over max_connections.",
+            Counter::Requests => "Requests whose head was read in full.",
+            Counter::Responses1xx
+            | Counter::Responses2xx
+            | Counter::Responses3xx
+            | Counter::Responses4xx
+            | Counter::Responses5xx => "Responses sent to clients, by class of the status.",
+            Counter::ClientBytesIn => "Bytes received from clients.",
+            Counter::ClientBytesOut => "Bytes sent to clients.",
+            Counter::UpstreamBytesIn => "Bytes received from upstreams.",
+            Counter::UpstreamBytesOut => "Bytes sent to upstreams.",
+            Counter::UpstreamConnects => "Connections opened to upstreams.",
+            Counter::UpstreamConnectErrors => "Connections to upstreams that failed or timed out.",
+            Counter::UpstreamReuses => "Requests sent on a pooled upstream connection.",
+            Counter::UpstreamRetries => "Requests sent again after a stale connection.",
+            Counter::RecordsPushed => "Access records put into the ring.",
+            Counter::RecordsDropped => "Access records dropped as the ring was full.",
+            Counter::BuffersExhausted => "Receives that found no provided buffer (ENOBUFS).",
+            Counter::OneShotRecvs => "Receives done one-shot instead of multishot.",
+            Counter::CqOverflows => "Completion queue overflows.",
+            Counter::ShortSends => "Sends that took only a part and were continued.",
+            Counter::PlanSwaps => "Plans adopted.",
+            Counter::Panics => "Panics caught at a request's edge: defects, please report them.",
+            Counter::DriverEnters => "io_uring_enter calls of the reactor.",
+            Counter::DriverWaits => "io_uring_enter calls that waited for a completion.",
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn positions_names_and_labels_are_unambiguous() {
+        let mut seen = HashSet::new();
+        let mut last = "";
+        for (position, counter) in Counter::ALL.into_iter().enumerate() {
+            assert_eq!(counter as usize, position);
+            let name = counter.name();
+            assert!(name.starts_with("sluice_") && name.ends_with("_total"), "{name}");
+            assert!(seen.insert((name, counter.label())), "{name} twice");
+            let known = Counter::ALL[..position].iter().any(|c| c.name() == name);
+            assert_eq!(known, name == last, "counters named {name} stand together");
+            last = name;
+        }
+    }
+
+    #[test]
+    fn a_status_counts_in_its_class() {
+        assert_eq!(Counter::of_status(101), Counter::Responses1xx);
+        assert_eq!(Counter::of_status(204), Counter::Responses2xx);
+        assert_eq!(Counter::of_status(304), Counter::Responses3xx);
+        assert_eq!(Counter::of_status(499), Counter::Responses4xx);
+        assert_eq!(Counter::of_status(502), Counter::Responses5xx);
+        assert_eq!(Counter::of_status(0), Counter::Responses5xx);
+    }
+}

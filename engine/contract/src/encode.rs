@@ -1,0 +1,409 @@
+//! The snapshot as flat bytes, and back without trusting them.
+//!
+//! ```text
+//! 0   magic "SLUICEsn"        16  length of all of it, u64
+//! 8   format version, u32     24  body: epoch, revision, node, listeners, upstreams, routes
+//! 12  CRC-32 of the body
+//! ```
+//! Little-endian, lists and texts behind a u32 count, enums as one byte. There is no optional part:
+//! a change of the model is a new format version.
+
+use crate::snapshot::*;
+use crate::wire::{In, Out};
+
+/// Changes with every change of the model.
+pub const FORMAT: u32 = 1;
+/// Largest snapshot, in bytes.
+pub const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
+/// Most listeners of a snapshot.
+pub const MAX_LISTENERS: usize = 1_000;
+/// Most upstreams of a snapshot.
+pub const MAX_UPSTREAMS: usize = 10_000;
+/// Most routes of a snapshot.
+pub const MAX_ROUTES: usize = 100_000;
+/// Most targets of an upstream.
+pub const MAX_TARGETS: usize = 10_000;
+/// Most entries of any other list: a route's hosts, methods, conditions, backends and upgrades, a
+/// listener's prefixes.
+pub const MAX_ENTRIES: usize = 10_000;
+/// Longest text, in bytes.
+pub const MAX_TEXT: usize = crate::wire::MAX_TEXT;
+/// Largest weight of a target or backend.
+pub const MAX_WEIGHT: u32 = 1_000;
+
+const MAGIC: [u8; 8] = *b"SLUICEsn";
+const HEAD: usize = 24;
+
+/// Why bytes are refused: which field, where, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("refused at byte {offset}, in `{field}`: {fault}")]
+pub struct DecodeError {
+    /// A dotted path in the model, such as `route.backend.upstream`.
+    pub field: &'static str,
+    /// Byte offset from the start of what was decoded.
+    pub offset: usize,
+    pub fault: Fault,
+}
+
+/// What is wrong with a field.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    #[error("the bytes end too early; they were cut short or never finished")]
+    Short,
+    #[error("{bytes} bytes too many follow")]
+    Trailing { bytes: usize },
+    #[error("these are not the bytes of a snapshot")]
+    Magic,
+    #[error(
+        "format {found}, this program reads {FORMAT}: control and engine come from different releases; restart `sluice up`"
+    )]
+    Format { found: u32 },
+    #[error("the length {found} is not that of the bytes ({actual})")]
+    Length { found: u64, actual: usize },
+    #[error(
+        "checksum {found:#010x}, expected {expected:#010x}: the bytes were damaged on their way"
+    )]
+    Checksum { found: u32, expected: u32 },
+    #[error("{found} is not within {min} to {max}")]
+    OutOfRange { found: u64, min: u64, max: u64 },
+    #[error("{found} is not a known tag")]
+    Tag { found: u8 },
+    #[error("the text is not UTF-8")]
+    NotUtf8,
+    #[error("the number of file descriptors is {found}, the message asks for {expected}")]
+    Descriptors { found: usize, expected: usize },
+}
+
+impl Snapshot {
+    /// The snapshot as flat bytes.
+    ///
+    /// This does not judge: a snapshot past a limit of this module becomes bytes that
+    /// [`Snapshot::decode`] refuses, so control decodes what it encoded before it publishes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Out::default();
+        out.bytes.extend_from_slice(&MAGIC);
+        out.u32(FORMAT);
+        out.u32(0);
+        out.u64(0);
+        out.u64(self.epoch);
+        out.u64(self.revision);
+        out.text(&self.node.via);
+        out.u32(self.node.drain_timeout_ms);
+        out.list(&self.listeners, write_listener);
+        out.list(&self.upstreams, write_upstream);
+        out.list(&self.routes, write_route);
+        let mut bytes = out.bytes;
+        let crc = crc32fast::hash(&bytes[HEAD..]);
+        let len = bytes.len() as u64;
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        bytes[16..24].copy_from_slice(&len.to_le_bytes());
+        bytes
+    }
+
+    /// Reads what [`Snapshot::encode`] wrote, from a source that is not trusted.
+    ///
+    /// What comes back holds every invariant of the model: at least one backend per route, each with
+    /// an upstream that exists, weights and prefixes in range.
+    ///
+    /// # Errors
+    /// Anything else than exactly one whole snapshot of this [`FORMAT`] within the limits of this
+    /// module. Never panics, and never takes more memory than a small multiple of the bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Snapshot, DecodeError> {
+        let mut input = In::new(bytes, 0);
+        if bytes.len() > MAX_SNAPSHOT {
+            let fault =
+                Fault::OutOfRange { found: bytes.len() as u64, min: 0, max: MAX_SNAPSHOT as u64 };
+            return Err(input.fault("snapshot", fault));
+        }
+        if input.take("magic", MAGIC.len())? != MAGIC {
+            return Err(DecodeError { field: "magic", offset: 0, fault: Fault::Magic });
+        }
+        let found = input.u32("format")?;
+        if found != FORMAT {
+            return Err(DecodeError { field: "format", offset: 8, fault: Fault::Format { found } });
+        }
+        let found = input.u32("checksum")?;
+        let len = input.u64("length")?;
+        if len != bytes.len() as u64 {
+            let fault = Fault::Length { found: len, actual: bytes.len() };
+            return Err(DecodeError { field: "length", offset: 16, fault });
+        }
+        let expected = crc32fast::hash(bytes.get(HEAD..).unwrap_or_default());
+        if found != expected {
+            let fault = Fault::Checksum { found, expected };
+            return Err(DecodeError { field: "checksum", offset: 12, fault });
+        }
+        read_body(&mut input)
+    }
+}
+
+fn read_body(input: &mut In<'_>) -> Result<Snapshot, DecodeError> {
+    let epoch = input.u64("epoch")?;
+    let revision = input.u64("revision")?;
+    let node = Node {
+        via: input.text("node.via")?,
+        drain_timeout_ms: input.u32("node.drain_timeout_ms")?,
+    };
+    let listeners = input.list("listeners", MAX_LISTENERS, read_listener)?;
+    let upstreams = input.list("upstreams", MAX_UPSTREAMS, read_upstream)?;
+    let routes = input.list("routes", MAX_ROUTES, |input| read_route(input, upstreams.len()))?;
+    input.end()?;
+    Ok(Snapshot { epoch, revision, node, listeners, upstreams, routes })
+}
+
+/// For a fuzz target: whatever `data` is, decoding ends without a panic, and what it accepts means
+/// the same when written again. Also decodes `data` as a body under a right head, which no fuzzer
+/// would guess.
+#[doc(hidden)]
+pub fn fuzz_snapshot(data: &[u8]) {
+    let mut framed = Vec::with_capacity(HEAD + data.len());
+    framed.extend_from_slice(&MAGIC);
+    framed.extend_from_slice(&FORMAT.to_le_bytes());
+    framed.extend_from_slice(&crc32fast::hash(data).to_le_bytes());
+    framed.extend_from_slice(&((HEAD + data.len()) as u64).to_le_bytes());
+    framed.extend_from_slice(data);
+    for bytes in [data, framed.as_slice()] {
+        if let Ok(snapshot) = Snapshot::decode(bytes) {
+            assert_eq!(snapshot.encode(), bytes, "a snapshot has one encoding");
+            assert_eq!(Snapshot::decode(bytes).as_ref(), Ok(&snapshot));
+        }
+    }
+}
+
+fn write_listener(out: &mut Out, listener: &Listener) {
+    out.text(&listener.name);
+    out.address(listener.address);
+    out.list(&listener.trusted_proxies, write_cidr);
+    out.list(&listener.proxy_protocol_from, write_cidr);
+    out.u8(listener.forwarded.into());
+    out.u8(match listener.underscore_fields {
+        UnderscoreFields::Refuse => 0,
+        UnderscoreFields::Drop => 1,
+    });
+    let limits = &listener.limits;
+    out.u32(limits.max_connections);
+    out.u32(limits.header_timeout_ms);
+    out.u32(limits.idle_timeout_ms);
+    out.u32(limits.min_body_rate);
+    out.u32(limits.write_timeout_ms);
+    out.u32(limits.max_head_bytes);
+    out.u16(limits.max_fields);
+    out.u32(limits.max_requests);
+}
+
+fn read_listener(input: &mut In<'_>) -> Result<Listener, DecodeError> {
+    Ok(Listener {
+        name: input.text("listener.name")?,
+        address: input.address("listener.address")?,
+        trusted_proxies: input.list("listener.trusted_proxies", MAX_ENTRIES, read_cidr)?,
+        proxy_protocol_from: input.list("listener.proxy_protocol_from", MAX_ENTRIES, read_cidr)?,
+        forwarded: input.bool("listener.forwarded")?,
+        underscore_fields: match input.u8("listener.underscore_fields")? {
+            0 => UnderscoreFields::Refuse,
+            1 => UnderscoreFields::Drop,
+            other => return Err(input.tag("listener.underscore_fields", other)),
+        },
+        limits: ListenerLimits {
+            max_connections: input.u32("listener.limits.max_connections")?,
+            header_timeout_ms: input.u32("listener.limits.header_timeout_ms")?,
+            idle_timeout_ms: input.u32("listener.limits.idle_timeout_ms")?,
+            min_body_rate: input.u32("listener.limits.min_body_rate")?,
+            write_timeout_ms: input.u32("listener.limits.write_timeout_ms")?,
+            max_head_bytes: input.u32("listener.limits.max_head_bytes")?,
+            max_fields: input.u16("listener.limits.max_fields")?,
+            max_requests: input.u32("listener.limits.max_requests")?,
+        },
+    })
+}
+
+fn write_cidr(out: &mut Out, cidr: &Cidr) {
+    out.ip(cidr.network);
+    out.u8(cidr.prefix);
+}
+
+fn read_cidr(input: &mut In<'_>) -> Result<Cidr, DecodeError> {
+    let network = input.ip("cidr.network")?;
+    let max = if network.is_ipv4() { 32 } else { 128 };
+    let at_prefix = input.fault("cidr.prefix", Fault::Short);
+    let prefix = input.u8("cidr.prefix")?;
+    if prefix > max {
+        let fault = Fault::OutOfRange { found: prefix.into(), min: 0, max: max.into() };
+        return Err(DecodeError { fault, ..at_prefix });
+    }
+    Ok(Cidr { network, prefix })
+}
+
+fn write_upstream(out: &mut Out, upstream: &Upstream) {
+    out.text(&upstream.name);
+    out.u8(match upstream.balance {
+        Balance::RoundRobin => 0,
+        Balance::Weighted => 1,
+        Balance::LeastConnections => 2,
+    });
+    out.list(&upstream.targets, |out, target| {
+        out.address(target.address);
+        out.u32(target.weight);
+        out.text(&target.name);
+    });
+    out.u32(upstream.pool.max_idle);
+    out.u32(upstream.pool.max_connections);
+    out.u32(upstream.pool.idle_timeout_ms);
+    write_timeouts(out, &upstream.timeouts);
+    match &upstream.host_header {
+        HostHeader::Preserve => out.u8(0),
+        HostHeader::Target => out.u8(1),
+        HostHeader::Literal(host) => {
+            out.u8(2);
+            out.text(host);
+        }
+    }
+}
+
+fn read_upstream(input: &mut In<'_>) -> Result<Upstream, DecodeError> {
+    Ok(Upstream {
+        name: input.text("upstream.name")?,
+        balance: match input.u8("upstream.balance")? {
+            0 => Balance::RoundRobin,
+            1 => Balance::Weighted,
+            2 => Balance::LeastConnections,
+            other => return Err(input.tag("upstream.balance", other)),
+        },
+        targets: input.list("upstream.targets", MAX_TARGETS, |input| {
+            Ok(Target {
+                address: input.address("upstream.target.address")?,
+                weight: input.u32_within("upstream.target.weight", 1, MAX_WEIGHT)?,
+                name: input.text("upstream.target.name")?,
+            })
+        })?,
+        pool: Pool {
+            max_idle: input.u32("upstream.pool.max_idle")?,
+            max_connections: input.u32("upstream.pool.max_connections")?,
+            idle_timeout_ms: input.u32("upstream.pool.idle_timeout_ms")?,
+        },
+        timeouts: read_timeouts(input)?,
+        host_header: match input.u8("upstream.host_header")? {
+            0 => HostHeader::Preserve,
+            1 => HostHeader::Target,
+            2 => HostHeader::Literal(input.text("upstream.host_header")?),
+            other => return Err(input.tag("upstream.host_header", other)),
+        },
+    })
+}
+
+fn write_timeouts(out: &mut Out, timeouts: &Timeouts) {
+    out.u32(timeouts.connect_ms);
+    out.u32(timeouts.first_byte_ms);
+    out.u32(timeouts.idle_ms);
+    out.u32(timeouts.total_ms);
+}
+
+fn read_timeouts(input: &mut In<'_>) -> Result<Timeouts, DecodeError> {
+    Ok(Timeouts {
+        connect_ms: input.u32("timeouts.connect_ms")?,
+        first_byte_ms: input.u32("timeouts.first_byte_ms")?,
+        idle_ms: input.u32("timeouts.idle_ms")?,
+        total_ms: input.u32("timeouts.total_ms")?,
+    })
+}
+
+fn write_route(out: &mut Out, route: &Route) {
+    out.text(&route.name);
+    out.list(&route.hosts, |out, host| out.text(host));
+    let (tag, path) = match &route.path {
+        PathMatch::Exact(path) => (0, path),
+        PathMatch::Prefix(path) => (1, path),
+        PathMatch::Regex(pattern) => (2, pattern),
+    };
+    out.u8(tag);
+    out.text(path);
+    out.list(&route.methods, |out, method| out.text(method));
+    out.list(&route.headers, write_field_match);
+    out.list(&route.query, write_field_match);
+    match &route.rewrite {
+        PathRewrite::Keep => out.u8(0),
+        PathRewrite::StripPrefix => out.u8(1),
+        PathRewrite::ReplacePrefix(prefix) => {
+            out.u8(2);
+            out.text(prefix);
+        }
+    }
+    out.list(&route.backends, |out, backend| {
+        out.u32(backend.upstream);
+        out.u32(backend.weight);
+    });
+    write_timeouts(out, &route.timeouts);
+    out.u64(route.max_body_bytes);
+    out.list(&route.upgrades, |out, token| out.text(token));
+}
+
+fn read_route(input: &mut In<'_>, upstreams: usize) -> Result<Route, DecodeError> {
+    // At most MAX_UPSTREAMS. Without any upstream every index is refused, 0 too.
+    let last_upstream = upstreams.checked_sub(1).map(|last| last as u32);
+    Ok(Route {
+        name: input.text("route.name")?,
+        hosts: input.list("route.hosts", MAX_ENTRIES, |input| input.text("route.host"))?,
+        path: match input.u8("route.path")? {
+            0 => PathMatch::Exact(input.text("route.path")?),
+            1 => PathMatch::Prefix(input.text("route.path")?),
+            2 => PathMatch::Regex(input.text("route.path")?),
+            other => return Err(input.tag("route.path", other)),
+        },
+        methods: input.list("route.methods", MAX_ENTRIES, |input| input.text("route.method"))?,
+        headers: input.list("route.headers", MAX_ENTRIES, read_field_match)?,
+        query: input.list("route.query", MAX_ENTRIES, read_field_match)?,
+        rewrite: match input.u8("route.rewrite")? {
+            0 => PathRewrite::Keep,
+            1 => PathRewrite::StripPrefix,
+            2 => PathRewrite::ReplacePrefix(input.text("route.rewrite")?),
+            other => return Err(input.tag("route.rewrite", other)),
+        },
+        backends: {
+            let before = input.fault("route.backends", Fault::Short);
+            let backends = input.list("route.backends", MAX_ENTRIES, |input| {
+                let Some(last) = last_upstream else {
+                    let fault = Fault::OutOfRange { found: 0, min: 1, max: 0 };
+                    return Err(input.fault("route.backend.upstream", fault));
+                };
+                Ok(Backend {
+                    upstream: input.u32_within("route.backend.upstream", 0, last)?,
+                    weight: input.u32_within("route.backend.weight", 0, MAX_WEIGHT)?,
+                })
+            })?;
+            if backends.is_empty() {
+                let fault = Fault::OutOfRange { found: 0, min: 1, max: MAX_ENTRIES as u64 };
+                return Err(DecodeError { fault, ..before });
+            }
+            backends
+        },
+        timeouts: read_timeouts(input)?,
+        max_body_bytes: input.u64("route.max_body_bytes")?,
+        upgrades: input.list("route.upgrades", MAX_ENTRIES, |input| input.text("route.upgrade"))?,
+    })
+}
+
+fn write_field_match(out: &mut Out, field: &FieldMatch) {
+    out.text(&field.name);
+    match &field.value {
+        ValueMatch::Present => out.u8(0),
+        ValueMatch::Exact(value) => {
+            out.u8(1);
+            out.text(value);
+        }
+        ValueMatch::Regex(pattern) => {
+            out.u8(2);
+            out.text(pattern);
+        }
+    }
+}
+
+fn read_field_match(input: &mut In<'_>) -> Result<FieldMatch, DecodeError> {
+    Ok(FieldMatch {
+        name: input.text("field.name")?,
+        value: match input.u8("field.value")? {
+            0 => ValueMatch::Present,
+            1 => ValueMatch::Exact(input.text("field.value")?),
+            2 => ValueMatch::Regex(input.text("field.value")?),
+            other => return Err(input.tag("field.value", other)),
+        },
+    })
+}
