@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use contract::record::Reason;
-use contract::segment::Counter;
+use contract::Counter;
 use contract::snapshot::{HostHeader, Timeouts};
 
 use crate::exchange::{Request, Responder};
@@ -164,7 +164,6 @@ struct Outgoing {
 impl Outgoing {
     fn new(shard: &Shard, request: &mut Request, route: &Route, upstream: &Upstream) -> Outgoing {
         let bytes = request.bytes();
-        let method = request.head.method(bytes);
         let upgrade = request
             .head
             .upgrade
@@ -172,8 +171,8 @@ impl Outgoing {
             .filter(|token| route.allows_upgrade(token) && request.head.framing.is_empty())
             .map(<[u8]>::to_vec);
         let mut rewritten = Vec::new();
-        let path = rewrite_path(&route.rewrite, request.path(), &mut rewritten);
-        if path.as_ptr() == rewritten.as_ptr() && !rewritten.is_empty() {
+        rewrite_path(&route.rewrite, request.path(), &mut rewritten);
+        if !rewritten.is_empty() {
             request.normal_path = Some(rewritten);
         }
         let bytes = request.bytes();
@@ -183,7 +182,6 @@ impl Outgoing {
             Framing::Length(length) => length <= behind.min(limits::REPLAY_BODY) as u64,
             Framing::Chunked => false,
         };
-        let _ = method;
         let idempotent = is_idempotent(request.head.method(bytes));
         let per_target = (upstream.host_header == HostHeader::Target
             && upstream.targets.len() > 1)

@@ -286,7 +286,7 @@ impl Relay<'_> {
         ms: u64,
         future: impl Future<Output = T>,
     ) -> Result<T, Elapsed> {
-        let watch = &self.responder.watch;
+        let watch = self.responder.watch.clone();
         watch.set_at(soonest(self.shard.io.clock().now_ms() + ms, self.deadline_ms));
         let mut future = pin!(future);
         if self.upload.is_none() {
@@ -296,7 +296,7 @@ impl Relay<'_> {
             self.poll_upload(cx);
             future.as_mut().poll(cx)
         });
-        self.responder.watch.bound(both).await
+        watch.bound(both).await
     }
 
     /// Sends the head (`out`) and the body. `Ok(true)`: the upstream's message ended cleanly, with

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use contract::bus::{Bus, Message, read_sealed};
-use contract::segment::Segment;
-use contract::snapshot::Snapshot;
+use contract::bus::{Bus, Message};
+use contract::sealed::read_sealed;
+use contract::{Segment, ShardState, Snapshot};
 
 use crate::io::{Io, Launch, RingConfig, StartError, Swap, launch};
 use crate::listener::Listeners;
@@ -60,10 +60,18 @@ impl Mailbox {
 /// # Errors
 /// [`StartError`] when the first snapshot never comes or a shard cannot start.
 pub fn run(start: Start) -> Result<(), StartError> {
-    let bus = Bus::from_fd(start.bus);
+    let bus = Bus::from_fd(start.bus).map_err(|error| {
+        StartError::new(format!("the supervisor's bus is unusable: {error}"), RESTART)
+    })?;
     let segment = Segment::open(&start.segment).map_err(|error| {
         StartError::new(format!("the node's shared memory is unusable: {error}"), RESTART)
     })?;
+    if usize::from(segment.shards()) < start.cpus.len() {
+        return Err(StartError::new(
+            format!("the shared memory is for {} shards", segment.shards()),
+            RESTART,
+        ));
+    }
     let mut node = Node { bus, segment, mailboxes: Vec::new(), plans: None };
     for _ in &start.cpus {
         node.mailboxes.push(Arc::new(Mailbox {
@@ -230,12 +238,13 @@ fn keep_running(
 ) {
     for _ in 0..SHARD_RESTARTS {
         let ran = catch_unwind(AssertUnwindSafe(|| {
-            let (Some(view), Some(ring)) = (segment.shard(index), segment.ring_writer(index)) else {
-                return Err(StartError::new(
+            let ring = segment.ring_writer(index).ok_or_else(|| {
+                StartError::new(
                     format!("the shared memory has no place for shard {index}"),
                     RESTART,
-                ));
-            };
+                )
+            })?;
+            let view = segment.shard(index);
             let (mailbox, plans) = (mailbox.clone(), plans.clone());
             let started = report.clone();
             let place = Launch { cpu: Some(cpu), ring: RingConfig::default() };
@@ -262,6 +271,7 @@ async fn shard(io: Io, meter: Meter, plans: Arc<Swap<Plan>>, mailbox: Arc<Mailbo
     let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
     let seed = u128::from_ne_bytes(seed) | 1;
     let shard = Shard::new(io.clone(), meter, plans, [seed as u64, (seed >> 64) as u64]);
+    shard.meter.state(ShardState::Serving);
     let listeners = Listeners::new(shard.clone());
     listeners.sync(&mailbox.sockets());
     let house = shard.clone();
@@ -279,10 +289,13 @@ async fn shard(io: Io, meter: Meter, plans: Arc<Swap<Plan>>, mailbox: Arc<Mailbo
         shard.plan();
         listeners.sync(&mailbox.sockets());
     };
+    shard.meter.state(ShardState::Draining);
     shard.drain();
     listeners.follow();
     let deadline_ms = io.clock().now_ms() + u64::from(drain_ms);
     while shard.connections() > 0 && io.clock().now_ms() < deadline_ms {
         io.sleep_ms(10).await;
     }
+    shard.meter.housekeeping(&io);
+    shard.meter.state(ShardState::Stopped);
 }

@@ -1,20 +1,19 @@
 //! The shard's clock: read once per turn of the driver, so that asking for the time costs a load.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Time as of the last completion batch. Timeouts use only the monotonic half (a wall clock that
 /// jumps changes no deadline).
 pub struct Clock {
-    origin: Instant,
     now_us: Cell<u64>,
     wall_us: Cell<u64>,
 }
 
 impl Clock {
     pub(super) fn new() -> Clock {
-        let clock =
-            Clock { origin: Instant::now(), now_us: Cell::new(0), wall_us: Cell::new(0) };
+        let clock = Clock { now_us: Cell::new(0), wall_us: Cell::new(0) };
         clock.refresh();
         clock
     }
@@ -22,19 +21,17 @@ impl Clock {
     /// Reads both clocks of the system.
     #[inline]
     pub(super) fn refresh(&self) {
-        // Starting at one second keeps "deadline 0" free to mean "none".
-        self.now_us.set(self.origin.elapsed().as_micros() as u64 + 1_000_000);
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        self.wall_us.set(wall.as_micros() as u64);
+        self.now_us.set(read(ClockId::Monotonic));
+        self.wall_us.set(read(ClockId::Realtime));
     }
 
-    /// Monotonic microseconds since an arbitrary origin.
+    /// Microseconds of `CLOCK_MONOTONIC`: one clock for all processes of the machine. Never 0.
     #[inline]
     pub fn now_us(&self) -> u64 {
         self.now_us.get()
     }
 
-    /// Monotonic milliseconds since the same origin.
+    /// Milliseconds of `CLOCK_MONOTONIC`.
     #[inline]
     pub fn now_ms(&self) -> u64 {
         self.now_us.get() / 1000
@@ -45,4 +42,12 @@ impl Clock {
     pub fn wall_us(&self) -> u64 {
         self.wall_us.get()
     }
+}
+
+#[inline]
+fn read(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    // A wall clock before 1970 is no time at all.
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    (seconds * 1_000_000 + time.tv_nsec as u64 / 1000).max(1)
 }

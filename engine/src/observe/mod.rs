@@ -1,10 +1,10 @@
 //! What a shard tells control: exact counters in shared memory, and one record per request.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use contract::record::{Reason, Record};
 use contract::ring::RingWriter;
-use contract::segment::{Counter, ShardView};
+use contract::{Counter, ShardState, ShardView};
 
 use crate::io::Io;
 use crate::message::Version;
@@ -13,11 +13,13 @@ use crate::message::Version;
 pub struct Meter {
     counters: ShardView,
     ring: RefCell<RingWriter>,
+    /// What of the reactor's counts is in the counters already.
+    told: Cell<[u64; 7]>,
 }
 
 impl Meter {
     pub fn new(counters: ShardView, ring: RingWriter) -> Meter {
-        Meter { counters, ring: RefCell::new(ring) }
+        Meter { counters, ring: RefCell::new(ring), told: Cell::default() }
     }
 
     #[inline]
@@ -34,40 +36,46 @@ impl Meter {
         self.counters.count(Counter::Closed, 1);
     }
 
-    /// Copies what the reactor counted, and shows that the shard lives.
-    pub fn housekeeping(&self, io: &Io, connections: u32, upstream_connections: u32) {
-        let (counts, counters) = (io.counts(), &self.counters);
-        counters.set(Counter::DriverEnters, counts.enters.get());
-        counters.set(Counter::DriverWaits, counts.waits.get());
-        counters.set(Counter::BuffersExhausted, counts.starved.get());
-        counters.set(Counter::OneShotRecvs, counts.one_shot.get());
-        counters.set(Counter::CqOverflows, counts.overflows.get());
-        counters.set(Counter::ShortSends, counts.short_sends.get());
-        counters.set(Counter::Panics, counts.panics.get());
-        counters.set(Counter::ConnectionsOpen, u64::from(connections));
-        counters.set(Counter::UpstreamConnectionsOpen, u64::from(upstream_connections));
-        counters.beat(io.clock().now_ms());
+    /// The shard takes its place: nothing adopted yet.
+    pub fn start(&self, io: &Io) {
+        self.counters.start(io.clock().now_ms());
+    }
+
+    pub fn state(&self, state: ShardState) {
+        self.counters.set_state(state);
+    }
+
+    /// Brings the counters up to what the reactor counted, and shows that the shard lives.
+    pub fn housekeeping(&self, io: &Io) {
+        let counts = io.counts();
+        let pairs = [
+            (Counter::DriverEnters, &counts.enters),
+            (Counter::DriverWaits, &counts.waits),
+            (Counter::BuffersExhausted, &counts.starved),
+            (Counter::OneShotRecvs, &counts.one_shot),
+            (Counter::CqOverflows, &counts.overflows),
+            (Counter::ShortSends, &counts.short_sends),
+            (Counter::Panics, &counts.panics),
+        ];
+        let mut told = self.told.get();
+        for ((counter, count), told) in pairs.into_iter().zip(&mut told) {
+            self.count(counter, count.get() - *told);
+            *told = count.get();
+        }
+        self.told.set(told);
+        self.counters.beat(io.clock().now_ms());
     }
 
     /// Counts a finished request and hands its record to control; a full ring drops it and counts.
     #[inline]
     pub fn record(&self, record: &Record<'_>) {
-        let class = match record.status / 100 {
-            1 => Counter::Responses1xx,
-            2 => Counter::Responses2xx,
-            3 => Counter::Responses3xx,
-            4 => Counter::Responses4xx,
-            _ => Counter::Responses5xx,
-        };
         if record.status != 0 {
-            self.count(class, 1);
+            self.count(Counter::of_status(record.status), 1);
         }
         self.count(Counter::Requests, 1);
         self.count(Counter::ClientBytesIn, record.request_bytes);
         self.count(Counter::ClientBytesOut, record.response_bytes);
-        let mut ring = self.ring.borrow_mut();
-        let pushed =
-            ring.push_with(contract::record::MAX_RECORD, |space| record.encode_into(space));
+        let pushed = self.ring.borrow_mut().push_record(record);
         self.count(if pushed { Counter::RecordsPushed } else { Counter::RecordsDropped }, 1);
     }
 }

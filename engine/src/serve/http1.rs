@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use contract::record::Reason;
-use contract::segment::Counter;
+use contract::Counter;
 use contract::snapshot::UnderscoreFields;
 
 use crate::exchange::{Ended, Next, Request, Responder};

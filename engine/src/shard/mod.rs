@@ -40,6 +40,7 @@ pub struct Shard {
 impl Shard {
     /// `seed` is random; request ids come from it.
     pub fn new(io: Io, meter: Meter, plans: Arc<Swap<Plan>>, seed: [u64; 2]) -> Rc<Shard> {
+        meter.start(&io);
         let first = ShardPlan::build(plans.get(), &mut HashMap::new());
         let shard = Shard {
             io,
@@ -124,12 +125,8 @@ impl Shard {
             self.io.sleep_ms(limits::HOUSEKEEPING_MS).await;
             let now_ms = self.io.clock().now_ms();
             let pools: Vec<Rc<Pool>> = self.pools.borrow().values().cloned().collect();
-            let mut open = 0;
-            for pool in pools {
-                pool.sweep(now_ms);
-                open += pool.open();
-            }
-            self.meter.housekeeping(&self.io, self.connections.get(), open);
+            pools.iter().for_each(|pool| pool.sweep(now_ms));
+            self.meter.housekeeping(&self.io);
         }
     }
 

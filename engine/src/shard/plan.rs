@@ -30,7 +30,7 @@ impl ShardPlan {
             .upstreams
             .iter()
             .map(|upstream| {
-                let pool = |address: SocketAddr| {
+                let mut pool = |address: SocketAddr| {
                     let pool = pools
                         .entry((upstream.name.clone(), address))
                         .or_insert_with(|| Pool::new(address, upstream.pool))

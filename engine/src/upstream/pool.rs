@@ -54,11 +54,6 @@ impl Pool {
         self.settings.set(settings);
     }
 
-    /// Connections open, idle ones included.
-    pub fn open(&self) -> u32 {
-        self.open.get()
-    }
-
     /// An idle connection that is still good, if there is one. Never waits.
     #[inline]
     pub fn reuse(self: &Rc<Self>, now_ms: u64) -> Option<Lease> {
