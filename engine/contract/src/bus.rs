@@ -226,7 +226,7 @@ impl Bus {
     /// As [`Bus::recv`], waiting no longer than `timeout`.
     ///
     /// # Errors
-    /// `TimedOut` if nothing came; else as [`Bus::recv`].
+    /// `TimedOut` if nothing came (or a signal did); else as [`Bus::recv`].
     pub fn recv_timeout(&self, timeout: Duration) -> io::Result<Option<Message>> {
         let timeout = Timespec::try_from(timeout)
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "time-out too long"))?;
@@ -587,6 +587,36 @@ mod tests {
         let mut rest = Vec::new();
         reader.read_to_end(&mut rest).unwrap();
         assert_eq!(rest, b"x");
+    }
+
+    /// The child's side of the next test; alone it has no bus to stand on.
+    #[test]
+    #[ignore = "started by a_child_inherits_its_end_as_standard_input"]
+    fn echo_as_a_child() {
+        let bus = Bus::from_stdin().unwrap();
+        // Standard input is empty now, not the bus.
+        assert_eq!(io::stdin().read(&mut [0; 8]).unwrap(), 0);
+        while let Some(message) = bus.recv().unwrap() {
+            bus.send(&message).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_child_inherits_its_end_as_standard_input() {
+        let (ours, theirs) = Bus::pair().unwrap();
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "bus::tests::echo_as_a_child"])
+            .stdin(OwnedFd::from(theirs))
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        ours.send(&Message::Segment { fd: seal(b"passed on").unwrap() }).unwrap();
+        match ours.recv_timeout(SOON).unwrap() {
+            Some(Message::Segment { fd }) => assert_eq!(&*read_sealed(fd).unwrap(), b"passed on"),
+            other => panic!("{other:?}"),
+        }
+        drop(ours);
+        assert!(child.wait().unwrap().success());
     }
 
     #[test]
