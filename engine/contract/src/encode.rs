@@ -407,3 +407,6 @@ fn read_field_match(input: &mut In<'_>) -> Result<FieldMatch, DecodeError> {
         },
     })
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

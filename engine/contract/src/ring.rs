@@ -173,7 +173,7 @@ impl RingReader {
     fn next(&mut self, tail: u64) -> Option<Next> {
         let capacity = self.memory.capacity();
         let filled = usize::try_from(tail.wrapping_sub(self.head)).ok()?;
-        if filled > capacity || filled % 8 != 0 || self.head % 8 != 0 {
+        if filled > capacity || !filled.is_multiple_of(8) || !self.head.is_multiple_of(8) {
             return None;
         }
         let place = self.memory.place(self.head);
@@ -279,14 +279,14 @@ mod shared {
 
         #[inline]
         pub(super) fn write_header(&mut self, at: usize, header: u64) {
-            assert!(at + 8 <= self.capacity && at % 8 == 0);
+            assert!(at + 8 <= self.capacity && at.is_multiple_of(8));
             // SAFETY: inside the buffer and aligned (asserted); exclusive as in `write`.
             unsafe { self.buffer.as_ptr().add(at).cast::<u64>().write(header) }
         }
 
         #[inline]
         pub(super) fn read_header(&self, at: usize) -> u64 {
-            assert!(at + 8 <= self.capacity && at % 8 == 0);
+            assert!(at + 8 <= self.capacity && at.is_multiple_of(8));
             // SAFETY: inside the buffer and aligned (asserted). Volatile: should the writer break
             // the protocol, we still judge the one value that we then use.
             unsafe { self.buffer.as_ptr().add(at).cast::<u64>().read_volatile() }
@@ -428,3 +428,6 @@ mod loom_tests {
         });
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
