@@ -142,16 +142,24 @@ impl Check<'_> {
                 self.report(Severity::Error, "zero-weight", &long, "", message, None);
             }
         }
-        // A dangling reference may be the very upstream that seems unused: the nearest name tells.
+        self.unused(&used);
+    }
+
+    fn unused(&mut self, used: &HashSet<&str>) {
+        // Beside an error, a missing use is hardly more than its consequence.
+        if self.problems.has_errors() {
+            return;
+        }
+        let spec = self.spec;
         for (at, upstream) in spec.upstreams.iter().enumerate() {
             let name = upstream.name.as_str();
-            if !name.is_empty() && !used.contains(name) {
+            if !used.contains(name) {
                 let field = format!("upstreams[{at}].name");
                 let message = format!("no route uses the upstream `{name}`");
                 self.report(Severity::Warning, "unused-upstream", &field, name, message, None);
             }
         }
-        if spec.routes.is_empty() && !self.problems.is_broken("routes") {
+        if spec.routes.is_empty() {
             let message = "there are no routes: every request will be answered 404".into();
             self.report(Severity::Warning, "no-routes", "routes", "", message, None);
         }

@@ -159,7 +159,8 @@ impl Problems {
 
     /// The problems in the order of the text.
     pub fn finish(mut self) -> Vec<Problem> {
-        self.list.sort_by_key(|problem| (problem.line, problem.column, problem.severity));
+        self.list
+            .sort_by_key(|problem| (problem.line, problem.column, problem.severity, problem.code));
         if self.dropped > 0 {
             self.list.push(Problem {
                 severity: Severity::Error,

@@ -15,19 +15,12 @@ use crate::spec::tree::{Node, Value};
 pub(super) const DAY_MS: u64 = 86_400_000;
 pub(super) const HOUR_MS: u64 = 3_600_000;
 
-/// Reads the whole. What could not be read has an error in `problems` and a stand-in here.
-pub fn spec(root: &Node, problems: &mut Problems) -> (Spec, Places) {
+/// Reads the whole. What could not be read has an error in `problems` and a stand-in here; `None`:
+/// the text is no map at all.
+pub fn spec(root: &Node, problems: &mut Problems) -> Option<(Spec, Places)> {
     let mut walk = Walk { problems, places: Places::default() };
-    let spec = top(&mut walk, root).unwrap_or_else(|| Spec {
-        version: VERSION,
-        node: Default::default(),
-        admin: Admin::default(),
-        access_log: AccessLog::default(),
-        listeners: Vec::new(),
-        upstreams: Vec::new(),
-        routes: Vec::new(),
-    });
-    (spec, walk.places)
+    let spec = top(&mut walk, root)?;
+    Some((spec, walk.places))
 }
 
 fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
