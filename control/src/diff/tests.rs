@@ -70,8 +70,8 @@ routes:
 ~ route a
     - match.hosts: "a.com"
     + match.hosts: "c.com"
-    - match.path.prefix: "/a"
     + match.path.exact: "/a"
+    - match.path.prefix: "/a"
 ~ route b
     ~ match.headers[x].exact: "1" -> "2"
 ~ route c: moved to the front

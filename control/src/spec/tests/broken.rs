@@ -44,7 +44,7 @@ fn whole_texts() {
     says("version: 1\n---\nversion: 1\n", &["2:1 multiple-documents"]);
     says("a: [1, 2\nb: 3", &["2:2 yaml-syntax"]);
     says("version: 1\n  x: 2", &["2:4 yaml-syntax"]);
-    says("{\"version\": 1, }}", &["1:16 yaml-syntax"]);
+    says("{\"version\": 1, }}", &["1:17 yaml-syntax"]);
     says("? [a]\n: b\n", &["1:3 bad-key"]);
     says("version: !python 1\n", &["1:10 bad-tag"]);
     says(&format!("a: {}1{}", "[".repeat(70), "]".repeat(70)), &["1:67 too-deep"]);
@@ -337,7 +337,7 @@ fn references() {
     let text = routes("  - {name: r, upstream: user}");
     let messages = says(&text, &["6:25 unknown-upstream"]);
     mentions(
-        &messages[1],
+        &messages[0],
         "routes[0].upstream: there is no upstream `user`; did you mean `users`?",
     );
     let text = routes("  - {name: r, upstream: billing}");

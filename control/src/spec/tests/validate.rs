@@ -155,7 +155,7 @@ fn the_schema_refuses_what_loading_refuses() {
         ("listen:", "lisen:"),
         ("':80'", "80"),
         ("[{name: web, listen: ':80'}]", "[]"),
-        ("name: web", "name: -"),
+        ("name: web", "name: '-'"),
         ("['a:1']", "[]"),
         ("['a:1']", "[{address: 'a:1', weight: 0}]"),
         ("['a:1']", "['a:1'], balance: random"),
