@@ -8,7 +8,7 @@ mod routes;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
-use crate::spec::{Balance, Mark, Places, Problems, Severity, Spec};
+use crate::spec::{Balance, Mark, Places, Problems, Severity, Spec, scalars};
 
 /// Adds what is wrong between the parts of a spec to `problems`.
 pub fn check(spec: &Spec, places: &Places, problems: &mut Problems) {
@@ -17,6 +17,7 @@ pub fn check(spec: &Spec, places: &Places, problems: &mut Problems) {
     check.addresses();
     check.references();
     check.targets();
+    check.counts();
     routes::shadows(&mut check);
 }
 
@@ -37,7 +38,8 @@ impl Check<'_> {
         related: Option<Mark>,
     ) {
         let mark = self.places.get(field);
-        self.problems.add(severity, code, mark, field, Some(value), message, related);
+        let value = Some(value).filter(|value| !value.is_empty());
+        self.problems.add(severity, code, mark, field, value, message, related);
     }
 
     fn names(&mut self) {
@@ -188,6 +190,45 @@ impl Check<'_> {
                                or leave the weights out"
                     .into();
                 self.report(Severity::Warning, "ignored-weights", &list, "", message, None);
+            }
+        }
+    }
+}
+
+/// Methods that all routes together may name besides the usual ones: the engine has a bit for each.
+const MAX_METHODS: usize = 54;
+/// Conditions on headers, and on query parameters, that a route may have.
+const MAX_CONDITIONS: usize = 1000;
+
+impl Check<'_> {
+    /// What the engine has bounds for.
+    fn counts(&mut self) {
+        let mut unusual: HashSet<&str> = HashSet::new();
+        for (at, route) in self.spec.routes.iter().enumerate() {
+            for (n, method) in route.matches.methods.iter().enumerate() {
+                let new =
+                    !scalars::COMMON_METHODS.contains(&method.as_str()) && unusual.insert(method);
+                if new && unusual.len() == MAX_METHODS + 1 {
+                    let message = format!(
+                        "all routes together may name {MAX_METHODS} unusual methods, and this is \
+                         one more; leave `methods` out to take any"
+                    );
+                    let (field, code) =
+                        (format!("routes[{at}].match.methods[{n}]"), "too-many-methods");
+                    self.report(Severity::Error, code, &field, method, message, None);
+                }
+            }
+            let kinds = [("headers", &route.matches.headers), ("query", &route.matches.query)];
+            for (kind, conditions) in kinds {
+                if conditions.len() > MAX_CONDITIONS {
+                    let message = format!(
+                        "{} conditions; at most {MAX_CONDITIONS} on one route",
+                        conditions.len()
+                    );
+                    let (field, code) =
+                        (format!("routes[{at}].match.{kind}"), "too-many-conditions");
+                    self.report(Severity::Error, code, &field, "", message, None);
+                }
             }
         }
     }

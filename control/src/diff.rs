@@ -276,7 +276,7 @@ fn in_order<'a>(old: &'a [Value], new: &'a [Value]) -> Vec<(&'a str, &'a Value)>
 
 /// The fewest routes whose moving explains the new order.
 fn moved(old: &[Route], new: &[Route]) -> Vec<Moved> {
-    let before: HashMap<&str, usize> = (old.iter().map(|one| one.name.as_str()).zip(0..)).collect();
+    let before: HashMap<&str, usize> = old.iter().map(|one| one.name.as_str()).zip(0..).collect();
     let stay: Vec<(&str, usize)> = new
         .iter()
         .filter_map(|one| Some((one.name.as_str(), *before.get(one.name.as_str())?)))

@@ -8,7 +8,7 @@ mod model;
 mod problem;
 mod read;
 mod render;
-mod scalars;
+pub(crate) mod scalars;
 mod schema;
 mod tree;
 

@@ -1,39 +1,50 @@
 //! Routes that can never match, or not for all they say.
 //!
-//! A request's path is looked up under its host: exact before the longest prefix before regex. So
-//! routes compete in order only under the same host and the same path; and a regex comes last.
+//! This follows the engine's router: a request's path is looked up under its host, exact before the
+//! longest prefix before regex, and the first of these with a route whose conditions hold decides.
+//! So routes compete only under the same host and path, where more conditions go first and then the
+//! order of the spec; and no regex is tried where a prefix takes every path.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use super::Check;
 use crate::spec::{FieldMatch, PathMatch, Route, Severity, ValueMatch};
 
-/// Earlier routes of the same host and path that a route is compared with; bounds the work for
-/// thousands of routes that differ in a header only.
+/// Routes of the same host and path that a route is compared with; bounds the work for thousands of
+/// routes that differ in a header only.
 const MAX_COMPARED: usize = 512;
 
 /// Routes by what they compete for: host (empty: any) and path.
-type Groups<'a> = HashMap<(&'a str, &'a PathMatch), Vec<usize>>;
+type Groups<'a> = HashMap<(&'a str, &'a PathMatch), Vec<(usize, &'a Route)>>;
 
 pub fn shadows(check: &mut Check<'_>) {
     let spec = check.spec;
-    let judged = |at: usize, route: &Route| {
+    let judged = |at: &usize, route: &Route| {
         !route.name.is_empty() && !check.problems.is_broken(&format!("routes[{at}].match"))
     };
-    let sound: Vec<bool> =
-        spec.routes.iter().enumerate().map(|(at, route)| judged(at, route)).collect();
-    let catch_all = catch_all(&spec.routes, &sound);
+    let routes: Vec<(usize, &Route)> =
+        spec.routes.iter().enumerate().filter(|(at, route)| judged(at, route)).collect();
+    let catch_all = catch_all(&routes);
     let mut groups: Groups<'_> = HashMap::new();
-    for (at, route) in spec.routes.iter().enumerate() {
-        if !sound.get(at).copied().unwrap_or(false) {
-            continue;
-        }
-        let cover = cover(route, &spec.routes, &groups, &catch_all);
-        report(check, at, route, &cover);
+    for &(at, route) in &routes {
         for host in hosts(route) {
-            groups.entry((host, &route.matches.path)).or_default().push(at);
+            groups.entry((host, &route.matches.path)).or_default().push((at, route));
         }
     }
+    for group in groups.values_mut() {
+        group.sort_by_key(|&(at, route)| rank(at, route));
+        group.truncate(MAX_COMPARED);
+    }
+    for (at, route) in routes {
+        let cover = cover(at, route, &groups, &catch_all);
+        report(check, at, route, &cover);
+    }
+}
+
+/// Where a route stands among those of its host and path.
+fn rank(at: usize, route: &Route) -> (Reverse<usize>, usize) {
+    (Reverse(route.matches.headers.len() + route.matches.query.len()), at)
 }
 
 fn hosts(route: &Route) -> impl Iterator<Item = &str> {
@@ -41,16 +52,15 @@ fn hosts(route: &Route) -> impl Iterator<Item = &str> {
     any.into_iter().chain(route.matches.hosts.iter().map(String::as_str))
 }
 
-/// Routes that take every path of a host without a condition: no regex there is ever tried.
-fn catch_all<'a>(routes: &'a [Route], sound: &[bool]) -> HashMap<&'a str, usize> {
+/// Routes that decide about every path of a host: no regex there is ever tried. Their methods do
+/// not matter, as the answer to another one is 405.
+fn catch_all<'a>(routes: &[(usize, &'a Route)]) -> HashMap<&'a str, usize> {
     let mut map = HashMap::new();
-    for ((at, route), sound) in routes.iter().enumerate().zip(sound) {
-        let bare = route.matches.methods.is_empty()
-            && route.matches.headers.is_empty()
-            && route.matches.query.is_empty();
-        if *sound && bare && route.matches.path == PathMatch::default() {
+    for (at, route) in routes {
+        let bare = route.matches.headers.is_empty() && route.matches.query.is_empty();
+        if bare && route.matches.path == PathMatch::default() {
             for host in hosts(route) {
-                map.entry(host).or_insert(at);
+                map.entry(host).or_insert(*at);
             }
         }
     }
@@ -68,32 +78,24 @@ struct Cover {
     left: bool,
 }
 
-fn cover(
-    route: &Route,
-    routes: &[Route],
-    groups: &Groups<'_>,
-    catch_all: &HashMap<&str, usize>,
-) -> Cover {
+fn cover(at: usize, route: &Route, groups: &Groups<'_>, catch_all: &HashMap<&str, usize>) -> Cover {
     let mut cover = Cover::default();
     for host in hosts(route) {
         let group = groups.get(&(host, &route.matches.path)).map_or(&[][..], Vec::as_slice);
-        let rivals: Vec<usize> = group
+        let rivals: Vec<(usize, &Route)> = group
             .iter()
-            .take(MAX_COMPARED)
             .copied()
-            .filter(|&at| routes.get(at).is_some_and(|rival| weaker(rival, route)))
+            .filter(|&(other, rival)| rank(other, rival) < rank(at, route) && weaker(rival, route))
             .collect();
         let last = matches!(route.matches.path, PathMatch::Regex(_));
         let above = catch_all.get(host).copied().filter(|_| last);
         let any = route.matches.methods.is_empty().then_some("");
         for method in any.into_iter().chain(route.matches.methods.iter().map(String::as_str)) {
-            let taker = rivals.iter().copied().find(|&at| {
-                routes.get(at).is_some_and(|rival| {
-                    let methods = &rival.matches.methods;
-                    methods.is_empty() || methods.iter().any(|one| one == method)
-                })
+            let taker = rivals.iter().find(|(_, rival)| {
+                let methods = &rival.matches.methods;
+                methods.is_empty() || methods.iter().any(|one| one == method)
             });
-            match taker.or(above) {
+            match taker.map(|(other, _)| *other).or(above) {
                 Some(by) => {
                     cover.by.get_or_insert(by);
                     let host = if host.is_empty() { "any host" } else { host };
@@ -135,13 +137,13 @@ fn report(check: &mut Check<'_>, at: usize, route: &Route, cover: &Cover) {
         (false, true) => (
             Severity::Error,
             "colliding-route",
-            format!("`{name}` matches the same requests as `{other}` before it; change one"),
+            format!("`{name}` matches the same requests as `{other}`; change one"),
         ),
         (false, false) if route.matches.path != rival.matches.path => (
             Severity::Error,
             "shadowed-route",
             format!(
-                "`{name}` can never match: a prefix is tried before a regex, and `{other}` takes \
+                "`{name}` can never match: a prefix is tried before a regex, and `{other}` has \
                  every path; use a prefix here, or give `{other}` a narrower one"
             ),
         ),
@@ -149,8 +151,8 @@ fn report(check: &mut Check<'_>, at: usize, route: &Route, cover: &Cover) {
             Severity::Error,
             "shadowed-route",
             format!(
-                "`{name}` can never match: `{other}` before it takes all of its requests; put \
-                 `{name}` first, or make `{other}` narrower"
+                "`{name}` can never match: `{other}` goes first and takes all of its requests; \
+                 put `{name}` before it, or make `{other}` narrower"
             ),
         ),
         (true, _) => {

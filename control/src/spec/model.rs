@@ -42,7 +42,8 @@ pub struct Spec {
     /// Clusters of interchangeable targets that routes send requests to.
     #[serde(default)]
     pub upstreams: Vec<Upstream>,
-    /// Which requests go where. Of two routes that match equally, the earlier wins.
+    /// Which requests go where: the best host, then the best path, then more conditions before
+    /// fewer, then the order here.
     #[serde(default)]
     pub routes: Vec<Route>,
 }

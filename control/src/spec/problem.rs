@@ -63,6 +63,10 @@ impl fmt::Display for Problem {
             write!(f, "{field}: ")?;
         }
         f.write_str(message)?;
+        // One line must do without the text beside it.
+        if let Some(value) = self.value.as_ref().filter(|value| !message.contains(*value)) {
+            write!(f, " (found `{value}`)")?;
+        }
         match self.related {
             Some((line, column)) => write!(f, " (see {file}:{line}:{column})"),
             None => Ok(()),

@@ -10,9 +10,8 @@ use serde::{Deserialize, Serialize};
 pub const REGEX_SIZE: usize = 1 << 20;
 /// Longest regular expression, in bytes.
 pub const REGEX_LENGTH: usize = 4096;
-/// Methods people write; anything else is allowed but worth a second look.
-pub const METHODS: [&str; 8] =
-    ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND"];
+/// Methods every gateway sees; others are allowed but worth a second look.
+pub const COMMON_METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
 
 /// A network prefix without bits set behind it. Read and written as `10.0.0.0/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -325,8 +324,14 @@ pub fn path(text: &str) -> Result<String, String> {
     if text.contains("//") {
         return Err("`//` is made one `/` before matching, so this never matches".into());
     }
-    if text.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return Err("`.` and `..` are resolved before matching, so this never matches".into());
+    for segment in text.split('/') {
+        if matches!(segment, "." | "..") {
+            return Err("`.` and `..` are resolved before matching, so this never matches".into());
+        }
+        let rest = segment.strip_prefix("..").or_else(|| segment.strip_prefix('.'));
+        if rest.is_some_and(|rest| rest.starts_with(';') || rest.starts_with("%3B")) {
+            return Err(format!("requests with `{segment}` are refused, so this never matches"));
+        }
     }
     let mut encoded = String::new();
     for c in text.chars() {
@@ -348,6 +353,7 @@ pub fn path(text: &str) -> Result<String, String> {
 
 /// Each `%XX` must be in the form that normalisation gives (RFC 3986 §6.2.2).
 fn percent_encoding(text: &str) -> Result<(), String> {
+    let mut plain = Vec::with_capacity(text.len());
     for piece in text.split('%').skip(1) {
         let digits = piece.get(..2).unwrap_or(piece);
         let byte = u8::from_str_radix(digits, 16)
@@ -364,8 +370,13 @@ fn percent_encoding(text: &str) -> Result<(), String> {
         if digits != digits.to_ascii_uppercase() {
             return Err(format!("write %{} with capitals", digits.to_ascii_uppercase()));
         }
+        plain.push(byte);
+        plain.extend(piece.bytes().skip(2));
     }
-    Ok(())
+    match std::str::from_utf8(&plain) {
+        Ok(_) => Ok(()),
+        Err(_) => Err("the percent-encoded bytes are not UTF-8; such requests are refused".into()),
+    }
 }
 
 /// A prefix goes by whole segments, so a final `/` says nothing.

@@ -3,6 +3,7 @@
 //! The text is not trusted: depth and size (with aliases written out) are bounded, aliases share
 //! their node instead of copying it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -75,12 +76,65 @@ impl Node {
 /// Reads the one document of `text`. `None`: an error was added to `problems`.
 pub fn parse(text: &str, problems: &mut Problems) -> Option<Rc<Node>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    match Builder::default().document(text) {
+    let text = surrogates(text);
+    match Builder::default().document(&text) {
         Ok(root) => Some(root),
         Err(Refusal { code, mark, message }) => {
             problems.error(code, mark, "", None, message);
             None
         }
+    }
+}
+
+/// JSON may write a character past U+FFFF as two escapes (RFC 8259 §7), which YAML does not know:
+/// `\ud83d\ude00` becomes `\U0001f600`.
+fn surrogates(text: &str) -> Cow<'_, str> {
+    if !text.trim_start().starts_with('{') || !text.contains("\\u") {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        if let Some(code) = surrogate_pair(escape) {
+            out.push_str(&format!("\\U{code:08x}"));
+            rest = escape.get(12..).unwrap_or("");
+            continue;
+        }
+        // The backslash and what it escapes, so that `\\u` is not taken for an escape.
+        let length = 1 + escape.chars().nth(1).map_or(0, char::len_utf8);
+        out.push_str(escape.get(..length).unwrap_or(escape));
+        rest = escape.get(length..).unwrap_or("");
+    }
+    out.push_str(rest);
+    out.into()
+}
+
+fn surrogate_pair(text: &str) -> Option<u32> {
+    let unit = |text: Option<&str>| {
+        let digits = text?.strip_prefix("\\u")?;
+        u32::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))
+    };
+    let high = unit(text.get(..6)).filter(|unit| (0xd800..0xdc00).contains(unit))?;
+    let low = unit(text.get(6..12)).filter(|unit| (0xdc00..0xe000).contains(unit))?;
+    Some(0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00))
+}
+
+/// What people usually meant when YAML did not understand them.
+fn hint(text: &str, line: usize, info: &str) -> &'static str {
+    let line = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+    let indent = line.len() - line.trim_start().len();
+    if info.contains("anchor") {
+        "; put text that begins with `*` or `&` in quotes, like \"*.example.com\""
+    } else if line.get(..indent).is_some_and(|indent| indent.contains('\t')) {
+        "; indent with spaces, not with tabs"
+    } else if line.contains("]:") {
+        "; put an address in brackets in quotes, like \"[::]:8080\""
+    } else if line.contains(": @") || line.contains(": %") || line.contains(": `") {
+        "; put text that begins with such a character in quotes"
+    } else {
+        ""
     }
 }
 
@@ -125,8 +179,9 @@ impl Builder {
     fn document(mut self, text: &str) -> Result<Rc<Node>, Refusal> {
         for event in Parser::new_from_str(text) {
             let (event, span) = event.or_else(|error| {
-                let message = format!("this is not YAML: {}", error.info());
-                refuse("yaml-syntax", mark(*error.marker()), message)
+                let mark = mark(*error.marker());
+                let hint = hint(text, mark.line, error.info());
+                refuse("yaml-syntax", mark, format!("this is not YAML: {}{hint}", error.info()))
             })?;
             self.event(event, mark(span.start))?;
         }

@@ -106,7 +106,7 @@ fn admin(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Admin> {
 fn access_log(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<AccessLog> {
     let fields = walk.fields(node, path, &["path"])?;
     let path = fields.read(walk, "path", |walk, node, path| {
-        if node_is_false(node) {
+        if let Value::Bool(_) = node.value {
             walk.wrong_type(node, path, "a file, \"-\" for the standard output, or \"off\"");
             return None;
         }
@@ -117,10 +117,6 @@ fn access_log(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<AccessLog>
         })
     });
     Some(AccessLog { path })
-}
-
-fn node_is_false(node: &Node) -> bool {
-    matches!(node.value, Value::Bool(_))
 }
 
 pub(super) fn socket_address(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<SocketAddr> {

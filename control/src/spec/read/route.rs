@@ -202,10 +202,10 @@ fn unique(
 
 /// Any token is a method (RFC 9110 §9.1), but `GTE` is hardly meant.
 fn doubtful_method(walk: &mut Walk<'_>, method: &str, mark: Mark, path: &str) {
-    if scalars::METHODS.contains(&method) {
+    if scalars::COMMON_METHODS.contains(&method) {
         return;
     }
-    if let Some(word) = nearest(method, scalars::METHODS.into_iter()) {
+    if let Some(word) = nearest(method, scalars::COMMON_METHODS.into_iter()) {
         let message = format!("`{method}` is no usual method; did you mean {word}?");
         walk.problems.add(
             Severity::Warning,

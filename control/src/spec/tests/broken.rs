@@ -45,6 +45,12 @@ fn whole_texts() {
     says("a: [1, 2\nb: 3", &["2:2 yaml-syntax"]);
     says("version: 1\n  x: 2", &["2:4 yaml-syntax"]);
     says("{\"version\": 1, }}", &["1:17 yaml-syntax"]);
+    let star = says("a: [*.example.com]", &["1:5 yaml-syntax"]);
+    mentions(&star[0], "in quotes, like \"*.example.com\"");
+    let brackets = says("a:\n  listen: [::]:8080\n", &["2:15 yaml-syntax"]);
+    mentions(&brackets[0], "in quotes, like \"[::]:8080\"");
+    let tab = says("a:\n\tb: 1\n", &["2:2 yaml-syntax"]);
+    mentions(&tab[0], "not with tabs");
     says("? [a]\n: b\n", &["1:3 bad-key"]);
     says("version: !python 1\n", &["1:10 bad-tag"]);
     says(&format!("a: {}1{}", "[".repeat(70), "]".repeat(70)), &["1:67 too-deep"]);
@@ -159,6 +165,8 @@ fn paths() {
     mentions(&prefix("/%c3%bc"), "write %C3 with capitals");
     mentions(&prefix("/ü"), "write /%C3%BC");
     mentions(&prefix("/a%2Fb"), "are refused");
+    mentions(&prefix("/..;a/b"), "are refused");
+    mentions(&prefix("/a%FF"), "not UTF-8");
     mentions(&prefix("/a%2"), "is not a percent-encoded byte");
     route("    match: {path: {}}", &["8:19 missing-field"]);
     route("    match: {path: {exact: /a, prefix: /b}}", &["8:31 conflicting-fields"]);
@@ -383,14 +391,22 @@ fn routes_collide_and_shadow() {
         &["7:10 colliding-route"],
     );
     let message = routes(&["path: /x", "path: /x, methods: [GET]"], &["7:10 shadowed-route"]);
-    mentions(&message, "put `r1` first");
-    routes(&["path: /x", "path: /x, headers: [{name: a, exact: b}]"], &["7:10 shadowed-route"]);
+    mentions(&message, "put `r1` before it");
     routes(
         &[
             "path: /x, headers: [{name: a, present: true}]",
-            "path: /x, headers: [{name: a, exact: b}, {name: c, present: true}]",
+            "path: /x, headers: [{name: a, exact: b}]",
         ],
         &["7:10 shadowed-route"],
+    );
+    // More conditions go first, whatever the order.
+    routes(&["path: /x", "path: /x, headers: [{name: a, exact: b}]"], &[]);
+    routes(
+        &[
+            "path: /x, headers: [{name: a, exact: b}]",
+            "path: /x, headers: [{name: a, exact: b}, {name: a, present: true}]",
+        ],
+        &["6:10 shadowed-route"],
     );
     // Two earlier routes share the requests of the third.
     routes(
@@ -413,6 +429,9 @@ fn routes_collide_and_shadow() {
     let message = routes(&["path: /", "path: {regex: '^/x'}"], &["7:10 shadowed-route"]);
     mentions(&message, "a prefix is tried before a regex");
     routes(&["path: {regex: '^/x'}", "path: /"], &["6:10 shadowed-route"]);
+    routes(&["path: {regex: '^/x'}", "path: /, methods: [GET]"], &["6:10 shadowed-route"]);
+    routes(&["path: {regex: '^/x'}", "path: /, query: [{name: a, present: true}]"], &[]);
+    routes(&["path: {regex: '^/x'}", "path: {regex: '^/x'}"], &["7:10 colliding-route"]);
     // Different hosts, paths, kinds and conditions live side by side.
     routes(
         &[
@@ -460,4 +479,38 @@ routes:
             "14:11 duplicate-name",
         ],
     );
+}
+
+#[test]
+fn what_the_engine_bounds() {
+    let methods = |count: usize| {
+        let names: Vec<String> = (0..count).map(|n| format!("M{n}X")).collect();
+        format!("    match: {{path: /x, methods: [GET, TRACK, {}]}}", names.join(", "))
+    };
+    let codes = |fields: &str| -> Vec<&str> {
+        let text = format!("{HEAD}routes:\n  - name: r\n    upstream: users\n{fields}\n");
+        load("t", &text).problems.iter().map(|problem| problem.code).collect()
+    };
+    assert_eq!(codes(&methods(53)), Vec::<&str>::new());
+    assert_eq!(codes(&methods(54)), ["too-many-methods"]);
+    let conditions = |count: usize| {
+        let all: Vec<String> =
+            (0..count).map(|n| format!("{{name: q{n}, present: true}}")).collect();
+        format!("    match: {{query: [{}]}}", all.join(", "))
+    };
+    assert_eq!(codes(&conditions(1000)), Vec::<&str>::new());
+    assert_eq!(codes(&conditions(1001)), ["too-many-conditions"]);
+}
+
+#[test]
+fn json_is_read_as_people_and_programs_write_it() {
+    let text = "{\n\t\"version\": 1,\n\t\"listeners\":[{\"name\":\"a\",\"listen\":\":1\"}],\n\
+                \t\"upstreams\": [{\"name\": \"u\", \"targets\": [\"a.b:1\"]}],\n\
+                \t\"routes\": [\n\t\t{\"name\": \"r\", \"upstream\": \"u\", \"match\": {\"query\": [\n\
+                \t\t\t{\"name\": \"\\u00fc\\/\\\"\", \"exact\": \"\\ud83d\\ude00\"}]}}\n\t]\n}\n";
+    says(text, &[]);
+    let spec = load("t", text).spec.expect("loads");
+    let query = serde_json::to_value(&spec.routes[0].matches.query).expect("serialises");
+    assert_eq!(query, serde_json::json!([{"name": "ü/\"", "exact": "😀"}]));
+    assert!(serde_json::from_str::<serde_json::Value>(text).is_ok());
 }
