@@ -1,0 +1,153 @@
+//! The whole spec, and what its parts share.
+
+use std::net::SocketAddr;
+
+use super::Places;
+use super::fields::{Fields, Walk};
+use super::listener::listener;
+use super::route::route;
+use super::upstream::upstream;
+use crate::spec::model::*;
+use crate::spec::problem::{Problems, Severity};
+use crate::spec::scalars;
+use crate::spec::tree::{Node, Value};
+
+pub(super) const DAY_MS: u64 = 86_400_000;
+pub(super) const HOUR_MS: u64 = 3_600_000;
+
+/// Reads the whole. What could not be read has an error in `problems` and a stand-in here; `None`:
+/// the text is no map at all.
+pub fn spec(root: &Node, problems: &mut Problems) -> Option<(Spec, Places)> {
+    let mut walk = Walk { problems, places: Places::default() };
+    let spec = top(&mut walk, root)?;
+    Some((spec, walk.places))
+}
+
+fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
+    const KNOWN: &[&str] =
+        &["version", "node", "admin", "access_log", "listeners", "upstreams", "routes"];
+    let fields = walk.fields(root, "", KNOWN)?;
+    let version = fields.require(walk, "version", "version: 1", version).unwrap_or(VERSION);
+    let listeners =
+        fields.require(walk, "listeners", "at least one listener", |walk, node, path| {
+            let list = walk.list(node, path, listener)?;
+            if matches!(&node.value, Value::List(items) if items.is_empty()) {
+                walk.error("empty-list", node, path, "there must be at least one listener".into());
+            }
+            Some(list)
+        });
+    Some(Spec {
+        version,
+        node: fields.read(walk, "node", node_settings).unwrap_or_default(),
+        admin: fields.read(walk, "admin", admin).unwrap_or_default(),
+        access_log: fields.read(walk, "access_log", access_log).unwrap_or_default(),
+        listeners: listeners.unwrap_or_default(),
+        upstreams: fields
+            .read(walk, "upstreams", |walk, node, path| walk.list(node, path, upstream))
+            .unwrap_or_default(),
+        routes: fields
+            .read(walk, "routes", |walk, node, path| walk.list(node, path, route))
+            .unwrap_or_default(),
+    })
+}
+
+fn version(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<u32> {
+    match node.value {
+        Value::Integer(1) => Some(VERSION),
+        _ => {
+            let message = "this Sluice reads version 1 of the format; expected version: 1";
+            walk.error("bad-version", node, path, message.into());
+            None
+        }
+    }
+}
+
+fn node_settings(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<crate::spec::Node> {
+    let default = crate::spec::Node::default();
+    let fields = walk.fields(node, path, &["via", "drain_timeout_ms"])?;
+    let via = fields.read(walk, "via", |walk, node, path| {
+        walk.parsed(node, path, "bad-value", |text| match scalars::is_token(text) {
+            true if text.len() <= 100 => Ok(text.into()),
+            _ => Err("a pseudonym for Via is one word of letters, digits and -._".into()),
+        })
+    });
+    Some(crate::spec::Node {
+        via: via.unwrap_or(default.via),
+        drain_timeout_ms: ms(walk, &fields, "drain_timeout_ms", HOUR_MS, default.drain_timeout_ms),
+    })
+}
+
+fn admin(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Admin> {
+    let fields = walk.fields(node, path, &["listen"])?;
+    let listen = fields.read(walk, "listen", |walk, node, path| {
+        let listen = socket_address(walk, node, path)?;
+        if !listen.ip().is_loopback() {
+            let message = format!(
+                "the admin listener has no login and {listen} is not on the loopback: whoever \
+                 reaches it can steer the gateway; prefer 127.0.0.1:{}",
+                listen.port()
+            );
+            let value = node.excerpt();
+            walk.problems.add(
+                Severity::Warning,
+                "admin-exposed",
+                node.mark,
+                path,
+                value.as_deref(),
+                message,
+                None,
+            );
+        }
+        Some(listen)
+    });
+    Some(Admin { listen: listen.unwrap_or(DEFAULT_ADMIN) })
+}
+
+fn access_log(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<AccessLog> {
+    let fields = walk.fields(node, path, &["path"])?;
+    let path = fields.read(walk, "path", |walk, node, path| {
+        if let Value::Bool(_) = node.value {
+            walk.wrong_type(node, path, "a file, \"-\" for the standard output, or \"off\"");
+            return None;
+        }
+        walk.parsed(node, path, "bad-value", |text| match text {
+            "" => Err("expected a file, \"-\" for the standard output, or \"off\"".into()),
+            text if text.contains('\0') => Err("a file name has no NUL byte".into()),
+            text => Ok(text.to_string()),
+        })
+    });
+    Some(AccessLog { path })
+}
+
+pub(super) fn socket_address(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<SocketAddr> {
+    walk.parsed(node, path, "bad-address", scalars::listen_address)
+}
+
+pub(super) fn name(walk: &mut Walk<'_>, fields: &Fields<'_>) -> String {
+    let read = fields.require(walk, "name", "a name unique among its kind", |walk, node, path| {
+        walk.parsed(node, path, "bad-name", scalars::name)
+    });
+    read.unwrap_or_default()
+}
+
+pub(super) fn ms(
+    walk: &mut Walk<'_>,
+    fields: &Fields<'_>,
+    name: &str,
+    most: u64,
+    default: u32,
+) -> u32 {
+    count(walk, fields, name, 1, most, default)
+}
+
+pub(super) fn count<T: TryFrom<u64>>(
+    walk: &mut Walk<'_>,
+    fields: &Fields<'_>,
+    name: &str,
+    least: u64,
+    most: u64,
+    default: T,
+) -> T {
+    let read = |walk: &mut Walk<'_>, node: &Node, path: &str| walk.number(node, path, least..=most);
+    fields.read(walk, name, read).unwrap_or(default)
+}
