@@ -274,11 +274,10 @@ impl Server {
                 epoll::modify(&self.poll, &connection.socket, data, EventFlags::OUT)?;
             }
         }
-        if !alive || (connection.closing && connection.unsent.is_empty()) {
-            if let Some(place) = self.connections.get_mut(at) {
-                *place = None;
-                self.free.push(at);
-            }
+        let over = !alive || (connection.closing && connection.unsent.is_empty());
+        if over && let Some(place) = self.connections.get_mut(at) {
+            *place = None;
+            self.free.push(at);
         }
         Ok(())
     }

@@ -21,6 +21,12 @@ pub fn cpus() -> io::Result<Vec<usize>> {
     Ok((0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())
 }
 
+/// The number of CPUs that are switched on, whether we may use them or not.
+pub fn online_cpus() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    Some(text.lines().filter(|line| line.starts_with("processor")).count()).filter(|&n| n > 0)
+}
+
 /// Holds the calling thread to one CPU.
 pub fn this_thread(cpu: usize) -> io::Result<()> {
     if cpu >= CpuSet::MAX_CPU {

@@ -81,11 +81,10 @@ pub fn cpu_ns(id: u32) -> u64 {
     let mut sum = 0;
     let mut exact = false;
     for entry in fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten() {
-        if let Ok(text) = fs::read_to_string(entry.path().join("schedstat")) {
-            if let Some(ns) = parse_schedstat(&text) {
-                sum += ns;
-                exact |= ns > 0;
-            }
+        let text = fs::read_to_string(entry.path().join("schedstat")).unwrap_or_default();
+        if let Some(ns) = parse_schedstat(&text) {
+            sum += ns;
+            exact |= ns > 0;
         }
     }
     if exact { sum } else { stat(id).map_or(0, |stat| stat.cpu_ns) }

@@ -73,11 +73,6 @@ impl HeadBuffer {
         Ok((end - before, Some(parsed)))
     }
 
-    /// Whether some bytes of a head are here already.
-    pub fn begun(&self) -> bool {
-        !self.carry.is_empty()
-    }
-
     fn check(&self) -> Result<(), Malformed> {
         if self.carry.len() > MAX_HEAD_BYTES { Err(Malformed::HeadTooLong) } else { Ok(()) }
     }
