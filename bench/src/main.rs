@@ -1,1 +1,427 @@
-fn main() {}
+//! Everything that measures Sluice: a load generator, an origin, a bare relay as the limit of
+//! what is possible, and the comparison with other proxies.
+
+// The one exception is the relay; its file says why.
+#![deny(unsafe_code)]
+// This program reads clocks and opens sockets for a living; the rules that keep the gateway
+// from doing so at random places are not for it.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod agree;
+mod compare;
+mod histogram;
+mod load;
+mod origin;
+mod peer;
+mod pin;
+mod relay;
+mod usage;
+mod wire;
+
+use std::error::Error;
+use std::fs::File;
+use std::io::BufWriter;
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use compare::scenario::{self, Scenario};
+use load::report::{Summary, parse_count, parse_time};
+use load::target::{self, Target};
+use peer::{Peer, Programs};
+
+/// Load generator, origin, reference relay and comparison for HTTP proxies.
+#[derive(Parser)]
+#[command(name = "bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Load(LoadArgs),
+    Origin(OriginArgs),
+    Relay(RelayArgs),
+    Compare(CompareArgs),
+    Peers(PeersArgs),
+    Agree(AgreeArgs),
+    #[command(hide = true)]
+    Pinned(PinnedArgs),
+}
+
+/// Send requests and measure latency, with wrk2's flags.
+///
+/// With -R requests start on a fixed schedule and latency counts from the intended start, so a
+/// server that stalls cannot hide it. Without -R every connection is kept busy, like wrk.
+#[derive(Args)]
+struct LoadArgs {
+    /// http://HOST:PORT/PATH
+    url: String,
+    /// Threads, each with its share of the connections
+    #[arg(short, long, default_value_t = 1)]
+    threads: usize,
+    /// Connections in all
+    #[arg(short, long, default_value_t = 10)]
+    connections: usize,
+    /// Measured time: 10s, 2m, 500ms
+    #[arg(short, long, default_value = "10s", value_parser = parse_time)]
+    duration: Duration,
+    /// Requests a second in all: 5000, 5k
+    #[arg(short = 'R', long, value_parser = parse_count)]
+    rate: Option<u64>,
+    /// Print the distribution of latency
+    #[arg(long)]
+    latency: bool,
+    /// A header field, like 'Name: value'; may be repeated
+    #[arg(short = 'H', long)]
+    header: Vec<String>,
+    /// The longest wait for one answer
+    #[arg(long, default_value = "2s", value_parser = parse_time)]
+    timeout: Duration,
+    /// Time before the measurement, not counted
+    #[arg(long, default_value = "0s", value_parser = parse_time)]
+    warmup: Duration,
+    /// The request's method
+    #[arg(short, long, default_value = "GET")]
+    method: String,
+    /// Send a body of so many bytes
+    #[arg(long, default_value_t = 0)]
+    body_bytes: usize,
+    /// Requests in flight on one connection
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pipeline: u16,
+    /// Hold all threads to this CPU
+    #[arg(long)]
+    cpu: Option<usize>,
+    /// Write the percentile distribution for HdrHistogram's plotters
+    #[arg(long, value_name = "FILE")]
+    hgrm: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Serve answers at the least cost: …/bytes/N, …/chunked/N, else the default size.
+#[derive(Args)]
+struct OriginArgs {
+    /// The port on 127.0.0.1; 0 picks a free one
+    #[arg(short, long, default_value_t = 9000)]
+    port: u16,
+    /// Bytes of the default body
+    #[arg(long, default_value_t = 128)]
+    bytes: u64,
+    /// Run one thread on each of these CPUs, like 0,1
+    #[arg(long, value_delimiter = ',')]
+    cpu: Vec<usize>,
+    /// Burn so many µs of CPU for each request
+    #[arg(long, default_value_t = 0)]
+    spin_us: u64,
+}
+
+/// Pass bytes to an upstream and back on bare io_uring: the limit of what a proxy can save.
+#[derive(Args)]
+struct RelayArgs {
+    /// The port on 127.0.0.1
+    #[arg(short, long, default_value_t = 9001)]
+    port: u16,
+    /// Where every connection is passed on to
+    #[arg(long, default_value = "127.0.0.1:9000")]
+    upstream: SocketAddrV4,
+    /// Provided buffers, a power of two
+    #[arg(long, default_value_t = 1024)]
+    buffers: u16,
+    /// Bytes of one of them
+    #[arg(long, default_value_t = 20 * 1024)]
+    buffer_bytes: u32,
+}
+
+/// Where the programs to compare are.
+#[derive(Args)]
+struct Where {
+    /// The gateway's program
+    #[arg(long, default_value = "target/release/sluice", value_name = "PATH")]
+    sluice: PathBuf,
+    /// Another one's program, like envoy=/opt/envoy; may be repeated
+    #[arg(long, value_name = "NAME=PATH", value_parser = parse_at)]
+    at: Vec<(Peer, PathBuf)>,
+}
+
+/// Run Sluice and every peer found on the same work, and compare.
+#[derive(Args)]
+struct CompareArgs {
+    #[command(flatten)]
+    programs: Where,
+    /// Only these peers
+    #[arg(long, value_delimiter = ',', value_parser = Peer::parse)]
+    only: Vec<Peer>,
+    /// Not these peers
+    #[arg(long, value_delimiter = ',', value_parser = Peer::parse)]
+    skip: Vec<Peer>,
+    /// Only these scenarios: sat64, sat256, body16k, rate5k, idle10k, routes10k
+    #[arg(long, value_delimiter = ',', value_parser = compare::scenario::find)]
+    scenario: Vec<Scenario>,
+    /// Rounds, interleaved
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Measured seconds of one run
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// The CPU that every proxy is held to [default: the second one]
+    #[arg(long)]
+    proxy_cpu: Option<usize>,
+    /// The CPU of the load [default: the first one]
+    #[arg(long)]
+    load_cpu: Option<usize>,
+    /// The CPU of the origin [default: the third one, else the load's]
+    #[arg(long)]
+    origin_cpu: Option<usize>,
+    /// Write the report as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the report as plots
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+/// Say for each peer whether it is here, in which version, and where to get it.
+#[derive(Args)]
+struct PeersArgs {
+    #[command(flatten)]
+    programs: Where,
+    /// Build the sample on the pingora crate
+    #[arg(long)]
+    build: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Check that the load generator finds what wrk and wrk2 find, within 5 %.
+#[derive(Args)]
+struct AgreeArgs {
+    /// Rounds, in turns
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds of one run
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    #[arg(short, long, default_value_t = 64)]
+    connections: usize,
+    /// The fixed rate for wrk2
+    #[arg(short = 'R', long, default_value = "5k", value_parser = parse_count)]
+    rate: u64,
+    /// CPU time that the origin burns for one request, in µs
+    #[arg(long, default_value_t = 20)]
+    spin_us: u64,
+}
+
+/// Become another program, held to a CPU and to the life of the parent.
+#[derive(Args)]
+struct PinnedArgs {
+    #[arg(long)]
+    cpu: usize,
+    #[arg(long)]
+    parent: i32,
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Box<dyn Error>> {
+    match command {
+        Command::Load(args) => load(args),
+        Command::Origin(args) => {
+            let spin = Duration::from_micros(args.spin_us);
+            let origin =
+                origin::Origin { port: args.port, bytes: args.bytes, cpus: args.cpu, spin };
+            Ok(origin.run()?)
+        }
+        Command::Relay(args) => {
+            let RelayArgs { port, upstream, buffers, buffer_bytes } = args;
+            Ok(relay::Relay { port, upstream, buffers, buffer_bytes }.run()?)
+        }
+        Command::Compare(args) => compare(args),
+        Command::Peers(args) => peers(args),
+        Command::Agree(args) => {
+            let cpus = pin::cpus()?;
+            let (origin_cpu, load_cpu, _) = compare::layout(&cpus)?;
+            let AgreeArgs { rounds, seconds, connections, rate, spin_us } = args;
+            let agreement = agree::Agreement {
+                rounds,
+                seconds,
+                connections,
+                load_cpu,
+                origin_cpu,
+                spin_us,
+                rate,
+            };
+            agreement.run(&*stop_flag()?)
+        }
+        Command::Pinned(args) => Err(pin::exec(args.cpu, args.parent, &args.command).into()),
+    }
+}
+
+/// A flag that Ctrl-C or a polite kill sets; the second one ends us at once.
+fn stop_flag() -> Result<Arc<AtomicBool>, Box<dyn Error>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?;
+        signal_hook::flag::register(signal, stop.clone())?;
+    }
+    Ok(stop)
+}
+
+fn load(args: LoadArgs) -> Result<(), Box<dyn Error>> {
+    if args.connections == 0 || args.threads == 0 {
+        return Err("-c and -t must be above zero".into());
+    }
+    let open_files = pin::raise_open_files();
+    if args.connections as u64 + 32 > open_files {
+        return Err(format!(
+            "{} connections need more than the {open_files} open files allowed: raise `ulimit -n`",
+            args.connections
+        )
+        .into());
+    }
+    let target = Target::parse(&args.url)?;
+    let plan = load::Plan {
+        request: target::request(&target, &args.method, &args.header, args.body_bytes),
+        target,
+        head_only: args.method == "HEAD",
+        threads: args.threads,
+        connections: args.connections,
+        warmup: args.warmup,
+        duration: args.duration,
+        rate: args.rate,
+        timeout: args.timeout,
+        pipeline: usize::from(args.pipeline),
+        cpu: args.cpu,
+    };
+    let outcome = plan.run(&*stop_flag()?, |_, _| {})?;
+    let summary = Summary::new(&plan, &outcome);
+    if let Some(path) = &args.hgrm {
+        let file = File::create(path).map_err(|e| format!("cannot write {path:?}: {e}"))?;
+        histogram::write_hgrm(&outcome.tally.latency, &mut BufWriter::new(file))?;
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&summary)?);
+    } else {
+        print!("{}", summary.text(&plan, args.latency));
+    }
+    Ok(())
+}
+
+fn parse_at(text: &str) -> Result<(Peer, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or("write it as NAME=PATH")?;
+    Ok((Peer::parse(name)?, PathBuf::from(path)))
+}
+
+impl Where {
+    fn programs(self) -> Programs {
+        let mut given = self.at;
+        given.push((Peer::Sluice, self.sluice));
+        Programs { given }
+    }
+}
+
+fn compare(args: CompareArgs) -> Result<(), Box<dyn Error>> {
+    let (proxy, load, origin) = match compare::layout(&pin::cpus()?) {
+        Ok(layout) => layout,
+        Err(problem) => match (args.proxy_cpu, args.load_cpu) {
+            (Some(proxy), Some(load)) => (proxy, load, load),
+            _ => return Err(problem.into()),
+        },
+    };
+    let load_cpu = args.load_cpu.unwrap_or(load);
+    let origin_cpu = args.origin_cpu.or(args.load_cpu).unwrap_or(origin);
+    let programs = args.programs.programs();
+    let mut peers = Vec::new();
+    for peer in Peer::ALL {
+        // The direct way costs little and the latencies are counted against it.
+        let wanted = args.only.is_empty() || args.only.contains(&peer) || peer == Peer::Direct;
+        if !wanted || args.skip.contains(&peer) {
+            continue;
+        }
+        match programs.find(peer) {
+            Some(found) => peers.push(found),
+            None => eprintln!("{peer} is not here and is left out; get it: {}", peer.source()),
+        }
+    }
+    let scenarios = if args.scenario.is_empty() { scenario::ALL.to_vec() } else { args.scenario };
+    let comparison = compare::Comparison {
+        peers,
+        scenarios,
+        rounds: args.rounds.max(1),
+        seconds: args.seconds.clamp(0.1, 3600.0),
+        proxy_cpu: args.proxy_cpu.unwrap_or(proxy),
+        load_cpu,
+        origin_cpu,
+    };
+    let report = comparison.run(&*stop_flag()?)?;
+    print!("{}", report.text());
+    compare::save(&report, args.json.as_deref(), args.svg.as_deref())
+}
+
+fn peers(args: PeersArgs) -> Result<(), Box<dyn Error>> {
+    if args.build {
+        let manifest = PathBuf::from(peer::PINGORA_SAMPLE).join("Cargo.toml");
+        if !manifest.is_file() {
+            return Err("run this from the root of the repository".into());
+        }
+        let status = std::process::Command::new("cargo")
+            .args(["build", "--release", "--manifest-path"])
+            .arg(&manifest)
+            .env_remove("CARGO_TARGET_DIR")
+            .status()?;
+        if !status.success() {
+            return Err(
+                "the pingora sample did not build; it needs cmake and a C++ compiler".into()
+            );
+        }
+    }
+    let programs = args.programs.programs();
+    let found: Vec<_> = Peer::ALL
+        .into_iter()
+        .filter(|&peer| peer != Peer::Direct)
+        .map(|peer| (peer, programs.find(peer)))
+        .collect();
+    if args.json {
+        let list: Vec<_> = found
+            .iter()
+            .map(|(peer, found)| {
+                serde_json::json!({
+                    "name": peer.name(),
+                    "found": found.is_some(),
+                    "version": found.as_ref().map(|found| &found.version),
+                    "program": found.as_ref().map(|found| &found.program),
+                    "source": peer.source(),
+                })
+            })
+            .collect();
+        println!("{}", serde_json::to_string_pretty(&list)?);
+        return Ok(());
+    }
+    for (peer, found) in found {
+        match found {
+            Some(found) => {
+                println!("{peer:<8} {:<10} {}", found.version, found.program.display());
+            }
+            None => println!("{peer:<8} {:<10} get it: {}", "not found", peer.source()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! The load generator. With a rate it is an open loop: requests start when the schedule says so,
+//! whatever became of the ones before. Without, every connection is kept busy.
+
+pub mod client;
+pub mod report;
+pub mod response;
+pub mod schedule;
+pub mod target;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use client::{Job, Tally};
+use schedule::{Due, Schedule};
+use target::Target;
+
+use crate::pin;
+
+/// One run of the generator.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub target: Target,
+    pub request: Vec<u8>,
+    pub head_only: bool,
+    pub threads: usize,
+    pub connections: usize,
+    pub warmup: Duration,
+    /// Measured time, after the warm-up.
+    pub duration: Duration,
+    /// Requests a second over all connections; `None` is the closed loop.
+    pub rate: Option<u64>,
+    pub timeout: Duration,
+    /// Requests in flight on one connection.
+    pub pipeline: usize,
+    /// The CPU that all threads are held to.
+    pub cpu: Option<usize>,
+}
+
+/// What a run found.
+pub struct Outcome {
+    pub tally: Tally,
+    /// The measured time as it was.
+    pub elapsed: Duration,
+}
+
+/// The two ends of the measured window, given to a watcher as they pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    Start,
+    End,
+}
+
+impl Plan {
+    /// A `GET` of `url` with everything else at its default.
+    pub fn get(url: &str, connections: usize) -> Result<Self, String> {
+        let target = Target::parse(url)?;
+        let request = target::request(&target, "GET", &[], 0);
+        Ok(Self {
+            target,
+            request,
+            head_only: false,
+            threads: 1,
+            connections,
+            warmup: Duration::ZERO,
+            duration: Duration::from_secs(10),
+            rate: None,
+            timeout: Duration::from_secs(2),
+            pipeline: 1,
+            cpu: None,
+        })
+    }
+
+    /// Runs to the end, or until `stop`. `watch` is called at both edges of the measured window
+    /// with the number of answers so far, so that other counters can be read at that moment.
+    pub fn run(&self, stop: &AtomicBool, mut watch: impl FnMut(Edge, u64)) -> io::Result<Outcome> {
+        let threads = self.threads.clamp(1, self.connections.max(1));
+        let batch = self.request.repeat(self.pipeline);
+        let counters: Vec<AtomicU64> = (0..threads).map(|_| AtomicU64::new(0)).collect();
+        let answers = || counters.iter().map(|counter| counter.load(Relaxed)).sum();
+        let start = Instant::now();
+        let end = self.warmup + self.duration;
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = counters
+                .iter()
+                .enumerate()
+                .map(|(thread, answered)| {
+                    let mine = (self.connections + threads - 1 - thread) / threads;
+                    let due = self.rate.map(|rate| {
+                        let schedule = Schedule::new(rate.max(1), self.connections.max(1) as u64);
+                        Due::new(schedule, thread as u64, threads as u64, mine as u64)
+                    });
+                    let batch = &batch;
+                    scope.spawn(move || {
+                        if let Some(cpu) = self.cpu {
+                            pin::this_thread(cpu)?;
+                        }
+                        client::run(Job {
+                            address: self.target.address,
+                            batch,
+                            pipeline: self.pipeline,
+                            head_only: self.head_only,
+                            connections: mine,
+                            due,
+                            start,
+                            warmup: self.warmup,
+                            end,
+                            timeout: self.timeout,
+                            answered,
+                            stop,
+                        })
+                    })
+                })
+                .collect();
+            sleep_until(start + self.warmup, stop);
+            watch(Edge::Start, answers());
+            let window = Instant::now();
+            sleep_until(start + end, stop);
+            watch(Edge::End, answers());
+            let elapsed = window.elapsed();
+            let mut tally = Tally::new();
+            for worker in workers {
+                let part = worker.join().map_err(|_| io::Error::other("a load thread panicked"))?;
+                tally.add(&part?);
+            }
+            Ok(Outcome { tally, elapsed })
+        })
+    }
+}
+
+/// Sleeps in short steps, so that Ctrl-C is noticed.
+fn sleep_until(moment: Instant, stop: &AtomicBool) {
+    while !stop.load(Relaxed) {
+        let left = moment.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(left.min(Duration::from_millis(200)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A server with one thread per connection that answers each request, and sleeps once
+    /// for `stall` before its `at`-th answer. `per_connection` answers, then it closes.
+    fn serve(stall: Duration, at: usize, per_connection: usize) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 1024];
+                    for n in 0..per_connection {
+                        if stream.read(&mut buffer).unwrap_or(0) == 0 {
+                            return;
+                        }
+                        if n == at {
+                            std::thread::sleep(stall);
+                        }
+                        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                        if stream.write_all(answer).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        url
+    }
+
+    fn plan(url: &str, connections: usize, ms: u64) -> Plan {
+        let duration = Duration::from_millis(ms);
+        Plan { duration, ..Plan::get(url, connections).unwrap() }
+    }
+
+    #[test]
+    fn a_stall_shows_in_the_percentiles() {
+        // 1 connection, 200 requests/s for 1 s, stalled for 400 ms: about 80 of 200 requests were
+        // due meanwhile. A closed loop would have seen one slow request of hundreds.
+        let url = serve(Duration::from_millis(400), 20, usize::MAX);
+        let plan = Plan { rate: Some(200), ..plan(&url, 1, 1000) };
+        let outcome = plan.run(&AtomicBool::new(false), |_, _| {}).unwrap();
+        let latency = &outcome.tally.latency;
+        assert_eq!(outcome.tally.answers + outcome.tally.unfinished, 200);
+        assert_eq!(latency.len(), 200);
+        assert!(latency.value_at_quantile(0.90) > 150_000_000, "90 % waited in the stall");
+        assert!(latency.value_at_quantile(0.80) > 50_000_000, "80 % waited in the stall");
+        assert!(latency.max() >= 395_000_000);
+    }
+
+    #[test]
+    fn a_server_that_never_answers_shows_in_full() {
+        let url = serve(Duration::from_secs(3600), 0, usize::MAX);
+        let plan =
+            Plan { rate: Some(100), timeout: Duration::from_millis(100), ..plan(&url, 2, 500) };
+        let outcome = plan.run(&AtomicBool::new(false), |_, _| {}).unwrap();
+        assert_eq!(outcome.tally.answers, 0);
+        assert!(outcome.tally.timeouts > 0);
+        // Every one of the 50 due requests is in the histogram as late.
+        assert_eq!(outcome.tally.latency.len(), 50);
+    }
+
+    #[test]
+    fn a_server_that_closes_is_connected_to_again() {
+        let url = serve(Duration::ZERO, usize::MAX, 5);
+        let outcome = plan(&url, 3, 300).run(&AtomicBool::new(false), |_, _| {}).unwrap();
+        let tally = outcome.tally;
+        assert!(tally.answers > 15, "{}", tally.answers);
+        // The close may be seen before or after the next request was sent.
+        assert!(tally.reconnects + tally.read_errors + tally.write_errors > 2);
+        assert_eq!(tally.connect_errors, 0);
+    }
+
+    #[test]
+    fn refused_connects_are_counted_and_bounded() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        drop(listener);
+        let outcome = plan(&url, 2, 250).run(&AtomicBool::new(false), |_, _| {}).unwrap();
+        assert_eq!(outcome.tally.answers, 0);
+        let errors = outcome.tally.connect_errors;
+        assert!((2..100).contains(&errors), "{errors} errors");
+    }
+
+    #[test]
+    fn the_window_leaves_the_warm_up_out() {
+        let url = serve(Duration::ZERO, usize::MAX, usize::MAX);
+        let warmup = Duration::from_millis(200);
+        let plan = Plan { warmup, rate: Some(100), threads: 2, ..plan(&url, 4, 500) };
+        let mut edges = Vec::new();
+        let outcome = plan.run(&AtomicBool::new(false), |edge, n| edges.push((edge, n))).unwrap();
+        assert_eq!(outcome.tally.answers + outcome.tally.unfinished, 50);
+        assert_eq!(edges[0].0, Edge::Start);
+        assert_eq!(edges[1].0, Edge::End);
+        assert!(edges[1].1 >= edges[0].1);
+    }
+
+    #[test]
+    fn stop_ends_a_run_early() {
+        let url = serve(Duration::ZERO, usize::MAX, usize::MAX);
+        let stop = AtomicBool::new(true);
+        let outcome = plan(&url, 1, 3_600_000).run(&stop, |_, _| {}).unwrap();
+        assert!(outcome.elapsed < Duration::from_secs(60));
+    }
+}

@@ -1,0 +1,443 @@
+//! The origin: a server that does as little as can be, so that what is measured in front of it
+//! is the proxy. `…/bytes/N` answers N bytes, `…/chunked/N` the same in chunks, anything else the
+//! default; what comes before these words in the path does not matter, so that proxies need no
+//! rewriting.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use memchr::memmem;
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+
+use crate::pin;
+use crate::wire::{Body, Fields, HeadBuffer, Malformed, decimal, first_line};
+
+/// The largest body that can be asked for, in bytes.
+const MAX_BODY_BYTES: u64 = 64 << 20;
+/// Bytes of a chunk of `/chunked/N`.
+const CHUNK_BYTES: usize = 4096;
+/// Answers kept ready, by kind and size.
+const MAX_KEPT: usize = 256;
+const LISTENER: u64 = u64::MAX;
+
+/// How an origin is to run.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub port: u16,
+    /// Bytes of the default body.
+    pub bytes: u64,
+    /// One thread for each; none means one thread held to no CPU.
+    pub cpus: Vec<usize>,
+    /// Burns this much CPU time for every request, to stand for a server that works.
+    pub spin: Duration,
+}
+
+impl Origin {
+    /// Binds, says so on stdout, and serves until it fails.
+    pub fn run(&self) -> io::Result<()> {
+        pin::raise_open_files();
+        let first = listen(self.port)?;
+        let port = match net::getsockname(&first)?.try_into() {
+            Ok(SocketAddr::V4(address)) => address.port(),
+            _ => self.port,
+        };
+        println!("origin on http://127.0.0.1:{port}");
+        let mut listeners = vec![first];
+        for _ in 1..self.cpus.len() {
+            listeners.push(listen(port)?);
+        }
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = listeners
+                .into_iter()
+                .enumerate()
+                .map(|(n, listener)| {
+                    scope.spawn(move || {
+                        if let Some(&cpu) = self.cpus.get(n) {
+                            pin::this_thread(cpu)?;
+                        }
+                        serve(listener, self.bytes, self.spin)
+                    })
+                })
+                .collect();
+            for thread in threads {
+                thread.join().map_err(|_| io::Error::other("an origin thread panicked"))??;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn listen(port: u16) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    net::bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        .map_err(|error| io::Error::other(format!("cannot listen on port {port}: {error}")))?;
+    net::listen(&socket, 4096)?;
+    Ok(socket)
+}
+
+/// Which answer a request is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Bytes(u64),
+    Chunked(u64),
+    /// The path asked for more than we give, or the request made no sense.
+    Refused,
+}
+
+/// One request as far as it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Request {
+    kind: Kind,
+    head_only: bool,
+    close: bool,
+    body: Body,
+}
+
+fn parse_request(head: &[u8], default_bytes: u64) -> Result<Request, Malformed> {
+    let line = first_line(head);
+    let mut words = line.split(|&byte| byte == b' ');
+    let (Some(method), Some(path), Some(version), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err(Malformed::FirstLine);
+    };
+    if !version.starts_with(b"HTTP/1.") {
+        return Err(Malformed::FirstLine);
+    }
+    let fields = Fields::parse(head)?;
+    let body = match fields.content_length {
+        _ if fields.chunked => Body::CHUNKED,
+        None | Some(0) => Body::Ended,
+        Some(length) => Body::Length(length),
+    };
+    let close = fields.close || (version == b"HTTP/1.0" && !fields.keep_alive);
+    Ok(Request { kind: kind(path, default_bytes), head_only: method == b"HEAD", close, body })
+}
+
+fn kind(path: &[u8], default_bytes: u64) -> Kind {
+    let size = |word: &[u8]| {
+        let at = memmem::find(path, word)? + word.len();
+        let rest = path.get(at..)?;
+        let end = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+        Some(decimal(rest.get(..end)?).unwrap_or(u64::MAX))
+    };
+    match (size(b"/bytes/"), size(b"/chunked/")) {
+        (Some(n), _) if n <= MAX_BODY_BYTES => Kind::Bytes(n),
+        (None, Some(n)) if n <= MAX_BODY_BYTES => Kind::Chunked(n),
+        (None, None) => Kind::Bytes(default_bytes),
+        _ => Kind::Refused,
+    }
+}
+
+/// An answer ready to be sent.
+struct Ready {
+    bytes: Vec<u8>,
+    head_bytes: usize,
+}
+
+fn ready(kind: Kind) -> Ready {
+    let text = "content-type: text/plain\r\n";
+    let (head, n) = match kind {
+        Kind::Bytes(n) => (format!("HTTP/1.1 200 OK\r\n{text}content-length: {n}\r\n\r\n"), n),
+        Kind::Chunked(n) => {
+            (format!("HTTP/1.1 200 OK\r\n{text}transfer-encoding: chunked\r\n\r\n"), n)
+        }
+        Kind::Refused => ("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n".to_owned(), 0),
+    };
+    let head_bytes = head.len();
+    let mut bytes = head.into_bytes();
+    let body = vec![b'x'; n as usize];
+    if let Kind::Chunked(_) = kind {
+        for chunk in body.chunks(CHUNK_BYTES) {
+            bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+            bytes.extend_from_slice(chunk);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes.extend_from_slice(b"0\r\n\r\n");
+    } else {
+        bytes.extend_from_slice(&body);
+    }
+    Ready { bytes, head_bytes }
+}
+
+struct Connection {
+    socket: OwnedFd,
+    head: HeadBuffer,
+    /// The body of the request being read, and the answer to give at its end.
+    body: Body,
+    waiting: Option<Request>,
+    /// What could not be sent at once: the answer and the part that is left.
+    unsent: VecDeque<(Rc<Ready>, std::ops::Range<usize>)>,
+    closing: bool,
+}
+
+struct Server {
+    poll: OwnedFd,
+    listener: OwnedFd,
+    connections: Vec<Option<Connection>>,
+    free: Vec<usize>,
+    kept: HashMap<Kind, Rc<Ready>>,
+    bytes: u64,
+    spin: Duration,
+}
+
+fn serve(listener: OwnedFd, bytes: u64, spin: Duration) -> io::Result<()> {
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&poll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+    let mut server = Server {
+        poll,
+        listener,
+        connections: Vec::new(),
+        free: Vec::new(),
+        kept: HashMap::new(),
+        bytes,
+        spin,
+    };
+    let mut events: Vec<epoll::Event> = Vec::with_capacity(512);
+    let mut buffer = vec![0; 32 * 1024];
+    loop {
+        events.clear();
+        match epoll::wait(&server.poll, spare_capacity(&mut events), None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        for event in &events {
+            match event.data.u64() {
+                LISTENER => server.accept()?,
+                at => server.ready(at as usize, event.flags, &mut buffer)?,
+            }
+        }
+    }
+}
+
+impl Server {
+    fn accept(&mut self) -> io::Result<()> {
+        loop {
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let socket = match net::accept_with(&self.listener, flags) {
+                Ok(socket) => socket,
+                Err(Errno::AGAIN) => return Ok(()),
+                // The client is gone again, or we are at the bound of open files: others go on.
+                Err(_) => return Ok(()),
+            };
+            sockopt::set_tcp_nodelay(&socket, true)?;
+            let at = self.free.pop().unwrap_or(self.connections.len());
+            epoll::add(&self.poll, &socket, EventData::new_u64(at as u64), EventFlags::IN)?;
+            let connection = Some(Connection {
+                socket,
+                head: HeadBuffer::default(),
+                body: Body::Ended,
+                waiting: None,
+                unsent: VecDeque::new(),
+                closing: false,
+            });
+            match self.connections.get_mut(at) {
+                Some(place) => *place = connection,
+                None => self.connections.push(connection),
+            }
+        }
+    }
+
+    fn ready(&mut self, at: usize, flags: EventFlags, buffer: &mut [u8]) -> io::Result<()> {
+        let Some(Some(connection)) = self.connections.get_mut(at) else { return Ok(()) };
+        let mut alive = true;
+        if flags.contains(EventFlags::OUT) {
+            alive = connection.flush();
+            if alive && connection.unsent.is_empty() {
+                let data = EventData::new_u64(at as u64);
+                epoll::modify(&self.poll, &connection.socket, data, EventFlags::IN)?;
+            }
+        }
+        let closing = EventFlags::HUP | EventFlags::ERR;
+        if alive && connection.unsent.is_empty() && flags.intersects(EventFlags::IN | closing) {
+            alive = match net::recv(&connection.socket, &mut *buffer, RecvFlags::empty()) {
+                Ok((0, _)) => false,
+                Ok((received, _)) => {
+                    let input = buffer.get(..received).unwrap_or_default();
+                    connection.take(input, &mut self.kept, self.bytes, self.spin)
+                }
+                Err(Errno::AGAIN | Errno::INTR) => true,
+                Err(_) => false,
+            };
+            if alive && !connection.unsent.is_empty() {
+                let data = EventData::new_u64(at as u64);
+                epoll::modify(&self.poll, &connection.socket, data, EventFlags::OUT)?;
+            }
+        }
+        let over = !alive || (connection.closing && connection.unsent.is_empty());
+        if over && let Some(place) = self.connections.get_mut(at) {
+            *place = None;
+            self.free.push(at);
+        }
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// Reads requests out of `input` and answers them. `false` means: close it.
+    fn take(
+        &mut self,
+        input: &[u8],
+        kept: &mut HashMap<Kind, Rc<Ready>>,
+        bytes: u64,
+        spin: Duration,
+    ) -> bool {
+        let mut rest = input;
+        while !self.closing {
+            if let Some(request) = self.waiting {
+                let Ok(used) = self.body.skip(rest) else { return false };
+                rest = rest.get(used..).unwrap_or_default();
+                if self.body != Body::Ended {
+                    return true;
+                }
+                self.waiting = None;
+                if !self.answer(request, kept, spin) {
+                    return false;
+                }
+            }
+            if rest.is_empty() {
+                return true;
+            }
+            match self.head.take(rest, |head| parse_request(head, bytes)) {
+                Ok((used, request)) => {
+                    rest = rest.get(used..).unwrap_or_default();
+                    let Some(request) = request else { return true };
+                    self.body = request.body;
+                    self.waiting = Some(request);
+                }
+                Err(_) => {
+                    let refused = Request {
+                        kind: Kind::Refused,
+                        head_only: false,
+                        close: true,
+                        body: Body::Ended,
+                    };
+                    return self.answer(refused, kept, spin);
+                }
+            }
+        }
+        true
+    }
+
+    fn answer(
+        &mut self,
+        request: Request,
+        kept: &mut HashMap<Kind, Rc<Ready>>,
+        spin: Duration,
+    ) -> bool {
+        if !spin.is_zero() {
+            let begun = Instant::now();
+            while begun.elapsed() < spin {
+                std::hint::spin_loop();
+            }
+        }
+        let answer = match kept.get(&request.kind) {
+            Some(answer) => answer.clone(),
+            None => {
+                if kept.len() >= MAX_KEPT {
+                    kept.clear();
+                }
+                let answer = Rc::new(ready(request.kind));
+                kept.insert(request.kind, answer.clone());
+                answer
+            }
+        };
+        let end = if request.head_only { answer.head_bytes } else { answer.bytes.len() };
+        self.closing |= request.close;
+        self.unsent.push_back((answer, 0..end));
+        self.flush()
+    }
+
+    /// Sends what waits. `false` means that the peer is gone.
+    fn flush(&mut self) -> bool {
+        while let Some((answer, range)) = self.unsent.front_mut() {
+            let part = answer.bytes.get(range.clone()).unwrap_or_default();
+            match net::send(&self.socket, part, SendFlags::NOSIGNAL) {
+                Ok(sent) if sent == part.len() => drop(self.unsent.pop_front()),
+                Ok(sent) => range.start += sent,
+                Err(Errno::AGAIN) => return true,
+                Err(Errno::INTR) => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    /// An origin on a free port, for as long as the test process lives.
+    fn origin() -> TcpStream {
+        let listener = listen(0).unwrap();
+        let address = SocketAddr::try_from(net::getsockname(&listener).unwrap()).unwrap();
+        std::thread::spawn(move || serve(listener, 128, Duration::ZERO));
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+    }
+
+    fn until_close(mut stream: TcpStream) -> String {
+        let mut out = String::new();
+        stream.read_to_string(&mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn pipelined_requests_in_pieces_are_answered_in_order() {
+        let mut stream = origin();
+        let requests = b"POST /r7/bytes/3 HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello\
+            PUT /chunked/5 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n\
+            HEAD /bytes/9 HTTP/1.1\r\n\r\n\
+            GET / HTTP/1.1\r\nConnection: close\r\n\r\n";
+        for piece in requests.chunks(7) {
+            stream.write_all(piece).unwrap();
+        }
+        let text = until_close(stream);
+        let heads: Vec<&str> = text.split("HTTP/1.1 200 OK\r\n").skip(1).collect();
+        assert_eq!(heads.len(), 4, "{text}");
+        assert!(heads[0].ends_with("content-length: 3\r\n\r\nxxx"));
+        assert!(heads[1].ends_with("\r\n\r\n5\r\nxxxxx\r\n0\r\n\r\n"));
+        assert!(heads[2].ends_with("content-length: 9\r\n\r\n"));
+        assert!(heads[3].ends_with(&"x".repeat(128)));
+    }
+
+    #[test]
+    fn a_large_answer_arrives_whole() {
+        let mut stream = origin();
+        stream.write_all(b"GET /bytes/20000000 HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let text = until_close(stream);
+        assert_eq!(text.len() - text.find("\r\n\r\n").unwrap() - 4, 20_000_000);
+    }
+
+    #[test]
+    fn nonsense_is_refused_and_closed() {
+        let mut stream = origin();
+        stream.write_all(b"what is this\r\n\r\n").unwrap();
+        assert!(until_close(stream).starts_with("HTTP/1.1 400 "));
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(kind(b"/a/bytes/16384?x", 1), Kind::Bytes(16384));
+        assert_eq!(kind(b"/chunked/0", 1), Kind::Chunked(0));
+        assert_eq!(kind(b"/bytes/", 7), Kind::Refused);
+        assert_eq!(kind(b"/bytes/99999999999999999999", 7), Kind::Refused);
+        assert_eq!(kind(b"/x", 7), Kind::Bytes(7));
+    }
+}
