@@ -114,6 +114,17 @@ impl Client {
         }
     }
 
+    /// Asserts that the connection either serves on or has closed: nothing stray, no hang.
+    #[track_caller]
+    pub fn assert_closed_or_alive(&mut self, why: &str) {
+        self.send(get("/alive"));
+        match self.response() {
+            Ok(response) => assert_eq!(response.status, 200, "{why}: {:?}", response.head),
+            Err(WireError::Closed | WireError::Reset(_)) => {}
+            Err(e) => panic!("{why}: neither served nor closed: {e:?}"),
+        }
+    }
+
     /// Sets how long one message may take.
     pub fn patience(&mut self, patience: Duration) -> &mut Client {
         self.wire.patience(patience);

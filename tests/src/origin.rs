@@ -65,6 +65,12 @@ impl Script {
         self
     }
 
+    /// Puts a pause before everything.
+    pub fn after(mut self, pause: Duration) -> Script {
+        self.steps.insert(0, Step::Sleep(pause));
+        self
+    }
+
     /// FIN, then wait for the peer's.
     pub fn half_close(mut self) -> Script {
         self.steps.push(Step::HalfClose);
@@ -277,6 +283,14 @@ impl Origin {
             let _ = stream.shutdown(Shutdown::Both);
         }
         assert!(eventually(PATIENCE, || self.open() == 0), "origin connections stay open");
+    }
+
+    /// Forgets the requests seen so far; connections keep their numbers.
+    pub fn forget(&self) {
+        self.records.seen.lock().expect("seen").clear();
+        for bytes in self.records.bytes.lock().expect("bytes").iter_mut() {
+            bytes.clear();
+        }
     }
 
     /// Does not fail the test when malformed requests arrive.
