@@ -9,6 +9,7 @@
 
 pub mod client;
 pub mod gateway;
+pub mod load;
 pub mod message;
 pub mod origin;
 pub mod process;
@@ -18,6 +19,7 @@ pub mod wire;
 
 pub use client::{Client, exchange, get};
 pub use gateway::Gateway;
+pub use load::Load;
 pub use message::{Framing, Head, Response};
 pub use origin::{Origin, Script, Seen, answer};
 pub use process::{cli, sluice_binary};

@@ -4,4 +4,6 @@
 // The bans of clippy.toml (clocks, blocking sockets) protect the engine; tests live on both.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod bad_input;
+mod faults;
 mod proxy;
+mod reload;

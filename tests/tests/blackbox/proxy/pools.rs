@@ -171,7 +171,9 @@ fn idle_connections_are_capped() {
     let origin = Origin::start(|_| answer("x").after(Duration::from_millis(200)));
     let gateway = Gateway::single(&Spec::to(origin.address()).upstream("pool: { max_idle: 2 }"));
     let mut clients: Vec<_> = (0..10).map(|_| gateway.connect()).collect();
-    clients.iter_mut().for_each(|client| drop(client.send(get("/"))));
+    clients.iter_mut().for_each(|client| {
+        client.send(get("/"));
+    });
     for client in &mut clients {
         assert_eq!(client.response().map(|response| response.status), Ok(200));
     }
@@ -190,7 +192,9 @@ fn open_connections_are_capped_and_requests_wait_for_one() {
             .upstream("pool: { max_connections: 2 }, timeouts: { connect_ms: 10000 }"),
     );
     let mut clients: Vec<_> = (0..10).map(|_| gateway.connect()).collect();
-    clients.iter_mut().for_each(|client| drop(client.send(get("/"))));
+    clients.iter_mut().for_each(|client| {
+        client.send(get("/"));
+    });
     for client in &mut clients {
         assert_eq!(client.response().map(|response| response.status), Ok(200));
     }
