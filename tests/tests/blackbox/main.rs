@@ -4,6 +4,9 @@
 // The bans of clippy.toml (clocks, blocking sockets) protect the engine; tests live on both.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod bad_input;
+mod cli;
+mod examples;
 mod faults;
+mod observe;
 mod proxy;
 mod reload;
