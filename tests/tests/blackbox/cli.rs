@@ -1,0 +1,299 @@
+//! The command line: what it prints, and its exit codes.
+
+use serde_json::Value;
+use tests::process::{Outcome, cli};
+use tests::scratch::Scratch;
+use tests::spec::{Names, Spec};
+use tests::{Gateway, Origin, get};
+
+const GOOD: &str = "\
+version: 1
+listeners:
+  - name: web
+    listen: 127.0.0.1:{PORT}
+upstreams:
+  - name: users
+    targets: [\"127.0.0.1:9001\"]
+routes:
+  - name: users
+    match: { hosts: [api.test], path: { prefix: /users }, methods: [GET] }
+    upstream: users
+  - name: rest
+    match: { path: { prefix: / } }
+    upstream: users
+";
+
+fn file(scratch: &Scratch, text: &str) -> String {
+    let text = Names::new(scratch.path()).fill(text);
+    scratch.file("spec.yaml", &text).display().to_string()
+}
+
+fn json(outcome: &Outcome) -> Value {
+    serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("no JSON ({e}): {outcome:?}"))
+}
+
+/// Where in `text` the first byte of `word` is, as `line:column` from 1.
+fn place(text: &str, word: &str) -> String {
+    let at = text.find(word).unwrap_or_else(|| panic!("{word:?} is not in the spec"));
+    let line = text[..at].matches('\n').count() + 1;
+    let column = at - text[..at].rfind('\n').map_or(0, |n| n + 1) + 1;
+    format!("{line}:{column}")
+}
+
+#[test]
+fn check_accepts_a_good_spec() {
+    let scratch = Scratch::new();
+    let outcome = cli(&["check", &file(&scratch, GOOD)]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let outcome = cli(&["check", "--json", &file(&scratch, GOOD)]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    json(&outcome);
+}
+
+#[test]
+fn check_shows_each_problem_at_its_place() {
+    let scratch = Scratch::new();
+    // What is broken, by what, the text at whose place it must be shown, words of the message.
+    for (good, bad, at, words) in [
+        ("targets:", "tragets:", "tragets", &["tragets", "targets"][..]),
+        (
+            "    upstream: users\n  - name: rest",
+            "    upstream: usres\n  - name: rest",
+            "usres",
+            &["usres", "users"],
+        ),
+        ("{ prefix: / }", "{ regex: \"(unclosed\" }", "\"(unclosed", &["(unclosed"]),
+        ("methods: [GET]", "methods: GETT ING", "GETT ING", &["GETT ING"]),
+        ("127.0.0.1:{PORT}", "127.0.0.1:99999", "127.0.0.1:99999", &["99999"]),
+    ] {
+        let text = GOOD.replacen(good, bad, 1);
+        let path = file(&scratch, &text);
+        let filled = std::fs::read_to_string(&path).unwrap();
+        let outcome = cli(&["check", &path]);
+        assert_eq!(outcome.code, Some(2), "{bad}: {outcome:?}");
+        let expected = format!("spec.yaml:{}", place(&filled, at));
+        assert!(outcome.text().contains(&expected), "{bad}: no {expected} in\n{}", outcome.text());
+        for word in words {
+            assert!(outcome.text().contains(word), "{bad}: no {word:?} in\n{}", outcome.text());
+        }
+    }
+}
+
+#[test]
+fn check_reports_every_problem_at_once() {
+    let scratch = Scratch::new();
+    let text = GOOD
+        .replacen("targets:", "tragets:", 1)
+        .replacen("{ prefix: / }", "{ regex: \"(unclosed\" }", 1)
+        .replacen("    upstream: users\n  - name: rest", "    upstream: usres\n  - name: rest", 1);
+    let path = file(&scratch, &text);
+    let filled = std::fs::read_to_string(&path).unwrap();
+    let outcome = cli(&["check", &path]);
+    assert_eq!(outcome.code, Some(2));
+    for word in ["tragets", "\"(unclosed", "usres"] {
+        let expected = format!("spec.yaml:{}", place(&filled, word));
+        assert!(outcome.text().contains(&expected), "no {expected} in\n{}", outcome.text());
+    }
+    let outcome = cli(&["check", "--json", &path]);
+    assert_eq!(outcome.code, Some(2));
+    json(&outcome);
+}
+
+#[test]
+fn check_says_what_else_is_wrong() {
+    let scratch = Scratch::new();
+    for (what, text, code) in [
+        ("a shadowed route", GOOD.replace("routes:\n", "routes:\n  - { name: first, match: { hosts: [api.test], path: { prefix: /users }, methods: [GET] }, upstream: users }\n"), None),
+        ("a duplicate listener", GOOD.replace("upstreams:\n", "  - { name: web, listen: 127.0.0.1:{PORT} }\nupstreams:\n"), Some(2)),
+        ("not YAML", "version: [".to_owned(), Some(2)),
+        ("an empty file", String::new(), Some(2)),
+    ] {
+        let outcome = cli(&["check", &file(&scratch, &text)]);
+        if let Some(code) = code {
+            assert_eq!(outcome.code, Some(code), "{what}: {outcome:?}");
+        }
+        assert!(outcome.text().contains("spec.yaml"), "{what}: {outcome:?}");
+    }
+    let outcome = cli(&["check", "/no/such/file.yaml"]);
+    assert!(matches!(outcome.code, Some(1 | 2)), "{outcome:?}");
+    assert!(outcome.text().contains("/no/such/file.yaml"), "{outcome:?}");
+}
+
+#[test]
+fn up_refuses_a_broken_spec_and_starts_nothing() {
+    let scratch = Scratch::new();
+    let path = file(&scratch, &GOOD.replacen("targets:", "tragets:", 1));
+    let state = scratch.path().join("state").display().to_string();
+    let outcome = cli(&["up", "-f", &path, "--state", &state]);
+    assert_eq!(outcome.code, Some(2), "{outcome:?}");
+    assert!(outcome.text().contains("tragets"), "{outcome:?}");
+}
+
+#[test]
+fn schema_is_a_json_schema() {
+    let outcome = cli(&["schema"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let schema = json(&outcome);
+    assert!(schema["$schema"].as_str().is_some_and(|s| s.contains("json-schema.org")), "{schema}");
+    for field in ["version", "listeners", "upstreams", "routes", "admin", "access_log", "node"] {
+        assert!(schema["properties"][field].is_object(), "no {field} in the schema");
+    }
+}
+
+#[test]
+fn usage_errors_exit_2_and_help_and_version_0() {
+    assert_eq!(cli(&["no-such-command"]).code, Some(2));
+    assert_eq!(cli(&["check"]).code, Some(2));
+    for args in [&["--help"][..], &["up", "--help"], &["--version"]] {
+        let outcome = cli(args);
+        assert_eq!(outcome.code, Some(0), "{args:?}: {outcome:?}");
+        assert!(outcome.stdout.contains("sluice"), "{args:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn control_out_of_reach_is_exit_3() {
+    let admin = format!("127.0.0.1:{}", tests::scratch::free_port());
+    let scratch = Scratch::new();
+    let path = file(&scratch, GOOD);
+    for args in [
+        &["status"][..],
+        &["get", "routes"],
+        &["apply", "-f", &path],
+        &["diff", "-f", &path],
+        &["rollback"],
+        &["explain", "GET", "http://api.test/users"],
+    ] {
+        let outcome = cli(&[args, &["--admin", &admin]].concat());
+        assert_eq!(outcome.code, Some(3), "{args:?}: {outcome:?}");
+        assert!(outcome.stderr.contains(&admin), "{args:?} must say whom it asked: {outcome:?}");
+    }
+}
+
+#[test]
+fn get_and_status() {
+    let origin = Origin::echo();
+    let gateway = Gateway::front(&origin);
+    let admin = gateway.admin_address();
+    let run = |args: &[&str]| {
+        let outcome = cli(&[args, &["--admin", &admin]].concat());
+        assert_eq!(outcome.code, Some(0), "{args:?}: {outcome:?}");
+        outcome
+    };
+    for (what, word) in
+        [("routes", "all"), ("upstreams", "origin"), ("listeners", "web"), ("revisions", "1")]
+    {
+        let text = run(&["get", what]);
+        assert!(text.stdout.contains(word), "{what}: {text:?}");
+        let value = json(&run(&["get", what, "--json"]));
+        assert!(value.to_string().contains(word), "{what}: {value}");
+    }
+    let spec = json(&run(&["get", "spec", "--json"]));
+    assert!(spec.to_string().contains(&origin.address().to_string()), "{spec}");
+    let status = json(&run(&["status", "--json"]));
+    assert_eq!(status["converged"], true, "{status}");
+    assert_eq!(status["shards"].as_array().map(Vec::len), Some(2), "{status}");
+    for shard in status["shards"].as_array().unwrap() {
+        assert_eq!(shard["epoch"], status["epoch"], "{status}");
+        assert_eq!(shard["healthy"], true, "{status}");
+    }
+    assert!(run(&["status"]).stdout.contains("ok"), "the engine's health is shown");
+    assert!(run(&["metrics"]).stdout.contains("sluice_config_epoch"));
+}
+
+#[test]
+fn apply_diff_and_rollback() {
+    let origin = Origin::echo();
+    let spec = Spec::to(origin.address());
+    let mut gateway = Gateway::of(&spec);
+    let admin = gateway.admin_address();
+    let run = |args: &[&str]| cli(&[args, &["--admin", &admin]].concat());
+    let same = gateway.spec_file("same.yaml", &spec.text()).display().to_string();
+    let next = spec.clone().route("rewrite: { replace_prefix: /next }").text();
+    let next = gateway.spec_file("next.yaml", &next).display().to_string();
+    let broken = gateway.spec_file("broken.yaml", &spec.text().replace("targets:", "tragets:"));
+    let broken = broken.display().to_string();
+
+    let outcome = run(&["diff", "-f", &same]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(!outcome.stdout.contains("/next"), "{outcome:?}");
+    let outcome = run(&["diff", "-f", &next]);
+    assert!(outcome.stdout.contains("/next") && outcome.stdout.contains("all"), "{outcome:?}");
+    json(&run(&["diff", "-f", &next, "--json"]));
+
+    let outcome = run(&["apply", "-f", &next, "--dry-run"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert_eq!(gateway.ask(get("/x")).text(), "GET /x\n", "a dry run changes nothing");
+
+    let outcome = run(&["apply", "-f", &broken]);
+    assert_eq!(outcome.code, Some(2), "{outcome:?}");
+    assert!(
+        outcome.text().contains("tragets") && outcome.text().contains("broken.yaml:"),
+        "{outcome:?}"
+    );
+    assert_eq!(gateway.ask(get("/x")).text(), "GET /x\n");
+
+    let outcome = run(&["apply", "-f", &next, "-m", "why not", "--json"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(json(&outcome)["epoch"].is_u64(), "{outcome:?}");
+    assert_eq!(gateway.ask(get("/x")).text(), "GET /next/x\n");
+    assert!(run(&["get", "revisions"]).stdout.contains("why not"));
+
+    let outcome = run(&["rollback"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert_eq!(gateway.ask(get("/x")).text(), "GET /x\n");
+    let outcome = run(&["rollback", "999999"]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+}
+
+#[test]
+fn explain_names_the_route_and_why_not_the_others() {
+    let scratch = Scratch::new();
+    let path = file(&scratch, GOOD);
+    let run = |args: &[&str]| cli(&[&["explain"], args, &["-f", &path]].concat());
+    let outcome = run(&["GET", "http://api.test/users/7"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stdout.contains("users"), "{outcome:?}");
+    let outcome = run(&["GET", "http://other.test/users/7", "--all"]);
+    assert!(
+        outcome.stdout.contains("rest") && outcome.stdout.contains("api.test"),
+        "why not `users`: {outcome:?}"
+    );
+    let outcome = run(&["DELETE", "http://api.test/users/7"]);
+    assert!(outcome.stdout.contains("405"), "{outcome:?}");
+    assert!(outcome.stdout.contains("GET"), "what is allowed: {outcome:?}");
+    let value = json(&run(&["GET", "http://api.test/users/7", "--json"]));
+    assert!(value.to_string().contains("\"users\""), "{value}");
+}
+
+#[test]
+fn explain_agrees_with_the_engine() {
+    let origin = Origin::echo();
+    let spec = Spec::to(origin.address())
+        .matching("hosts: [\"*.shop.test\"]")
+        .also_route("{ name: special, match: { path: { prefix: /special }, headers: [ { name: x-a, exact: \"1\" } ] }, upstream: origin, rewrite: { replace_prefix: /s } }");
+    let gateway = Gateway::of(&spec);
+    let admin = gateway.admin_address();
+    for (url, header, route) in [
+        ("http://a.shop.test/special", "X-A: 1", "all"),
+        ("http://other.test/special/x", "X-A: 1", "special"),
+        ("http://other.test/special/x", "X-A: 2", ""),
+        ("http://shop.test/", "X-A: 1", ""),
+    ] {
+        let (host, path) = url.trim_start_matches("http://").split_once('/').unwrap();
+        let response =
+            gateway.ask(format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\n{header}\r\n\r\n"));
+        let outcome = cli(&["explain", "GET", url, "-H", header, "--admin", &admin]);
+        let served = match response.text().as_str() {
+            text if text.starts_with("GET /s/") => "special",
+            text if text.starts_with("GET ") => "all",
+            _ => "",
+        };
+        assert_eq!(served, route, "{url} {header}");
+        if route.is_empty() {
+            assert!(outcome.stdout.contains("404"), "{url} {header}: {outcome:?}");
+        } else {
+            assert!(outcome.stdout.contains(route), "{url} {header}: {outcome:?}");
+        }
+    }
+}

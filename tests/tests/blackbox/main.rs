@@ -1,0 +1,12 @@
+//! Black-box suites: the real binary, real sockets, nothing shared with the gateway's code.
+
+#![forbid(unsafe_code)]
+// The bans of clippy.toml (clocks, blocking sockets) protect the engine; tests live on both.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod bad_input;
+mod cli;
+mod examples;
+mod faults;
+mod observe;
+mod proxy;
+mod reload;
