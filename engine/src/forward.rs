@@ -6,8 +6,8 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
-use contract::record::Reason;
 use contract::Counter;
+use contract::record::Reason;
 use contract::snapshot::{HostHeader, Timeouts};
 
 use crate::exchange::{Request, Responder};
@@ -93,8 +93,17 @@ pub async fn forward(
             }
         };
         let reused = lease.reused;
-        let attempted =
-            exchange(shard, request, responder, &mut outgoing, lease, flight, target, &timeouts, deadline_ms);
+        let attempted = exchange(
+            shard,
+            request,
+            responder,
+            &mut outgoing,
+            lease,
+            flight,
+            target,
+            &timeouts,
+            deadline_ms,
+        );
         match attempted.await {
             Ok(answer) => {
                 outgoing.finish(shard);
@@ -127,8 +136,7 @@ async fn lease(
     let started_us = clock.now_us();
     responder.watch.set_at(soonest(clock.now_ms() + u64::from(timeouts.connect_ms), deadline_ms));
     let leased = flight.pool().lease(&shard.io, &responder.watch).await;
-    request.notes.connect_us =
-        u32::try_from(clock.now_us() - started_us).unwrap_or(u32::MAX);
+    request.notes.connect_us = u32::try_from(clock.now_us() - started_us).unwrap_or(u32::MAX);
     match leased {
         Ok(lease) => {
             shard.meter.count(Counter::UpstreamConnects, u64::from(!lease.reused));
@@ -183,14 +191,20 @@ impl Outgoing {
             Framing::Chunked => false,
         };
         let idempotent = is_idempotent(request.head.method(bytes));
-        let per_target = (upstream.host_header == HostHeader::Target
-            && upstream.targets.len() > 1)
+        let per_target = (upstream.host_header == HostHeader::Target && upstream.targets.len() > 1)
             .then_some(usize::MAX);
         Outgoing { head: Rc::new(shard.io.take_vec()), whole, idempotent, per_target, upgrade }
     }
 
     /// Writes the head (and a whole small body), unless it is there already.
-    fn write(&mut self, request: &mut Request, responder: &Responder, upstream: &Upstream, target: &Target, at: usize) {
+    fn write(
+        &mut self,
+        request: &mut Request,
+        responder: &Responder,
+        upstream: &Upstream,
+        target: &Target,
+        at: usize,
+    ) {
         let stale = self.per_target.is_some_and(|written| written != at);
         if !self.head.is_empty() && !stale {
             return;
@@ -271,10 +285,10 @@ async fn exchange(
         let reader = request.body();
         let rest = request.take_rest();
         upload = Some(Upload::new(shard, responder, lease.stream.clone(), reader, rest, limit));
-    } else if outgoing.per_target.is_some() {
-        if let Some(chunk) = request.bytes.as_mut().filter(|chunk| chunk.is_ring()) {
-            *chunk = Chunk::copy_of(chunk.bytes());
-        }
+    } else if outgoing.per_target.is_some()
+        && let Some(chunk) = request.bytes.as_mut().filter(|chunk| chunk.is_ring())
+    {
+        *chunk = Chunk::copy_of(chunk.bytes());
     }
     let mut waiting = Waiting { shard, request, responder, timeouts, deadline_ms, sent_us };
     let (head, bytes) = waiting.head(&lease.stream, &mut upload, outgoing).await?;

@@ -53,9 +53,11 @@ fn own_methods(request: &Request) -> Result<(), LocalReply> {
         // RFC 9110 §9.3.6: a gateway is no tunnel.
         Target::Authority(_) => Err(LocalReply::closing(501, Reason::NotImplemented)),
         // RFC 9110 §9.3.8: would reflect the gateway's own fields.
-        _ if request.head.method(request.bytes()) == b"TRACE" => Err(
-            LocalReply::method_not_allowed(b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_vec()),
-        ),
+        _ if request.head.method(request.bytes()) == b"TRACE" => {
+            Err(LocalReply::method_not_allowed(
+                b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_vec(),
+            ))
+        }
         _ => Ok(()),
     }
 }

@@ -188,9 +188,7 @@ impl Framed {
         match head.framing {
             BodyFraming::None => plain(None),
             BodyFraming::Length(length) => plain(Some(length)),
-            _ if responder.version == Version::V10 => {
-                Framed { close_ends: true, ..plain(None) }
-            }
+            _ if responder.version == Version::V10 => Framed { close_ends: true, ..plain(None) },
             _ => Framed { writer: BodyWriter::CHUNKED, chunked: true, ..plain(None) },
         }
     }
@@ -281,11 +279,7 @@ impl Relay<'_> {
     }
 
     /// Awaits `future` within `ms` and the total deadline, the upload going on beside it.
-    async fn beside<T>(
-        &mut self,
-        ms: u64,
-        future: impl Future<Output = T>,
-    ) -> Result<T, Elapsed> {
+    async fn beside<T>(&mut self, ms: u64, future: impl Future<Output = T>) -> Result<T, Elapsed> {
         let watch = self.responder.watch.clone();
         watch.set_at(soonest(self.shard.io.clock().now_ms() + ms, self.deadline_ms));
         let mut future = pin!(future);

@@ -166,10 +166,10 @@ impl Outbound<'_> {
         if !seen.proto {
             out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
         }
-        if !seen.host {
-            if let Some(authority) = authority {
-                write::field(out, b"X-Forwarded-Host", authority);
-            }
+        if !seen.host
+            && let Some(authority) = authority
+        {
+            write::field(out, b"X-Forwarded-Host", authority);
         }
         if self.client.forwarded {
             out.extend_from_slice(b"Forwarded: ");

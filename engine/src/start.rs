@@ -222,7 +222,9 @@ impl Node {
         match reported.recv() {
             Ok(Ok(())) => Ok(thread),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(StartError::new(format!("shard {index} panicked as it started"), RESTART)),
+            Err(_) => {
+                Err(StartError::new(format!("shard {index} panicked as it started"), RESTART))
+            }
         }
     }
 }

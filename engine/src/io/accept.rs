@@ -105,9 +105,7 @@ impl Acceptor {
         let entry = if self.state.multishot.get() {
             opcode::AcceptMulti::new(fd).flags(flags).build()
         } else {
-            opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
-                .flags(flags)
-                .build()
+            opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut()).flags(flags).build()
         };
         let token = self.ring.submit(entry, Slot::Accept(self.state.clone()));
         self.state.armed.set(Some(token));

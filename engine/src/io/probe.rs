@@ -119,7 +119,10 @@ pub fn probe(shards: usize) -> Result<(), StartError> {
     let need = MEMLOCK_KIB_PER_SHARD * shards as u64;
     if memlock_kib().is_some_and(|limit| limit < need) && !may_exceed_memlock() {
         return Err(StartError::new(
-            format!("{shards} shards need {need} KiB of lockable memory, the limit is {}", memlock_text()),
+            format!(
+                "{shards} shards need {need} KiB of lockable memory, the limit is {}",
+                memlock_text()
+            ),
             "raise it: `ulimit -l unlimited`, or LimitMEMLOCK= in systemd; or run fewer shards \
              (--shards)",
         ));

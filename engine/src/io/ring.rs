@@ -166,8 +166,7 @@ impl Io {
 
     /// Ready when `fd` (an eventfd, a pipe) is readable.
     pub async fn readable(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        let entry =
-            opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), libc::POLLIN as u32).build();
+        let entry = opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), libc::POLLIN as u32).build();
         self.0.once(entry, None).await.map(|_| ())
     }
 
@@ -400,9 +399,8 @@ impl Ring {
         // SAFETY: the argument is a getevents_arg as EXT_ARG demands, and `timeout` outlives the
         // call. Errors carry no loss: ETIME and EINTR mean "nothing came", EBUSY and EAGAIN leave
         // the entries queued for the next turn.
-        let _ = unsafe {
-            uring.submitter().enter(queued, u32::from(block), flags.bits(), Some(&args))
-        };
+        let _ =
+            unsafe { uring.submitter().enter(queued, u32::from(block), flags.bits(), Some(&args)) };
     }
 
     /// Polls one of glommio's rings for its next completion. One-shot: a multishot poll of a ring

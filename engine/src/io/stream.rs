@@ -384,10 +384,8 @@ impl Stream {
 
     /// Makes the coming close a reset, so that the peer cannot take a cut answer for a whole one.
     pub fn set_reset_on_close(&self) {
-        let _ = rustix::net::sockopt::set_socket_linger(
-            self,
-            Some(std::time::Duration::from_secs(0)),
-        );
+        let _ =
+            rustix::net::sockopt::set_socket_linger(self, Some(std::time::Duration::from_secs(0)));
     }
 
     /// The local address.
@@ -430,12 +428,8 @@ pub async fn connect(io: &Io, address: SocketAddr) -> io::Result<Stream> {
     let fd = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
     sockopt::set_tcp_nodelay(&fd, true)?;
     let (storage, len) = sockaddr(address);
-    let entry = opcode::Connect::new(
-        types::Fd(fd.as_raw_fd()),
-        (&raw const *storage).cast(),
-        len,
-    )
-    .build();
+    let entry =
+        opcode::Connect::new(types::Fd(fd.as_raw_fd()), (&raw const *storage).cast(), len).build();
     io.0.once(entry, Some(storage)).await?;
     Ok(Stream::new(io.0.clone(), fd))
 }

@@ -64,8 +64,7 @@ async fn settle(io: &Io) {
 fn echo_many(config: RingConfig) {
     let (socket, address) = listener();
     let clients = std::thread::spawn(move || {
-        let mut clients: Vec<_> =
-            (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let mut clients: Vec<_> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
         for round in 0..20u8 {
             for (n, client) in clients.iter_mut().enumerate() {
                 let message = vec![round ^ n as u8; 1 + (n * 97 + round as usize * 13) % 3000];
@@ -377,11 +376,8 @@ fn deadlines_bound_futures_and_can_move() {
 fn a_plain_submit_without_getevents_would_never_complete() {
     // The trap itself, on a bare ring: with DEFER_TASKRUN, completions appear only when an enter
     // carries GETEVENTS.
-    let mut ring: io_uring::IoUring = io_uring::IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .build(8)
-        .unwrap();
+    let mut ring: io_uring::IoUring =
+        io_uring::IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(8).unwrap();
     let (server, mut client) = pair();
     let entry = io_uring::opcode::PollAdd::new(
         io_uring::types::Fd(std::os::fd::AsRawFd::as_raw_fd(&server)),

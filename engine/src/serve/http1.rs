@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
 
-use contract::record::Reason;
 use contract::Counter;
+use contract::record::Reason;
 use contract::snapshot::UnderscoreFields;
 
 use crate::exchange::{Ended, Next, Request, Responder};
@@ -51,9 +51,18 @@ struct Connection {
 
 /// What came instead of, or as, a request head.
 enum Read {
-    Head { head: Box<RequestHead>, bytes: Chunk, started_us: u64, plan: Rc<ShardPlan> },
+    Head {
+        head: Box<RequestHead>,
+        bytes: Chunk,
+        started_us: u64,
+        plan: Rc<ShardPlan>,
+    },
     /// Answer this and close.
-    Refused { reply: LocalReply, started_us: u64, plan: Rc<ShardPlan> },
+    Refused {
+        reply: LocalReply,
+        started_us: u64,
+        plan: Rc<ShardPlan>,
+    },
     /// Nothing to answer: the client has ended, or never began.
     Ended,
 }
@@ -126,7 +135,8 @@ impl Connection {
             drop_underscore: listener.underscore_fields == UnderscoreFields::Drop,
         };
         drop(plan);
-        let first_ms = if self.served == 0 { limits.header_timeout_ms } else { limits.idle_timeout_ms };
+        let first_ms =
+            if self.served == 0 { limits.header_timeout_ms } else { limits.idle_timeout_ms };
         let idle_ms =
             if self.stream.is_sending() { first_ms.min(limits.write_timeout_ms) } else { first_ms };
         self.watch.set_in(u64::from(idle_ms));
@@ -259,8 +269,7 @@ impl Connection {
             response_bytes: out.len() as u64,
             next: Next::Linger,
         };
-        let mut notes =
-            Notes::new(started_us, Version::V11, self.shard.io.take_vec(), [&[]; 4]);
+        let mut notes = Notes::new(started_us, Version::V11, self.shard.io.take_vec(), [&[]; 4]);
         notes.reason = ended.reason;
         let end = End {
             epoch: plan.plan.epoch,

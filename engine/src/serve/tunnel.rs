@@ -66,20 +66,20 @@ pub async fn tunnel(
     ended(received)
 }
 
-fn poll_once(done: &mut Option<u64>, pump: Pin<&mut impl Future<Output = u64>>, cx: &mut Context<'_>) {
-    if done.is_none() && let Poll::Ready(moved) = pump.poll(cx) {
+fn poll_once(
+    done: &mut Option<u64>,
+    pump: Pin<&mut impl Future<Output = u64>>,
+    cx: &mut Context<'_>,
+) {
+    if done.is_none()
+        && let Poll::Ready(moved) = pump.poll(cx)
+    {
         *done = Some(moved);
     }
 }
 
 /// Copies one direction until its end, then ends the other side's input.
-async fn pump(
-    io: &Io,
-    from: &Stream,
-    to: &Stream,
-    mut first: Option<Chunk>,
-    idle_ms: u64,
-) -> u64 {
+async fn pump(io: &Io, from: &Stream, to: &Stream, mut first: Option<Chunk>, idle_ms: u64) -> u64 {
     let watch = io.watch();
     let mut moved = 0;
     from.set_bulk(true);

@@ -19,20 +19,27 @@ use crate::plan::Plan;
 use crate::rewrite::RequestId;
 use crate::upstream::pool::Pool;
 
+/// Pools by upstream and address.
+pub type Pools = HashMap<(Box<str>, SocketAddr), Rc<Pool>>;
+
+#[allow(clippy::vec_box, reason = "moved by pointer, not by value")]
+type Spare<T> = Vec<Box<T>>;
+
 pub struct Shard {
     pub io: Io,
     pub meter: Meter,
     plans: Arc<Swap<Plan>>,
     current: RefCell<Rc<ShardPlan>>,
     /// Survive plans: a new plan takes over the pools of the targets it still has.
-    pools: RefCell<HashMap<(Box<str>, SocketAddr), Rc<Pool>>>,
+    pools: RefCell<Pools>,
     draining: Cell<bool>,
     /// One per connection task, by its place; woken when a drain begins.
     tasks: RefCell<Vec<Option<Waker>>>,
     vacant: RefCell<Vec<usize>>,
     connections: Cell<u32>,
-    request_heads: RefCell<Vec<Box<RequestHead>>>,
-    response_heads: RefCell<Vec<Box<ResponseHead>>>,
+    // Boxed: a head moves between the exchange's future and here by its pointer.
+    request_heads: RefCell<Spare<RequestHead>>,
+    response_heads: RefCell<Spare<ResponseHead>>,
     date: Cell<(u64, [u8; write::DATE_LEN])>,
     ids: Cell<[u64; 2]>,
 }
@@ -181,7 +188,7 @@ impl Shard {
     }
 }
 
-fn give<T>(spare: &RefCell<Vec<Box<T>>>, head: Box<T>) {
+fn give<T>(spare: &RefCell<Spare<T>>, head: Box<T>) {
     let mut spare = spare.borrow_mut();
     if spare.len() < limits::SPARE_HEADS {
         spare.push(head);

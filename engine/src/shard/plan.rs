@@ -1,11 +1,11 @@
 //! A plan with what one shard counts and rotates beside it.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::Pools;
 use crate::plan::{Backend, Plan, Route, Upstream};
 use crate::route::RouteIndex;
 use crate::upstream::UpstreamState;
@@ -22,10 +22,7 @@ pub struct ShardPlan {
 
 impl ShardPlan {
     /// Puts the shard's state beside `plan`; pools of known targets are taken over.
-    pub(super) fn build(
-        plan: Arc<Plan>,
-        pools: &mut HashMap<(Box<str>, SocketAddr), Rc<Pool>>,
-    ) -> Rc<ShardPlan> {
+    pub(super) fn build(plan: Arc<Plan>, pools: &mut Pools) -> Rc<ShardPlan> {
         let upstreams = plan
             .upstreams
             .iter()
