@@ -376,16 +376,25 @@ mod modelled {
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;
+    use std::collections::BTreeSet;
+    use std::sync::{Arc, Mutex};
+
+    // The ends are made before the threads start. loom looks for a race with the last access to an
+    // atomic only, so a writer made in its thread would hide the reader's loads behind its own
+    // first load of the tail, and a single interleaving would be explored. The sets of outcomes
+    // below would show that.
 
     /// Messages of one word through a buffer of four: every push contends with the reader's head,
     /// and the ring wraps.
     #[test]
     fn loom_messages_arrive_whole_in_order_or_not_at_all() {
-        loom::model(|| {
+        let outcomes = Arc::new(Mutex::new(BTreeSet::new()));
+        let seen = Arc::clone(&outcomes);
+        loom::model(move || {
             let memory = RingMemory::new(32);
             let mut reader = RingReader::new(memory.clone());
+            let mut writer = RingWriter::new(memory);
             let writer = loom::thread::spawn(move || {
-                let mut writer = RingWriter::new(memory);
                 (1..=3u8).filter(|n| writer.push(&[*n; 8])).collect::<Vec<_>>()
             });
             let mut got = Vec::new();
@@ -396,36 +405,44 @@ mod loom_tests {
                     got.push(message[0]);
                 })
             };
-            drain(&mut reader);
-            drain(&mut reader);
+            let early = drain(&mut reader) + drain(&mut reader);
             let pushed = writer.join().unwrap();
             drain(&mut reader);
             assert_eq!(got, pushed);
-            assert!(pushed.len() >= 2, "an empty ring of two takes two");
             assert_eq!(reader.corruptions(), 0);
+            seen.lock().unwrap().insert((early, pushed.len()));
         });
+        // Nothing, a part or all taken while the writer ran; a third message only into freed room.
+        let outcomes = outcomes.lock().unwrap();
+        for outcome in [(0, 2), (1, 2), (1, 3), (2, 3), (3, 3)] {
+            assert!(outcomes.contains(&outcome), "{outcome:?} not among {outcomes:?}");
+        }
+        assert!(!outcomes.contains(&(0, 3)), "a third message over two unread ones");
     }
 
     /// A writer that dies between two messages, and one that follows it.
     #[test]
     fn loom_a_new_writer_continues() {
-        loom::model(|| {
+        let outcomes = Arc::new(Mutex::new(BTreeSet::new()));
+        let seen = Arc::clone(&outcomes);
+        loom::model(move || {
             let memory = RingMemory::new(32);
             let mut reader = RingReader::new(memory.clone());
+            let mut first = RingWriter::new(memory.clone());
             let writers = loom::thread::spawn(move || {
-                let mut pushed = 0;
-                for n in 1..=2u8 {
-                    pushed += usize::from(RingWriter::new(memory.clone()).push(&[n; 3]));
-                }
-                pushed
+                assert!(first.push(&[1; 3]));
+                drop(first);
+                assert!(RingWriter::new(memory).push(&[2; 3]));
             });
             let mut got = Vec::new();
-            reader.drain(|message| got.push(message.to_vec()));
-            assert_eq!(writers.join().unwrap(), 2);
+            let early = reader.drain(|message| got.push(message.to_vec()));
+            writers.join().unwrap();
             reader.drain(|message| got.push(message.to_vec()));
             assert_eq!(got, [vec![1; 3], vec![2; 3]]);
             assert_eq!(reader.corruptions(), 0);
+            seen.lock().unwrap().insert(early);
         });
+        assert_eq!(*outcomes.lock().unwrap(), BTreeSet::from([0, 1, 2]));
     }
 }
 
