@@ -1,1 +1,5 @@
 //! Sluice data plane.
+
+pub mod plan;
+pub mod route;
+pub mod upstream;

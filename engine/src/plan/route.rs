@@ -1,0 +1,85 @@
+//! What happens to the requests of one route once the router has found it.
+
+use contract::snapshot::{self, Timeouts};
+
+use super::{PlanError, Upstream};
+use crate::route::Rewrite;
+
+/// A route without its conditions: those are in the router.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    pub name: Box<str>,
+    /// Applied to the normalised path by [`crate::route::rewrite_path`].
+    pub rewrite: Rewrite,
+    /// At least one; picked by weight.
+    pub backends: Box<[Backend]>,
+    /// 0 in a field: the upstream's value.
+    timeouts: Timeouts,
+    /// Largest request body in bytes; past it 413.
+    pub max_body_bytes: u64,
+    /// `Upgrade` tokens that may be tunnelled, lower case.
+    pub upgrades: Box<[Box<str>]>,
+}
+
+/// A share of a route's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Index into [`super::Plan::upstreams`]; always valid in the Plan it came from.
+    pub upstream: u32,
+    /// 0: gets nothing.
+    pub weight: u32,
+}
+
+impl Route {
+    pub(super) fn build(from: snapshot::Route, upstreams: usize) -> Result<Route, PlanError> {
+        let error =
+            |field: String, problem: String| PlanError { route: from.name.clone(), field, problem };
+        if from.backends.is_empty() {
+            return Err(error("backends".into(), "is empty; name at least one upstream".into()));
+        }
+        for (i, backend) in from.backends.iter().enumerate() {
+            if backend.upstream as usize >= upstreams {
+                return Err(error(
+                    format!("backends[{i}].upstream"),
+                    format!("upstream {} of {upstreams} does not exist", backend.upstream),
+                ));
+            }
+        }
+        let rewrite = Rewrite::build(&from.path, &from.rewrite)
+            .map_err(|problem| error("rewrite".into(), problem))?;
+        Ok(Route {
+            name: from.name.into(),
+            rewrite,
+            backends: from
+                .backends
+                .into_iter()
+                .map(|b| Backend { upstream: b.upstream, weight: b.weight })
+                .collect(),
+            timeouts: from.timeouts,
+            max_body_bytes: from.max_body_bytes,
+            upgrades: from
+                .upgrades
+                .into_iter()
+                .map(|token| token.to_ascii_lowercase().into())
+                .collect(),
+        })
+    }
+
+    /// The deadlines of an exchange of this route with `upstream`, in milliseconds: the route's
+    /// where it sets one, else the upstream's.
+    pub fn timeouts(&self, upstream: &Upstream) -> Timeouts {
+        let or = |own: u32, theirs: u32| if own == 0 { theirs } else { own };
+        let (own, theirs) = (self.timeouts, upstream.timeouts);
+        Timeouts {
+            connect_ms: or(own.connect_ms, theirs.connect_ms),
+            first_byte_ms: or(own.first_byte_ms, theirs.first_byte_ms),
+            idle_ms: or(own.idle_ms, theirs.idle_ms),
+            total_ms: or(own.total_ms, theirs.total_ms),
+        }
+    }
+
+    /// Whether `token` of an `Upgrade` field may be tunnelled (RFC 9110 §7.8: compared without case).
+    pub fn allows_upgrade(&self, token: &[u8]) -> bool {
+        self.upgrades.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(token))
+    }
+}

@@ -1,0 +1,224 @@
+//! One normal form of a request's path (RFC 3986 §6.2.2), for matching and all that follows.
+//!
+//! The path that a route matched is the path that is sent upstream, so there is no second reading
+//! of it to disagree with ours. What has two readings in the wild is refused, not repaired.
+
+/// Why a path is answered with 400: the client's fault, never repaired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadPath {
+    #[error("the path does not begin with `/`")]
+    NotAbsolute,
+    /// RFC 3986 §3.3; B-25.
+    #[error("the path holds a byte that must be percent-encoded")]
+    Byte,
+    /// RFC 3986 §2.1; B-26.
+    #[error("the path holds a `%` without two hexadecimal digits")]
+    Escape,
+    #[error("the path holds %00")]
+    Nul,
+    /// RFC 3629 §3: also overlong forms and surrogates.
+    #[error("the percent-encoded bytes of the path are not UTF-8")]
+    Utf8,
+    /// A server behind us may read it as a separator.
+    #[error("the path holds an encoded `/` or `\\`")]
+    EncodedSeparator,
+    #[error("the path leads above the root")]
+    AboveRoot,
+    /// `/..;x/`: servers that cut parameters before dot segments read it as `/../`.
+    #[error("the path holds a dot segment with parameters")]
+    DotParameters,
+}
+
+/// A byte that sends a path to [`normalise_slowly`]: `%`, or not allowed in a path at all.
+const SLOW: u8 = 1;
+/// `/`
+const SLASH: u8 = 2;
+/// A byte that after `/` may be part of something to remove: `/` and `.`.
+const AFTER_SLASH: u8 = 4;
+/// A byte that may stand in a path as it is: pchar without `%`, and `/` (RFC 3986 §3.3).
+const PLAIN: u8 = 8;
+/// RFC 3986 §2.3.
+const UNRESERVED: u8 = 16;
+
+static CLASS: [u8; 256] = {
+    let mut class = [SLOW; 256];
+    let mut b = 0;
+    while b < 256 {
+        let byte = b as u8;
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            class[b] = PLAIN | UNRESERVED;
+        } else if matches!(
+            byte,
+            b'!' | b'$'
+                | b'&'
+                | b'\''
+                | b'('
+                | b')'
+                | b'*'
+                | b'+'
+                | b','
+                | b';'
+                | b'='
+                | b':'
+                | b'@'
+        ) {
+            class[b] = PLAIN;
+        }
+        b += 1;
+    }
+    class[b'.' as usize] |= AFTER_SLASH;
+    class[b'/' as usize] = PLAIN | SLASH | AFTER_SLASH;
+    class
+};
+
+fn class(byte: u8) -> u8 {
+    CLASS[usize::from(byte)]
+}
+
+/// The normal form of `path` (without query): escapes of unreserved characters decoded, other
+/// escapes in upper case, dot segments removed, runs of `/` merged. `;parameters` stay.
+///
+/// A path that needs none of it comes back as it is; else the result is written to `out`, whose
+/// content is replaced.
+///
+/// # Errors
+/// [`BadPath`] for what has no safe reading: answer 400.
+pub fn normalise<'a>(path: &'a [u8], out: &'a mut Vec<u8>) -> Result<&'a [u8], BadPath> {
+    if path.first() != Some(&b'/') {
+        return Err(BadPath::NotAbsolute);
+    }
+    let mut slow = 0;
+    let mut before = 0;
+    for &byte in path {
+        let class = class(byte);
+        slow |= class & SLOW | (before & SLASH) << 1 & class;
+        before = class;
+    }
+    if slow == 0 {
+        return Ok(path);
+    }
+    normalise_slowly(path, out)
+}
+
+fn normalise_slowly<'a>(path: &[u8], out: &'a mut Vec<u8>) -> Result<&'a [u8], BadPath> {
+    out.clear();
+    let mut segments = path.split(|&byte| byte == b'/');
+    if segments.next() != Some(b"") {
+        return Err(BadPath::NotAbsolute);
+    }
+    // Here and after each turn `out` ends in `/`, except after the last segment.
+    out.push(b'/');
+    let mut segments = segments.peekable();
+    while let Some(segment) = segments.next() {
+        let start = out.len();
+        decode(segment, out)?;
+        match out.get(start..).unwrap_or_default() {
+            b"" => continue,
+            b"." => out.truncate(start),
+            b".." => {
+                let parents = out.get(..start - 1).unwrap_or_default();
+                let parent = parents.iter().rposition(|&byte| byte == b'/');
+                out.truncate(parent.ok_or(BadPath::AboveRoot)? + 1);
+            }
+            [b'.', b'.', rest @ ..] | [b'.', rest @ ..]
+                if rest.starts_with(b";") || rest.starts_with(b"%3B") =>
+            {
+                return Err(BadPath::DotParameters);
+            }
+            _ if segments.peek().is_some() => out.push(b'/'),
+            _ => {}
+        }
+    }
+    Ok(out)
+}
+
+/// Appends one segment with the escapes in their normal form.
+fn decode(segment: &[u8], out: &mut Vec<u8>) -> Result<(), BadPath> {
+    let mut rest = segment;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'%' {
+            if class(byte) & PLAIN == 0 {
+                return Err(BadPath::Byte);
+            }
+            out.push(byte);
+            continue;
+        }
+        let value = escape(&mut rest)?;
+        match value {
+            0 => return Err(BadPath::Nul),
+            b'/' | b'\\' => return Err(BadPath::EncodedSeparator),
+            0x80.. => {
+                // The whole character must be here, in escapes.
+                let length = match value {
+                    0xC2..=0xDF => 2,
+                    0xE0..=0xEF => 3,
+                    0xF0..=0xF4 => 4,
+                    _ => return Err(BadPath::Utf8),
+                };
+                let mut character = [value, 0, 0, 0];
+                let character = character.get_mut(..length).ok_or(BadPath::Utf8)?;
+                for byte in character.iter_mut().skip(1) {
+                    rest = rest.strip_prefix(b"%").ok_or(BadPath::Utf8)?;
+                    *byte = escape(&mut rest)?;
+                }
+                std::str::from_utf8(character).map_err(|_| BadPath::Utf8)?;
+                character.iter().for_each(|&byte| push_escaped(byte, out));
+            }
+            _ if class(value) & UNRESERVED != 0 => out.push(value),
+            _ => push_escaped(value, out),
+        }
+    }
+    Ok(())
+}
+
+/// The value of the two digits after a `%`.
+fn escape(rest: &mut &[u8]) -> Result<u8, BadPath> {
+    let [high, low, after @ ..] = *rest else { return Err(BadPath::Escape) };
+    let value = hex(*high).zip(hex(*low)).ok_or(BadPath::Escape)?;
+    *rest = after;
+    Ok(value.0 << 4 | value.1)
+}
+
+/// The value of a hexadecimal digit.
+pub(super) fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+fn push_escaped(byte: u8, out: &mut Vec<u8>) {
+    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'A' + nibble - 10 };
+    out.extend([b'%', digit(byte >> 4), digit(byte & 15)]);
+}
+
+/// The normal form of a path that an operator wrote, where text outside ASCII need not be escaped.
+pub(super) fn normalise_pattern(text: &str) -> Result<Box<[u8]>, String> {
+    let mut escaped = Vec::with_capacity(text.len());
+    for &byte in text.as_bytes() {
+        if byte.is_ascii() { escaped.push(byte) } else { push_escaped(byte, &mut escaped) }
+    }
+    let mut out = Vec::new();
+    match normalise(&escaped, &mut out) {
+        Ok(path) => Ok(path.into()),
+        Err(bad) => Err(format!("{text:?} is not a usable path: {bad}")),
+    }
+}
+
+/// Entry for a fuzzer: must not panic, and what it checks must hold for every input.
+pub fn fuzz_path(input: &[u8]) {
+    let (mut fast, mut slow, mut again) = (Vec::new(), Vec::new(), Vec::new());
+    let normal = normalise(input, &mut fast);
+    assert_eq!(normal, normalise_slowly(input, &mut slow), "fast and slow path differ");
+    if let Ok(normal) = normal {
+        assert_eq!(normalise(normal, &mut again), Ok(normal), "not idempotent");
+        assert!(normal.starts_with(b"/") && normal.is_ascii());
+        for segment in normal.split(|&byte| byte == b'/') {
+            assert!(segment != b"." && segment != b"..", "a dot segment is left");
+        }
+        assert!(!normal.windows(2).any(|pair| pair == b"//"), "an empty segment is left");
+    }
+}

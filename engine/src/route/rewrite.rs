@@ -1,0 +1,66 @@
+//! The path that the upstream sees.
+
+use contract::snapshot::{PathMatch, PathRewrite};
+
+use super::path;
+
+/// How a route changes the path of its requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Rewrite {
+    /// Sent on as it was matched.
+    #[default]
+    Keep,
+    /// The first `cut` bytes of the normalised path give way to `with`. Segments stay whole: `cut`
+    /// ends a segment, and the joint has one `/`.
+    Replace {
+        cut: usize,
+        /// Empty, or begins with `/`.
+        with: Box<[u8]>,
+    },
+}
+
+impl Rewrite {
+    pub(crate) fn build(matched: &PathMatch, rewrite: &PathRewrite) -> Result<Rewrite, String> {
+        let with = match rewrite {
+            PathRewrite::Keep => return Ok(Rewrite::Keep),
+            PathRewrite::StripPrefix => Box::default(),
+            PathRewrite::ReplacePrefix(with) if with.is_empty() => Box::default(),
+            PathRewrite::ReplacePrefix(with) => path::normalise_pattern(with)?,
+        };
+        let cut = match matched {
+            PathMatch::Exact(text) => path::normalise_pattern(text)?.len(),
+            PathMatch::Prefix(text) => prefix(text)?.len(),
+            PathMatch::Regex(_) => {
+                return Err("a regular expression has no prefix to strip or replace; \
+                            match the path by prefix or leave the rewrite out"
+                    .into());
+            }
+        };
+        Ok(Rewrite::Replace { cut, with })
+    }
+}
+
+/// A prefix pattern in normal form without its last `/`: `/users/` means `/users`, `/` is empty.
+pub(super) fn prefix(text: &str) -> Result<Box<[u8]>, String> {
+    if text.is_empty() {
+        return Ok(Box::default());
+    }
+    let normal = path::normalise_pattern(text)?;
+    Ok(normal.strip_suffix(b"/").unwrap_or(&normal).into())
+}
+
+/// The path to send upstream for the normalised `path` that a route matched. It begins with `/`.
+///
+/// Only a rewritten path is written to `out`, whose content is replaced.
+pub fn rewrite_path<'a>(rewrite: &Rewrite, path: &'a [u8], out: &'a mut Vec<u8>) -> &'a [u8] {
+    let Rewrite::Replace { cut, with } = rewrite else { return path };
+    let rest = path.get(*cut..).unwrap_or_default();
+    out.clear();
+    let joint = rest.first() == Some(&b'/');
+    out.extend_from_slice(if joint { with.strip_suffix(b"/").unwrap_or(with) } else { with });
+    out.extend_from_slice(rest);
+    if out.is_empty() {
+        out.push(b'/');
+    }
+    out
+}

@@ -1,0 +1,3 @@
+//! What the engine knows about upstreams.
+
+pub mod balance;
