@@ -1,0 +1,171 @@
+//! Spec → Snapshot: names become indexes, host names become addresses, defaults are all there.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use contract::snapshot as flat;
+
+use crate::spec::{
+    Balance, Cidr, FieldMatch, HostHeader, Listener, PathMatch, Rewrite, Route, RouteTimeouts,
+    Spec, TargetHost, Timeouts, TotalMs, UnderscoreFields, Upstream, ValueMatch,
+};
+
+/// Compiles a spec that passed [`crate::spec::load`].
+///
+/// `resolve` gives the addresses of a host name, in any order; none leaves the target out until a
+/// later epoch. The snapshot does not depend on the order, so that equal answers make equal
+/// snapshots. Total: a backend that names no upstream (which a loaded spec cannot have) is left out.
+pub fn compile(
+    spec: &Spec,
+    epoch: u64,
+    revision: u64,
+    resolve: &dyn Fn(&str) -> Vec<IpAddr>,
+) -> flat::Snapshot {
+    let index: HashMap<&str, flat::UpstreamIndex> =
+        (0..).zip(&spec.upstreams).map(|(at, upstream)| (upstream.name.as_str(), at)).collect();
+    flat::Snapshot {
+        epoch,
+        revision,
+        node: flat::Node {
+            via: spec.node.via.clone(),
+            drain_timeout_ms: spec.node.drain_timeout_ms,
+        },
+        listeners: spec.listeners.iter().map(listener).collect(),
+        upstreams: spec.upstreams.iter().map(|one| upstream(one, resolve)).collect(),
+        routes: spec.routes.iter().map(|one| route(one, &index)).collect(),
+    }
+}
+
+fn listener(listener: &Listener) -> flat::Listener {
+    let limits = &listener.limits;
+    flat::Listener {
+        name: listener.name.clone(),
+        address: listener.listen,
+        trusted_proxies: cidrs(&listener.trusted_proxies),
+        proxy_protocol_from: cidrs(&listener.proxy_protocol.from),
+        forwarded: listener.forwarded,
+        underscore_fields: match listener.underscore_fields {
+            UnderscoreFields::Refuse => flat::UnderscoreFields::Refuse,
+            UnderscoreFields::Drop => flat::UnderscoreFields::Drop,
+        },
+        limits: flat::ListenerLimits {
+            max_connections: limits.max_connections,
+            header_timeout_ms: limits.header_timeout_ms,
+            idle_timeout_ms: limits.idle_timeout_ms,
+            min_body_rate: limits.min_body_rate,
+            write_timeout_ms: limits.write_timeout_ms,
+            max_head_bytes: limits.max_head_bytes,
+            max_fields: limits.max_fields,
+            max_requests: limits.max_requests,
+        },
+    }
+}
+
+fn cidrs(list: &[Cidr]) -> Vec<flat::Cidr> {
+    list.iter().map(|cidr| flat::Cidr { network: cidr.network, prefix: cidr.prefix }).collect()
+}
+
+fn upstream(upstream: &Upstream, resolve: &dyn Fn(&str) -> Vec<IpAddr>) -> flat::Upstream {
+    let mut targets = Vec::with_capacity(upstream.targets.len());
+    for target in &upstream.targets {
+        let mut addresses = match &target.address.host {
+            TargetHost::Ip(ip) => vec![*ip],
+            TargetHost::Name(name) => resolve(name),
+        };
+        addresses.sort_unstable();
+        addresses.dedup();
+        targets.extend(addresses.into_iter().map(|ip| flat::Target {
+            address: SocketAddr::new(ip, target.address.port),
+            weight: target.weight,
+            name: target.address.to_string(),
+        }));
+    }
+    flat::Upstream {
+        name: upstream.name.clone(),
+        balance: match upstream.balance {
+            Balance::RoundRobin => flat::Balance::RoundRobin,
+            Balance::Weighted => flat::Balance::Weighted,
+            Balance::LeastConnections => flat::Balance::LeastConnections,
+        },
+        targets,
+        pool: flat::Pool {
+            max_idle: upstream.pool.max_idle,
+            max_connections: upstream.pool.max_connections,
+            idle_timeout_ms: upstream.pool.idle_timeout_ms,
+        },
+        timeouts: timeouts(&upstream.timeouts),
+        host_header: match &upstream.host_header {
+            HostHeader::Preserve => flat::HostHeader::Preserve,
+            HostHeader::Target => flat::HostHeader::Target,
+            HostHeader::Value(value) => flat::HostHeader::Literal(value.clone()),
+        },
+    }
+}
+
+fn timeouts(timeouts: &Timeouts) -> flat::Timeouts {
+    flat::Timeouts {
+        connect_ms: timeouts.connect_ms,
+        first_byte_ms: timeouts.first_byte_ms,
+        idle_ms: timeouts.idle_ms,
+        total_ms: total(timeouts.total_ms),
+    }
+}
+
+/// On a route, 0 stands for the upstream's value.
+fn route_timeouts(timeouts: &RouteTimeouts) -> flat::Timeouts {
+    flat::Timeouts {
+        connect_ms: timeouts.connect_ms.unwrap_or(0),
+        first_byte_ms: timeouts.first_byte_ms.unwrap_or(0),
+        idle_ms: timeouts.idle_ms.unwrap_or(0),
+        total_ms: timeouts.total_ms.map_or(0, total),
+    }
+}
+
+fn total(total: TotalMs) -> u32 {
+    match total {
+        TotalMs::After(ms) => ms,
+        TotalMs::None => u32::MAX,
+    }
+}
+
+fn route(route: &Route, index: &HashMap<&str, flat::UpstreamIndex>) -> flat::Route {
+    flat::Route {
+        name: route.name.clone(),
+        hosts: route.matches.hosts.clone(),
+        path: match &route.matches.path {
+            PathMatch::Exact(path) => flat::PathMatch::Exact(path.clone()),
+            PathMatch::Prefix(path) => flat::PathMatch::Prefix(path.clone()),
+            PathMatch::Regex(pattern) => flat::PathMatch::Regex(pattern.clone()),
+        },
+        methods: route.matches.methods.clone(),
+        headers: route.matches.headers.iter().map(field).collect(),
+        query: route.matches.query.iter().map(field).collect(),
+        rewrite: match &route.rewrite {
+            Rewrite::Keep => flat::PathRewrite::Keep,
+            Rewrite::StripPrefix => flat::PathRewrite::StripPrefix,
+            Rewrite::ReplacePrefix(prefix) => flat::PathRewrite::ReplacePrefix(prefix.clone()),
+        },
+        backends: route
+            .upstreams
+            .iter()
+            .filter_map(|backend| {
+                let upstream = *index.get(backend.name.as_str())?;
+                Some(flat::Backend { upstream, weight: backend.weight })
+            })
+            .collect(),
+        timeouts: route_timeouts(&route.timeouts),
+        max_body_bytes: route.max_body_bytes,
+        upgrades: route.upgrades.clone(),
+    }
+}
+
+fn field(field: &FieldMatch) -> flat::FieldMatch {
+    flat::FieldMatch {
+        name: field.name.clone(),
+        value: match &field.value {
+            ValueMatch::Present => flat::ValueMatch::Present,
+            ValueMatch::Exact(value) => flat::ValueMatch::Exact(value.clone()),
+            ValueMatch::Regex(pattern) => flat::ValueMatch::Regex(pattern.clone()),
+        },
+    }
+}

@@ -1,0 +1,319 @@
+//! What changes from one spec to another, in the words of the spec and not of its text.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::spec::{Listener, Route, Spec, Upstream};
+
+/// The difference of two specs; see [`diff`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Diff {
+    /// Fields of `node`, `admin` and `access_log`.
+    pub settings: Vec<FieldChange>,
+    pub listeners: Changes,
+    pub upstreams: Changes,
+    pub routes: Changes,
+    /// Routes that stay but move among those that stay.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub moved_routes: Vec<Moved>,
+}
+
+/// What happens to the named things of one kind. Each list is in the order of its spec.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Changes {
+    /// Names with what they bring, in canonical form.
+    pub added: Vec<Named>,
+    pub removed: Vec<Named>,
+    pub changed: Vec<Changed>,
+}
+
+/// A listener, upstream or route that comes or goes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Named {
+    pub name: String,
+    /// One line that tells a person which it is.
+    pub summary: String,
+}
+
+/// A listener, upstream or route that is in both specs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Changed {
+    pub name: String,
+    pub fields: Vec<FieldChange>,
+}
+
+/// A route that moved.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Moved {
+    pub name: String,
+    /// The route that now stands before it; `None`: it is the first.
+    pub after: Option<String>,
+}
+
+/// One field with its old and its new value; without old it is added, without new removed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FieldChange {
+    /// Path inside its thing, such as `pool.max_idle` or `targets[10.0.0.1:80].weight`.
+    pub field: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new: Option<Value>,
+}
+
+/// Compares two specs thing by thing (by name) and field by field (on the canonical form, so that
+/// short forms, defaults and layout do not count).
+pub fn diff(old: &Spec, new: &Spec) -> Diff {
+    let mut settings = Vec::new();
+    field_changes("node", &value(&old.node), &value(&new.node), &mut settings);
+    field_changes("admin", &value(&old.admin), &value(&new.admin), &mut settings);
+    field_changes("access_log", &value(&old.access_log), &value(&new.access_log), &mut settings);
+    Diff {
+        settings,
+        listeners: changes(&old.listeners, &new.listeners),
+        upstreams: changes(&old.upstreams, &new.upstreams),
+        routes: changes(&old.routes, &new.routes),
+        moved_routes: moved(&old.routes, &new.routes),
+    }
+}
+
+impl Diff {
+    pub fn is_empty(&self) -> bool {
+        *self == Diff::default()
+    }
+
+    /// For people: `+` comes, `-` goes, `~` changes. With `color`, in green, red and yellow.
+    pub fn to_text(&self, color: bool) -> String {
+        let mut lines = Vec::new();
+        self.lines(&mut lines);
+        let mut text = String::new();
+        for (sign, indent, line) in lines {
+            let line = format!("{:indent$}{sign} {line}", "");
+            let tone = match sign {
+                '+' => "32",
+                '-' => "31",
+                _ => "33",
+            };
+            match color {
+                true => text.push_str(&format!("\u{1b}[{tone}m{line}\u{1b}[0m\n")),
+                false => text.push_str(&format!("{line}\n")),
+            }
+        }
+        text
+    }
+
+    fn lines(&self, out: &mut Vec<(char, usize, String)>) {
+        out.extend(self.settings.iter().map(|change| field_line(change, 0)));
+        for (kind, changes) in
+            [("listener", &self.listeners), ("upstream", &self.upstreams), ("route", &self.routes)]
+        {
+            for one in &changes.removed {
+                out.push(('-', 0, format!("{kind} {}: {}", one.name, one.summary)));
+            }
+            for one in &changes.added {
+                out.push(('+', 0, format!("{kind} {}: {}", one.name, one.summary)));
+            }
+            for one in &changes.changed {
+                out.push(('~', 0, format!("{kind} {}", one.name)));
+                out.extend(one.fields.iter().map(|change| field_line(change, 4)));
+            }
+        }
+        for Moved { name, after } in &self.moved_routes {
+            let place = match after {
+                Some(after) => format!("after {after}"),
+                None => "to the front".into(),
+            };
+            out.push(('~', 0, format!("route {name}: moved {place}")));
+        }
+    }
+}
+
+impl fmt::Display for Diff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_text(false))
+    }
+}
+
+fn field_line(change: &FieldChange, indent: usize) -> (char, usize, String) {
+    let FieldChange { field, old, new } = change;
+    match (old, new) {
+        (Some(old), Some(new)) => ('~', indent, format!("{field}: {old} -> {new}")),
+        (None, Some(new)) => ('+', indent, format!("{field}: {new}")),
+        (Some(old), None) => ('-', indent, format!("{field}: {old}")),
+        (None, None) => ('~', indent, field.clone()),
+    }
+}
+
+/// What the diff compares by name.
+trait Thing: Serialize + PartialEq {
+    fn name(&self) -> &str;
+    fn summary(&self) -> String;
+}
+
+impl Thing for Listener {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn summary(&self) -> String {
+        self.listen.to_string()
+    }
+}
+
+impl Thing for Upstream {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn summary(&self) -> String {
+        let targets: Vec<String> =
+            self.targets.iter().map(|target| target.address.to_string()).collect();
+        targets.join(", ")
+    }
+}
+
+impl Thing for Route {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn summary(&self) -> String {
+        self.to_string()
+    }
+}
+
+fn changes<T: Thing>(old: &[T], new: &[T]) -> Changes {
+    let before: HashMap<&str, &T> = old.iter().map(|one| (one.name(), one)).collect();
+    let after: HashMap<&str, &T> = new.iter().map(|one| (one.name(), one)).collect();
+    let named = |one: &T| Named { name: one.name().into(), summary: one.summary() };
+    let mut changed = Vec::new();
+    for one in new {
+        let Some(was) = before.get(one.name()).filter(|was| **was != one) else { continue };
+        let mut fields = Vec::new();
+        field_changes("", &value(was), &value(one), &mut fields);
+        changed.push(Changed { name: one.name().into(), fields });
+    }
+    Changes {
+        added: new.iter().filter(|one| !before.contains_key(one.name())).map(named).collect(),
+        removed: old.iter().filter(|one| !after.contains_key(one.name())).map(named).collect(),
+        changed,
+    }
+}
+
+/// The canonical form. Every type of the spec has string keys only, so this cannot fail.
+fn value<T: Serialize>(thing: &T) -> Value {
+    serde_json::to_value(thing).unwrap_or(Value::Null)
+}
+
+fn field_changes(field: &str, old: &Value, new: &Value, out: &mut Vec<FieldChange>) {
+    compare(field, Some(old), Some(new), out);
+}
+
+fn compare(field: &str, old: Option<&Value>, new: Option<&Value>, out: &mut Vec<FieldChange>) {
+    if old == new {
+        return;
+    }
+    let count = out.len();
+    match (old, new) {
+        (Some(Value::Object(old)), Some(Value::Object(new))) => {
+            let keys = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key)));
+            for key in keys {
+                let below = match field {
+                    "" => key.clone(),
+                    _ => format!("{field}.{key}"),
+                };
+                compare(&below, old.get(key), new.get(key), out);
+            }
+        }
+        (Some(Value::Array(old)), Some(Value::Array(new))) => {
+            if let (Some(before), Some(after)) = (keyed(old), keyed(new)) {
+                for (key, value) in in_order(old, new) {
+                    let below = match value {
+                        Value::String(_) => field.to_string(),
+                        _ => format!("{field}[{key}]"),
+                    };
+                    compare(&below, before.get(key).copied(), after.get(key).copied(), out);
+                }
+            }
+        }
+        _ => {}
+    }
+    // Single values, lists without keys, and lists that only changed their order.
+    if out.len() == count {
+        out.push(FieldChange { field: field.into(), old: old.cloned(), new: new.cloned() });
+    }
+}
+
+/// The elements of a list by what identifies them; `None` if something does not, or twice.
+fn keyed(list: &[Value]) -> Option<HashMap<&str, &Value>> {
+    let mut map = HashMap::with_capacity(list.len());
+    for value in list {
+        if map.insert(key(value)?, value).is_some() {
+            return None;
+        }
+    }
+    Some(map)
+}
+
+fn key(value: &Value) -> Option<&str> {
+    match value {
+        Value::String(text) => Some(text),
+        Value::Object(fields) => fields.get("name").or_else(|| fields.get("address"))?.as_str(),
+        _ => None,
+    }
+}
+
+/// Each key once: the old list's in its order, then what is new.
+fn in_order<'a>(old: &'a [Value], new: &'a [Value]) -> Vec<(&'a str, &'a Value)> {
+    let mut seen = HashSet::new();
+    let all = old.iter().chain(new).filter_map(|value| Some((key(value)?, value)));
+    all.filter(|(key, _)| seen.insert(*key)).collect()
+}
+
+/// The fewest routes whose moving explains the new order.
+fn moved(old: &[Route], new: &[Route]) -> Vec<Moved> {
+    let before: HashMap<&str, usize> = (old.iter().map(|one| one.name.as_str()).zip(0..)).collect();
+    let stay: Vec<(&str, usize)> = new
+        .iter()
+        .filter_map(|one| Some((one.name.as_str(), *before.get(one.name.as_str())?)))
+        .collect();
+    let places: Vec<usize> = stay.iter().map(|(_, place)| *place).collect();
+    let still = longest_rise(&places);
+    let mut out = Vec::new();
+    let mut after: Option<&str> = None;
+    for (at, (name, _)) in stay.iter().enumerate() {
+        if !still.contains(&at) {
+            out.push(Moved { name: (*name).into(), after: after.map(Into::into) });
+        }
+        after = Some(*name);
+    }
+    out
+}
+
+/// Indexes of a longest strictly rising subsequence.
+fn longest_rise(values: &[usize]) -> HashSet<usize> {
+    // tails[n]: index of the smallest value that ends a rise of n + 1 values.
+    let mut tails: Vec<usize> = Vec::new();
+    let mut previous: Vec<Option<usize>> = vec![None; values.len()];
+    for (at, value) in values.iter().enumerate() {
+        let n = tails.partition_point(|&tail| values[tail] < *value);
+        previous[at] = n.checked_sub(1).map(|n| tails[n]);
+        match tails.get_mut(n) {
+            Some(tail) => *tail = at,
+            None => tails.push(at),
+        }
+    }
+    let mut rise = HashSet::new();
+    let mut next = tails.last().copied();
+    while let Some(at) = next {
+        rise.insert(at);
+        next = previous[at];
+    }
+    rise
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! The spec: what people write, in YAML or JSON.
+//!
+//! [`load`] turns a text into a [`Spec`] or into every reason why it is none, each with its place
+//! in the text. The stages are: [`tree`] (YAML with positions) → [`read`] (a typed walk) →
+//! [`crate::check`] (what only the whole can tell). Nothing but a loaded spec is ever compiled.
+
+mod model;
+mod problem;
+mod read;
+mod render;
+mod scalars;
+mod schema;
+mod tree;
+
+pub use model::*;
+pub use problem::{Problem, Problems, Severity};
+pub use read::{Mark, Places};
+pub use render::render;
+#[allow(unused_imports)] // Part of the model, whoever names it.
+pub use scalars::{Cidr, TargetAddress, TargetHost};
+pub use schema::schema;
+
+/// Largest spec, in bytes.
+pub const MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// What [`load`] found.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The spec; `None` when any problem is an error.
+    pub spec: Option<Spec>,
+    /// Errors and warnings in the order of the text.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads and checks a spec in YAML or JSON. `file_name` only serves the messages.
+///
+/// Total: whatever the text is, the answer is a spec or at least one error.
+pub fn load(file_name: &str, text: &str) -> Loaded {
+    let mut problems = Problems::new(file_name);
+    let spec = gather(text, &mut problems);
+    let failed = problems.has_errors();
+    Loaded { spec: spec.filter(|_| !failed), problems: problems.finish() }
+}
+
+/// Like [`load`], for bytes that may not be UTF-8.
+pub fn load_bytes(file_name: &str, bytes: &[u8]) -> Loaded {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => load(file_name, text),
+        Err(error) => {
+            let valid = String::from_utf8_lossy(bytes.get(..error.valid_up_to()).unwrap_or(&[]));
+            let line = valid.matches('\n').count() + 1;
+            let column = valid.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
+            let mut problems = Problems::new(file_name);
+            problems.error(
+                "not-utf8",
+                Mark { line, column },
+                "",
+                None,
+                "this byte is not UTF-8; save the file as UTF-8".into(),
+            );
+            Loaded { spec: None, problems: problems.finish() }
+        }
+    }
+}
+
+fn gather(text: &str, problems: &mut Problems) -> Option<Spec> {
+    if text.len() > MAX_BYTES {
+        let message =
+            format!("the spec has {} bytes; at most {MAX_BYTES} (16 MiB) are read", text.len());
+        problems.error("file-too-large", Mark::START, "", None, message);
+        return None;
+    }
+    let root = tree::parse(text, problems)?;
+    let (spec, places) = read::spec(&root, problems);
+    crate::check::check(&spec, &places, problems);
+    Some(spec)
+}
+
+#[cfg(test)]
+mod tests;

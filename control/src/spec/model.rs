@@ -1,0 +1,508 @@
+//! The types of the spec. Defaults are filled in when it is loaded, so a [`Spec`] says all of it.
+//!
+//! Its JSON is canonical: one spelling per meaning, short forms written out. That is what control
+//! stores, compares and prints; [`super::load`] reads it back to an equal value.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::scalars::{Cidr, TargetAddress, TargetHost};
+use super::schema;
+
+/// The only version of the format there is.
+pub const VERSION: u32 = 1;
+/// What `max_body_bytes` is when a route does not say it: 10 MiB.
+pub const DEFAULT_MAX_BODY_BYTES: u64 = 10 * 1024 * 1024;
+/// Where the admin listener is when the spec does not say it.
+pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
+
+/// The configuration of a Sluice gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// Version of this format: 1.
+    #[schemars(range(min = 1, max = 1))]
+    pub version: u32,
+    /// Settings of the node as a whole.
+    #[serde(default)]
+    pub node: Node,
+    /// Where control serves /metrics, /healthz, /readyz and its API.
+    #[serde(default)]
+    pub admin: Admin,
+    /// Where the access log goes.
+    #[serde(default)]
+    pub access_log: AccessLog,
+    /// Addresses the gateway listens on.
+    #[schemars(length(min = 1))]
+    pub listeners: Vec<Listener>,
+    /// Clusters of interchangeable targets that routes send requests to.
+    #[serde(default)]
+    pub upstreams: Vec<Upstream>,
+    /// Which requests go where. Of two routes that match equally, the earlier wins.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+}
+
+impl Spec {
+    /// Names of targets that are no addresses and need DNS, lower case.
+    pub fn host_names(&self) -> BTreeSet<String> {
+        let targets = self.upstreams.iter().flat_map(|upstream| &upstream.targets);
+        targets
+            .filter_map(|target| match &target.address.host {
+                TargetHost::Name(name) => Some(name.clone()),
+                TargetHost::Ip(_) => None,
+            })
+            .collect()
+    }
+}
+
+/// Settings of the node as a whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Node {
+    /// Pseudonym of this node in the Via field (RFC 9110 §7.6.3); also what loop detection looks for.
+    pub via: String,
+    /// Longest a drain may take, in milliseconds.
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub drain_timeout_ms: u32,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        let node = contract::snapshot::Node::default();
+        Node { via: node.via, drain_timeout_ms: node.drain_timeout_ms }
+    }
+}
+
+/// Control's own listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Address and port, such as 127.0.0.1:9901. It has no login: keep it on the loopback.
+    #[schemars(with = "schema::SocketAddress")]
+    pub listen: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Admin { listen: DEFAULT_ADMIN }
+    }
+}
+
+/// The access log: one JSON object per line and request.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessLog {
+    /// A file, "-" for the standard output, or "off". Without it: access.jsonl in the state
+    /// directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// Where [`AccessLog`] points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogDestination<'a> {
+    /// `access.jsonl` in the state directory.
+    StateDirectory,
+    /// The standard output.
+    Stdout,
+    Off,
+    /// This file.
+    File(&'a str),
+}
+
+impl AccessLog {
+    pub fn destination(&self) -> LogDestination<'_> {
+        match self.path.as_deref() {
+            None => LogDestination::StateDirectory,
+            Some("-") => LogDestination::Stdout,
+            Some("off") => LogDestination::Off,
+            Some(path) => LogDestination::File(path),
+        }
+    }
+}
+
+/// One address the gateway listens on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Unique among listeners; appears in logs and metrics.
+    #[schemars(with = "schema::Name")]
+    pub name: String,
+    /// Address and port: 0.0.0.0:8080, [::]:8080, or :8080 for all IPv4 addresses.
+    #[schemars(with = "schema::SocketAddress")]
+    pub listen: SocketAddr,
+    /// Networks of proxies whose X-Forwarded-* and Forwarded fields are believed.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Cidr>,
+    /// The PROXY protocol (v1 and v2).
+    #[serde(default)]
+    pub proxy_protocol: ProxyProtocol,
+    /// Also send the Forwarded field (RFC 7239) upstream.
+    #[serde(default)]
+    pub forwarded: bool,
+    /// What to do with requests that have a field name with an underscore.
+    #[serde(default)]
+    pub underscore_fields: UnderscoreFields,
+    /// Bounds and deadlines towards clients.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Who must speak the PROXY protocol.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProxyProtocol {
+    /// Networks of peers that must begin with a PROXY header. Empty: nobody may.
+    pub from: Vec<Cidr>,
+}
+
+/// What to do with a field name that has an underscore.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UnderscoreFields {
+    /// Answer 400.
+    #[default]
+    Refuse,
+    /// Remove the field, serve the request.
+    Drop,
+}
+
+/// Bounds and deadlines towards clients. None can be switched off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Open connections per shard; past it new ones are closed at once.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub max_connections: u32,
+    /// From the first byte to the end of the head, in milliseconds.
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub header_timeout_ms: u32,
+    /// Between the requests of a connection, in milliseconds.
+    #[schemars(range(min = 1, max = 86_400_000))]
+    pub idle_timeout_ms: u32,
+    /// Slowest body a client may send or read, in bytes per second, judged over 10 s.
+    #[schemars(range(min = 1, max = 1_073_741_824))]
+    pub min_body_rate: u32,
+    /// A write without progress for this long ends the connection, in milliseconds.
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub write_timeout_ms: u32,
+    /// Largest request head (request line and fields), in bytes.
+    #[schemars(range(min = 1024, max = 262_144))]
+    pub max_head_bytes: u32,
+    /// Largest number of field lines.
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_fields: u16,
+    /// Requests served per connection before it is closed.
+    #[schemars(range(min = 1))]
+    pub max_requests: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let limits = contract::snapshot::ListenerLimits::default();
+        Limits {
+            max_connections: limits.max_connections,
+            header_timeout_ms: limits.header_timeout_ms,
+            idle_timeout_ms: limits.idle_timeout_ms,
+            min_body_rate: limits.min_body_rate,
+            write_timeout_ms: limits.write_timeout_ms,
+            max_head_bytes: limits.max_head_bytes,
+            max_fields: limits.max_fields,
+            max_requests: limits.max_requests,
+        }
+    }
+}
+
+/// A cluster of interchangeable targets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Unique among upstreams; what routes refer to.
+    #[schemars(with = "schema::Name")]
+    pub name: String,
+    /// How requests are spread over the targets.
+    #[serde(default)]
+    pub balance: Balance,
+    /// Where the requests go: host:port, or an address with a weight.
+    #[schemars(with = "Vec<schema::TargetForm>", length(min = 1))]
+    pub targets: Vec<Target>,
+    /// Keep-alive pool per target and shard.
+    #[serde(default)]
+    pub pool: Pool,
+    /// Deadlines of an exchange with this upstream.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// What Host the upstream sees.
+    #[serde(default)]
+    pub host_header: HostHeader,
+}
+
+/// How requests are spread over the targets of an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// Each target in turn; weights are ignored.
+    #[default]
+    RoundRobin,
+    /// In proportion to the weights, evenly mixed.
+    Weighted,
+    /// Fewest requests in flight relative to the weight.
+    LeastConnections,
+}
+
+/// One target of an upstream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// host:port. A host name with several addresses becomes one target per address.
+    pub address: TargetAddress,
+    /// Share, 1 to 1000.
+    pub weight: u32,
+}
+
+/// Keep-alive pool per target and shard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pool {
+    /// Idle connections kept.
+    #[schemars(range(max = 65_535))]
+    pub max_idle: u32,
+    /// Open connections, idle and busy; past it requests wait for one until the connect time-out.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub max_connections: u32,
+    /// An idle connection is closed after this long, in milliseconds.
+    #[schemars(range(min = 1, max = 86_400_000))]
+    pub idle_timeout_ms: u32,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        let pool = contract::snapshot::Pool::default();
+        Pool {
+            max_idle: pool.max_idle,
+            max_connections: pool.max_connections,
+            idle_timeout_ms: pool.idle_timeout_ms,
+        }
+    }
+}
+
+/// Deadlines of one exchange with an upstream, in milliseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// To open a connection, or to wait for one of the pool.
+    #[schemars(range(min = 1, max = 86_400_000))]
+    pub connect_ms: u32,
+    /// From the end of the request to the first byte of the answer.
+    #[schemars(range(min = 1, max = 86_400_000))]
+    pub first_byte_ms: u32,
+    /// Longest silence inside an answer's body.
+    #[schemars(range(min = 1, max = 86_400_000))]
+    pub idle_ms: u32,
+    /// The whole exchange; "none" for answers that never end.
+    pub total_ms: TotalMs,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let timeouts = contract::snapshot::Timeouts::default();
+        Timeouts {
+            connect_ms: timeouts.connect_ms,
+            first_byte_ms: timeouts.first_byte_ms,
+            idle_ms: timeouts.idle_ms,
+            total_ms: TotalMs::After(timeouts.total_ms),
+        }
+    }
+}
+
+/// A bound on a whole exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, from = "schema::TotalForm", into = "schema::TotalForm")]
+pub enum TotalMs {
+    /// Milliseconds, 1 to 86 400 000.
+    After(u32),
+    /// No bound.
+    None,
+}
+
+/// Deadlines of a route; what is absent is the upstream's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteTimeouts {
+    /// To open a connection, or to wait for one of the pool, in milliseconds.
+    #[schemars(range(min = 1, max = 86_400_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_ms: Option<u32>,
+    /// From the end of the request to the first byte of the answer, in milliseconds.
+    #[schemars(range(min = 1, max = 86_400_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_byte_ms: Option<u32>,
+    /// Longest silence inside an answer's body, in milliseconds.
+    #[schemars(range(min = 1, max = 86_400_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_ms: Option<u32>,
+    /// The whole exchange, in milliseconds; "none" for answers that never end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_ms: Option<TotalMs>,
+}
+
+/// What Host the upstream sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HostHeader {
+    /// The client's.
+    #[default]
+    Preserve,
+    /// The chosen target's name.
+    Target,
+    /// This value.
+    Value(String),
+}
+
+/// Which requests go where.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(transform = schema::route_with_upstream)]
+pub struct Route {
+    /// Unique among routes; appears in logs and metrics.
+    #[schemars(with = "schema::Name")]
+    pub name: String,
+    /// What a request must look like. Without it: every request.
+    #[serde(rename = "match", default)]
+    pub matches: Match,
+    /// How the path is changed on the way.
+    #[serde(default, skip_serializing_if = "Rewrite::is_keep")]
+    pub rewrite: Rewrite,
+    /// Several upstreams by weight, as for a canary; instead of upstream.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub upstreams: Vec<Backend>,
+    /// Deadlines of this route; what is absent is the upstream's.
+    #[serde(default)]
+    pub timeouts: RouteTimeouts,
+    /// Largest request body, in bytes or as "10MiB"; past it 413.
+    #[serde(default = "default_max_body_bytes")]
+    #[schemars(with = "schema::SizeForm")]
+    pub max_body_bytes: u64,
+    /// Protocols that may be switched to, such as websocket.
+    #[serde(default)]
+    pub upgrades: Vec<String>,
+}
+
+impl fmt::Display for Route {
+    /// On one line, for people: `GET,POST api.example.com /users* -> users`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let any = |list: &[String]| if list.is_empty() { "*".into() } else { list.join(",") };
+        write!(f, "{} {} ", any(&self.matches.methods), any(&self.matches.hosts))?;
+        match &self.matches.path {
+            PathMatch::Exact(path) => write!(f, "{path}")?,
+            PathMatch::Prefix(path) => write!(f, "{path}*")?,
+            PathMatch::Regex(pattern) => write!(f, "~ {pattern}")?,
+        }
+        f.write_str(" ->")?;
+        for (at, backend) in self.upstreams.iter().enumerate() {
+            f.write_str(if at == 0 { " " } else { ", " })?;
+            match self.upstreams.len() {
+                1 => f.write_str(&backend.name)?,
+                _ => write!(f, "{} ({})", backend.name, backend.weight)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn default_max_body_bytes() -> u64 {
+    DEFAULT_MAX_BODY_BYTES
+}
+
+/// What a request must look like. All of it must hold.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Match {
+    /// Host names, without port; *.example.com stands for one or more labels. Empty: any host.
+    pub hosts: Vec<String>,
+    /// The path; a plain text is a prefix. Without it: the prefix /.
+    #[schemars(with = "schema::PathForm")]
+    pub path: PathMatch,
+    /// Methods, in upper case. Empty: any. GET does not imply HEAD.
+    pub methods: Vec<String>,
+    /// Conditions on header fields.
+    pub headers: Vec<FieldMatch>,
+    /// Conditions on query parameters, compared percent-decoded.
+    pub query: Vec<FieldMatch>,
+}
+
+/// How a path is matched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PathMatch {
+    /// The whole path.
+    Exact(String),
+    /// By whole segments: /users matches /users and /users/7, not /usersx.
+    Prefix(String),
+    /// A regular expression (the syntax of Rust's regex crate), unanchored unless it says so.
+    Regex(String),
+}
+
+impl Default for PathMatch {
+    fn default() -> Self {
+        PathMatch::Prefix("/".into())
+    }
+}
+
+/// A condition on a header field or a query parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "schema::FieldForm", into = "schema::FieldForm")]
+pub struct FieldMatch {
+    /// Header names are lower case.
+    pub name: String,
+    pub value: ValueMatch,
+}
+
+/// What the value must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValueMatch {
+    Present,
+    Exact(String),
+    /// Unanchored unless the pattern says so.
+    Regex(String),
+}
+
+/// How the path is changed on the way to the upstream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "schema::RewriteForm", into = "schema::RewriteForm")]
+pub enum Rewrite {
+    #[default]
+    Keep,
+    /// Remove what `match.path` matched; the result always begins with `/`.
+    StripPrefix,
+    /// Put this in its place.
+    ReplacePrefix(String),
+}
+
+impl Rewrite {
+    pub fn is_keep(&self) -> bool {
+        *self == Rewrite::Keep
+    }
+}
+
+/// One of several upstreams of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// Name of an upstream.
+    pub name: String,
+    /// Share, 0 to 1000; 0 gets nothing.
+    #[serde(default = "one")]
+    #[schemars(range(max = 1000))]
+    pub weight: u32,
+}
+
+fn one() -> u32 {
+    1
+}

@@ -1,0 +1,46 @@
+//! The typed walk: tree → [`Spec`], gathering every problem on the way.
+//!
+//! A field that cannot be read gets a stand-in and an error, so that the walk goes on and indexes
+//! stay those of the text. [`crate::check`] asks [`Problems::is_broken`] before it judges one.
+
+mod fields;
+mod parts;
+
+use std::collections::HashMap;
+
+pub use parts::spec;
+
+/// A place in the text; lines and columns count from 1, columns in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub line: usize,
+    pub column: usize,
+}
+
+impl Mark {
+    pub const START: Mark = Mark { line: 1, column: 1 };
+}
+
+/// Where the fields of a spec stand, by their path.
+#[derive(Debug, Default)]
+pub struct Places(HashMap<String, Mark>);
+
+impl Places {
+    pub fn set(&mut self, field: &str, mark: Mark) {
+        self.0.insert(field.into(), mark);
+    }
+
+    /// The place of `field`, or of the nearest thing around it.
+    pub fn get(&self, field: &str) -> Mark {
+        let mut path = field;
+        loop {
+            if let Some(mark) = self.0.get(path) {
+                return *mark;
+            }
+            match path.rfind(['.', '[']) {
+                Some(end) => path = path.get(..end).unwrap_or(""),
+                None => return Mark::START,
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Reading the fields of one map.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+
+use super::{Mark, Places};
+use crate::spec::problem::{Problems, Severity};
+use crate::spec::tree::{Node, Value};
+
+/// What a walk writes to.
+pub struct Walk<'p> {
+    pub problems: &'p mut Problems,
+    pub places: Places,
+}
+
+impl Walk<'_> {
+    pub fn error(&mut self, code: &'static str, node: &Node, path: &str, message: String) {
+        let value = node.excerpt();
+        self.problems.error(code, node.mark, path, value.as_deref(), message);
+    }
+
+    pub fn wrong_type(&mut self, node: &Node, path: &str, expected: &str) {
+        let found = match node.excerpt() {
+            Some(text) => format!("`{}`", text.chars().take(60).collect::<String>()),
+            None => node.kind().into(),
+        };
+        self.error("wrong-type", node, path, format!("expected {expected}, found {found}"));
+    }
+
+    pub fn text(&mut self, node: &Node, path: &str) -> Option<String> {
+        self.places.set(path, node.mark);
+        match &node.value {
+            Value::Text(text) => Some(text.clone()),
+            Value::Bool(_) | Value::Integer(_) | Value::Float(_) => {
+                let written = node.excerpt().unwrap_or_default();
+                self.wrong_type(node, path, &format!("text (write \"{written}\", in quotes)"));
+                None
+            }
+            _ => {
+                self.wrong_type(node, path, "text");
+                None
+            }
+        }
+    }
+
+    /// Text that `parse` understands.
+    pub fn parsed<T>(
+        &mut self,
+        node: &Node,
+        path: &str,
+        code: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = self.text(node, path)?;
+        match parse(&text) {
+            Ok(value) => Some(value),
+            Err(message) => {
+                self.error(code, node, path, message);
+                None
+            }
+        }
+    }
+
+    pub fn number<T: TryFrom<u64>>(
+        &mut self,
+        node: &Node,
+        path: &str,
+        range: RangeInclusive<u64>,
+    ) -> Option<T> {
+        self.places.set(path, node.mark);
+        let (low, high) = range.into_inner();
+        let Value::Integer(number) = node.value else {
+            self.wrong_type(node, path, &format!("a whole number from {low} to {high}"));
+            return None;
+        };
+        let fits = u64::try_from(number).ok().filter(|n| (low..=high).contains(n));
+        let value = fits.and_then(|number| T::try_from(number).ok());
+        if value.is_none() {
+            let message = format!("{number} is out of range; expected {low} to {high}");
+            self.error("out-of-range", node, path, message);
+        }
+        value
+    }
+
+    pub fn flag(&mut self, node: &Node, path: &str) -> Option<bool> {
+        match &node.value {
+            Value::Bool(value) => Some(*value),
+            _ => {
+                self.wrong_type(node, path, "true or false");
+                None
+            }
+        }
+    }
+
+    /// One of some words.
+    pub fn word<T: Copy>(&mut self, node: &Node, path: &str, words: &[(&str, T)]) -> Option<T> {
+        let list = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+        let Value::Text(text) = &node.value else {
+            self.wrong_type(node, path, &format!("one of: {}", list()));
+            return None;
+        };
+        let found = words.iter().find(|(word, _)| word == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let hint = nearest(text, words.iter().map(|(word, _)| *word));
+            let message = match hint {
+                Some(word) => format!("`{text}` is not known; did you mean `{word}`?"),
+                None => format!("`{text}` is not known"),
+            };
+            self.error("bad-value", node, path, format!("{message} Expected one of: {}", list()));
+        }
+        found
+    }
+
+    /// Each element of a list, read by `read`; what cannot be read is left out.
+    pub fn list<T>(
+        &mut self,
+        node: &Node,
+        path: &str,
+        mut read: impl FnMut(&mut Self, &Node, &str) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        self.places.set(path, node.mark);
+        match &node.value {
+            Value::List(items) => Some(
+                items
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(at, item)| read(self, item, &format!("{path}[{at}]")))
+                    .collect(),
+            ),
+            Value::Text(text) if !text.contains('\n') => {
+                self.wrong_type(node, path, &format!("a list (write [\"{text}\"])"));
+                None
+            }
+            _ => {
+                self.wrong_type(node, path, "a list");
+                None
+            }
+        }
+    }
+
+    /// Opens a map and reports what is not in `known` and what is there twice.
+    pub fn fields<'n>(
+        &mut self,
+        node: &'n Node,
+        path: &str,
+        known: &'static [&'static str],
+    ) -> Option<Fields<'n>> {
+        self.places.set(path, node.mark);
+        let Value::Map(entries) = &node.value else {
+            self.wrong_type(node, path, &format!("a map with {}", known.join(", ")));
+            return None;
+        };
+        let mut fields = Fields { mark: node.mark, path: path.into(), values: HashMap::new() };
+        let mut first: HashMap<&str, Mark> = HashMap::new();
+        for entry in entries {
+            let field = fields.at(&entry.key);
+            if let Some(mark) = first.insert(&entry.key, entry.key_mark) {
+                first.insert(&entry.key, mark);
+                self.problems.add(
+                    Severity::Error,
+                    "duplicate-key",
+                    entry.key_mark,
+                    &field,
+                    Some(&entry.key),
+                    format!("`{}` is there twice; keep one", entry.key),
+                    Some(mark),
+                );
+            } else if let Some(name) = known.iter().find(|name| **name == entry.key) {
+                self.places.set(&field, entry.key_mark);
+                if !matches!(entry.value.value, Value::Null) {
+                    fields.values.insert(name, &entry.value);
+                }
+            } else {
+                self.unknown(&entry.key, entry.key_mark, &field, known);
+            }
+        }
+        Some(fields)
+    }
+
+    fn unknown(&mut self, key: &str, mark: Mark, field: &str, known: &[&str]) {
+        let short: String = key.chars().take(60).collect();
+        let message = match nearest(key, known.iter().copied()) {
+            _ if key == "<<" => "merge keys are not supported; use an alias for a whole value \
+                                 (`timeouts: *name`)"
+                .into(),
+            Some(name) => format!("`{short}` is not a field here; did you mean `{name}`?"),
+            None => format!("`{short}` is not a field here; expected {}", known.join(", ")),
+        };
+        self.problems.error("unknown-field", mark, field, Some(key), message);
+    }
+}
+
+/// The fields of one map that are known and not null.
+pub struct Fields<'n> {
+    pub mark: Mark,
+    pub path: String,
+    values: HashMap<&'static str, &'n Node>,
+}
+
+impl<'n> Fields<'n> {
+    /// The path of a field in this map.
+    pub fn at(&self, name: &str) -> String {
+        match self.path.as_str() {
+            "" => name.into(),
+            path => format!("{path}.{name}"),
+        }
+    }
+
+    pub fn node(&self, name: &str) -> Option<&'n Node> {
+        self.values.get(name).copied()
+    }
+
+    /// A field that may be absent; `None` when it is absent or wrong.
+    pub fn read<T>(
+        &self,
+        walk: &mut Walk<'_>,
+        name: &str,
+        read: impl FnOnce(&mut Walk<'_>, &Node, &str) -> Option<T>,
+    ) -> Option<T> {
+        read(walk, self.node(name)?, &self.at(name))
+    }
+
+    /// A field that must be there.
+    pub fn require<T>(
+        &self,
+        walk: &mut Walk<'_>,
+        name: &str,
+        expected: &str,
+        read: impl FnOnce(&mut Walk<'_>, &Node, &str) -> Option<T>,
+    ) -> Option<T> {
+        if self.node(name).is_none() {
+            let message = format!("`{name}` is missing; expected {expected}");
+            walk.problems.error("missing-field", self.mark, &self.at(name), None, message);
+        }
+        self.read(walk, name, read)
+    }
+}
+
+/// The word that was probably meant.
+pub fn nearest<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+    // A name of any length is never near a word of the format; spare the quadratic work.
+    if text.len() > 100 {
+        return None;
+    }
+    let folded = text.to_lowercase().replace('-', "_");
+    words
+        .map(|word| (strsim::damerau_levenshtein(&folded, &word.to_lowercase()), word))
+        .filter(|(distance, word)| *distance <= (word.len() / 3).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, word)| word)
+}
