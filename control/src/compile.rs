@@ -169,3 +169,80 @@ fn field(field: &FieldMatch) -> flat::FieldMatch {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::load;
+
+    fn spec(text: &str) -> Spec {
+        let loaded = load("t.yaml", text);
+        loaded.spec.unwrap_or_else(|| panic!("{:#?}", loaded.problems))
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_snapshot() {
+        let spec = spec(include_str!("../../examples/minimal.yaml"));
+        let snapshot = compile(&spec, 2, 1, &|_| Vec::new());
+        assert_eq!(snapshot.node, flat::Node::default());
+        assert_eq!(snapshot.listeners[0].limits, flat::ListenerLimits::default());
+        assert_eq!(snapshot.upstreams[0].pool, flat::Pool::default());
+        assert_eq!(snapshot.upstreams[0].timeouts, flat::Timeouts::default());
+        assert_eq!(
+            snapshot.routes,
+            [flat::Route {
+                name: "everything".into(),
+                hosts: Vec::new(),
+                path: flat::PathMatch::Prefix("/".into()),
+                methods: Vec::new(),
+                headers: Vec::new(),
+                query: Vec::new(),
+                rewrite: flat::PathRewrite::Keep,
+                backends: vec![flat::Backend { upstream: 0, weight: 1 }],
+                timeouts: flat::Timeouts {
+                    connect_ms: 0,
+                    first_byte_ms: 0,
+                    idle_ms: 0,
+                    total_ms: 0
+                },
+                max_body_bytes: 10 << 20,
+                upgrades: Vec::new(),
+            }]
+        );
+    }
+
+    #[test]
+    fn a_name_becomes_one_target_per_address_in_any_order() {
+        let spec = spec(
+            "version: 1\nlisteners: [{name: a, listen: ':1'}]\nupstreams:\n- name: u\n  \
+             balance: weighted\n  targets: [{address: 'X.internal:81', weight: 3}, '[::1]:82']\n\
+             routes: [{name: r, upstream: u}]\n",
+        );
+        assert_eq!(spec.host_names().into_iter().collect::<Vec<_>>(), ["x.internal"]);
+        let (one, two) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let forth = compile(&spec, 1, 1, &|_| vec![one, two]);
+        let back = compile(&spec, 1, 1, &|name| match name {
+            "x.internal" => vec![two, one, two],
+            _ => Vec::new(),
+        });
+        assert_eq!(forth, back);
+        let targets: Vec<String> = forth.upstreams[0]
+            .targets
+            .iter()
+            .map(|target| format!("{} {} {}", target.address, target.weight, target.name))
+            .collect();
+        let expected =
+            ["10.0.0.1:81 3 x.internal:81", "10.0.0.2:81 3 x.internal:81", "[::1]:82 1 [::1]:82"];
+        assert_eq!(targets, expected);
+        assert_eq!(compile(&spec, 1, 1, &|_| Vec::new()).upstreams[0].targets.len(), 1);
+    }
+
+    #[test]
+    fn no_total_bound_is_the_largest_number() {
+        let spec = spec(include_str!("../../examples/limits.yaml"));
+        let snapshot = compile(&spec, 1, 1, &|_| Vec::new());
+        let events = snapshot.routes.iter().find(|route| route.name == "events").expect("is there");
+        assert_eq!(events.timeouts.total_ms, u32::MAX);
+        assert_eq!(events.timeouts.connect_ms, 0);
+    }
+}

@@ -1,6 +1,6 @@
 //! What changes from one spec to another, in the words of the spec and not of its text.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 use serde::Serialize;
@@ -219,7 +219,8 @@ fn compare(field: &str, old: Option<&Value>, new: Option<&Value>, out: &mut Vec<
     let count = out.len();
     match (old, new) {
         (Some(Value::Object(old)), Some(Value::Object(new))) => {
-            let keys = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key)));
+            // Sorted here, as the order of a JSON map depends on how serde_json was built.
+            let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
             for key in keys {
                 let below = match field {
                     "" => key.clone(),

@@ -71,7 +71,7 @@ fn gather(text: &str, problems: &mut Problems) -> Option<Spec> {
         return None;
     }
     let root = tree::parse(text, problems)?;
-    let (spec, places) = read::spec(&root, problems);
+    let (spec, places) = read::spec(&root, problems)?;
     crate::check::check(&spec, &places, problems);
     Some(spec)
 }

@@ -10,6 +10,9 @@ use super::Mark;
 /// Problems reported for one spec; what is past it is only counted.
 pub const MAX_PROBLEMS: usize = 200;
 
+/// Fields remembered as broken.
+const MAX_BROKEN: usize = 100_000;
+
 /// Longest excerpt of a value in a problem, in characters.
 const MAX_VALUE: usize = 80;
 
@@ -148,6 +151,10 @@ impl Problems {
     }
 
     fn mark_broken(&mut self, field: &str) {
+        // By then nothing more is shown anyway.
+        if self.broken.len() > MAX_BROKEN {
+            return;
+        }
         let mut end = field.len();
         while self.broken.insert(field[..end].to_owned()) {
             match field[..end].rfind(['.', '[']) {
@@ -159,7 +166,8 @@ impl Problems {
 
     /// The problems in the order of the text.
     pub fn finish(mut self) -> Vec<Problem> {
-        self.list.sort_by_key(|problem| (problem.line, problem.column, problem.severity));
+        self.list
+            .sort_by_key(|problem| (problem.line, problem.column, problem.severity, problem.code));
         if self.dropped > 0 {
             self.list.push(Problem {
                 severity: Severity::Error,

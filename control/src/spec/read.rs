@@ -4,7 +4,10 @@
 //! stay those of the text. [`crate::check`] asks [`Problems::is_broken`] before it judges one.
 
 mod fields;
+mod listener;
 mod parts;
+mod route;
+mod upstream;
 
 use std::collections::HashMap;
 
@@ -28,6 +31,11 @@ pub struct Places(HashMap<String, Mark>);
 impl Places {
     pub fn set(&mut self, field: &str, mark: Mark) {
         self.0.insert(field.into(), mark);
+    }
+
+    /// Whether the text has this field.
+    pub fn has(&self, field: &str) -> bool {
+        self.0.contains_key(field)
     }
 
     /// The place of `field`, or of the nearest thing around it.

@@ -14,7 +14,7 @@ use super::read::Mark;
 /// Deepest nesting. The spec itself needs 6.
 const MAX_DEPTH: usize = 64;
 /// Most nodes, counting what an alias stands for each time.
-const MAX_NODES: usize = 4_000_000;
+const MAX_NODES: usize = 2_000_000;
 
 /// A value and its place.
 #[derive(Debug)]

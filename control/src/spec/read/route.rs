@@ -1,0 +1,299 @@
+//! Routes: what they match, what they change, where they go.
+
+use std::collections::HashSet;
+
+use super::Mark;
+use super::fields::{Fields, Walk, nearest};
+use super::parts::{count, name};
+use super::upstream::route_timeouts;
+use crate::spec::model::{
+    Backend, DEFAULT_MAX_BODY_BYTES, FieldMatch, Match, PathMatch, Rewrite, Route, RouteTimeouts,
+    ValueMatch,
+};
+use crate::spec::problem::Severity;
+use crate::spec::scalars;
+use crate::spec::tree::{Node, Value};
+
+pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Route> {
+    const KNOWN: &[&str] = &[
+        "name",
+        "match",
+        "rewrite",
+        "upstream",
+        "upstreams",
+        "timeouts",
+        "max_body_bytes",
+        "upgrades",
+    ];
+    let Some(fields) = walk.fields(node, path, KNOWN) else {
+        return Some(Route {
+            name: String::new(),
+            matches: Match::default(),
+            rewrite: Rewrite::Keep,
+            upstreams: Vec::new(),
+            timeouts: RouteTimeouts::default(),
+            max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+            upgrades: Vec::new(),
+        });
+    };
+    let name = name(walk, &fields);
+    let matches = fields.read(walk, "match", conditions).unwrap_or_default();
+    let rewrite = fields.read(walk, "rewrite", rewrite).unwrap_or_default();
+    if let (PathMatch::Regex(_), false, Some(node)) =
+        (&matches.path, rewrite.is_keep(), fields.node("rewrite"))
+    {
+        let message = "a regex has no prefix to rewrite; match a prefix, or leave rewrite out";
+        walk.error("rewrite-on-regex", node, &fields.at("rewrite"), message.into());
+    }
+    Some(Route {
+        name,
+        matches,
+        rewrite,
+        upstreams: backends(walk, &fields),
+        timeouts: fields.read(walk, "timeouts", route_timeouts).unwrap_or_default(),
+        max_body_bytes: fields.read(walk, "max_body_bytes", size).unwrap_or(DEFAULT_MAX_BODY_BYTES),
+        upgrades: fields.read(walk, "upgrades", upgrades).unwrap_or_default(),
+    })
+}
+
+fn backends(walk: &mut Walk<'_>, fields: &Fields<'_>) -> Vec<Backend> {
+    let one = fields.read(walk, "upstream", |walk, node, path| match node.value {
+        Value::List(_) => {
+            walk.wrong_type(node, path, "one name (for several use `upstreams`)");
+            None
+        }
+        _ => walk.text(node, path),
+    });
+    let several = fields.read(walk, "upstreams", |walk, node, path| {
+        let list = walk.list(node, path, backend)?;
+        if matches!(&node.value, Value::List(items) if items.is_empty()) {
+            walk.error("empty-list", node, path, "a route needs at least one upstream".into());
+        }
+        Some(list)
+    });
+    match (fields.node("upstream"), fields.node("upstreams")) {
+        (None, None) => {
+            let message = "`upstream` is missing; expected the name of an upstream";
+            walk.problems.error(
+                "missing-field",
+                fields.mark,
+                &fields.at("upstream"),
+                None,
+                message.into(),
+            );
+        }
+        (Some(_), Some(node)) => {
+            let message = "`upstream` and `upstreams` exclude each other; keep one";
+            walk.error("conflicting-fields", node, &fields.at("upstreams"), message.into());
+        }
+        _ => {}
+    }
+    match one {
+        Some(name) => vec![Backend { name, weight: 1 }],
+        None => several.unwrap_or_default(),
+    }
+}
+
+fn backend(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Backend> {
+    let Some(fields) = walk.fields(node, path, &["name", "weight"]) else {
+        return Some(Backend { name: String::new(), weight: 1 });
+    };
+    let weight = count(walk, &fields, "weight", 0, 1000, 1);
+    let name = fields
+        .require(walk, "name", "the name of an upstream", |walk, node, path| walk.text(node, path));
+    Some(Backend { name: name.unwrap_or_default(), weight })
+}
+
+fn size(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<u64> {
+    match &node.value {
+        Value::Text(_) => walk.parsed(node, path, "bad-size", scalars::size),
+        // JSON numbers are exact up to 2^53, and nobody sends more.
+        Value::Integer(_) => walk.number(node, path, 0..=1 << 53),
+        _ => {
+            walk.wrong_type(node, path, "a size in bytes, or with a unit like 10MiB");
+            None
+        }
+    }
+}
+
+fn upgrades(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Vec<String>> {
+    walk.list(node, path, |walk, node, path| {
+        walk.parsed(node, path, "bad-value", |text| {
+            let token = text.to_ascii_lowercase();
+            match token.as_str() {
+                // Security: h2c behind a gateway smuggles requests past it.
+                "h2c" => Err("h2c cannot be tunnelled: its requests would pass unseen".into()),
+                _ if scalars::is_token(&token) => Ok(token),
+                _ => Err("expected a protocol like websocket".into()),
+            }
+        })
+    })
+}
+
+fn rewrite(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rewrite> {
+    let fields = walk.fields(node, path, &["strip_prefix", "replace_prefix"])?;
+    let strip = fields.read(walk, "strip_prefix", |walk, node, path| walk.flag(node, path));
+    let replace = fields.read(walk, "replace_prefix", |walk, node, path| {
+        walk.parsed(node, path, "bad-path", scalars::prefix)
+    });
+    match (strip, replace) {
+        (Some(true), Some(_)) => {
+            let message = "strip_prefix and replace_prefix exclude each other; keep one";
+            walk.error("conflicting-fields", node, path, message.into());
+            None
+        }
+        (Some(true), None) => Some(Rewrite::StripPrefix),
+        (_, Some(prefix)) => Some(Rewrite::ReplacePrefix(prefix)),
+        _ => Some(Rewrite::Keep),
+    }
+}
+
+fn conditions(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Match> {
+    let fields = walk.fields(node, path, &["hosts", "path", "methods", "headers", "query"])?;
+    let hosts = fields.read(walk, "hosts", |walk, node, path| {
+        unique(walk, node, path, "bad-host", scalars::host_pattern)
+    });
+    let methods = fields.read(walk, "methods", |walk, node, path| {
+        unique(walk, node, path, "bad-method", scalars::method)
+    });
+    if let (Some(methods), Some(Value::List(items))) =
+        (&methods, fields.node("methods").map(|node| &node.value))
+        && methods.len() == items.len()
+    {
+        for (at, (method, node)) in methods.iter().zip(items).enumerate() {
+            doubtful_method(walk, method, node.mark, &format!("{}[{at}]", fields.at("methods")));
+        }
+    }
+    Some(Match {
+        hosts: hosts.unwrap_or_default(),
+        path: fields.read(walk, "path", path_match).unwrap_or_default(),
+        methods: methods.unwrap_or_default(),
+        headers: fields
+            .read(walk, "headers", |walk, node, path| {
+                walk.list(node, path, |walk, node, path| field_match(walk, node, path, true))
+            })
+            .unwrap_or_default(),
+        query: fields
+            .read(walk, "query", |walk, node, path| {
+                walk.list(node, path, |walk, node, path| field_match(walk, node, path, false))
+            })
+            .unwrap_or_default(),
+    })
+}
+
+/// A list of texts none of which is there twice.
+fn unique(
+    walk: &mut Walk<'_>,
+    node: &Node,
+    path: &str,
+    code: &'static str,
+    parse: impl Fn(&str) -> Result<String, String>,
+) -> Option<Vec<String>> {
+    let mut seen = HashSet::new();
+    walk.list(node, path, |walk, node, path| {
+        let value = walk.parsed(node, path, code, &parse)?;
+        if !seen.insert(value.clone()) {
+            walk.error("duplicate-value", node, path, format!("`{value}` is there twice"));
+            return None;
+        }
+        Some(value)
+    })
+}
+
+/// Any token is a method (RFC 9110 §9.1), but `GTE` is hardly meant.
+fn doubtful_method(walk: &mut Walk<'_>, method: &str, mark: Mark, path: &str) {
+    if scalars::METHODS.contains(&method) {
+        return;
+    }
+    if let Some(word) = nearest(method, scalars::METHODS.into_iter()) {
+        let message = format!("`{method}` is no usual method; did you mean {word}?");
+        walk.problems.add(
+            Severity::Warning,
+            "unusual-method",
+            mark,
+            path,
+            Some(method),
+            message,
+            None,
+        );
+    }
+}
+
+fn path_match(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<PathMatch> {
+    if let Value::Text(_) = node.value {
+        let prefix = walk.parsed(node, path, "bad-path", scalars::prefix)?;
+        return Some(PathMatch::Prefix(prefix));
+    }
+    if !matches!(node.value, Value::Map(_)) {
+        walk.wrong_type(node, path, "a prefix like /users, or one of exact, prefix and regex");
+        return None;
+    }
+    let fields = walk.fields(node, path, &["exact", "prefix", "regex"])?;
+    one_of(walk, &fields, &["exact", "prefix", "regex"])?;
+    let exact = fields
+        .read(walk, "exact", |walk, node, path| walk.parsed(node, path, "bad-path", scalars::path));
+    let prefix = fields.read(walk, "prefix", |walk, node, path| {
+        walk.parsed(node, path, "bad-path", scalars::prefix)
+    });
+    let regex = fields.read(walk, "regex", |walk, node, path| {
+        walk.parsed(node, path, "bad-regex", scalars::regex)
+    });
+    exact.map(PathMatch::Exact).or(prefix.map(PathMatch::Prefix)).or(regex.map(PathMatch::Regex))
+}
+
+fn field_match(walk: &mut Walk<'_>, node: &Node, path: &str, header: bool) -> Option<FieldMatch> {
+    let fields = walk.fields(node, path, &["name", "exact", "regex", "present"])?;
+    let name = fields.require(walk, "name", "the name to look at", |walk, node, path| {
+        walk.parsed(node, path, "bad-field-name", |text| match (header, text) {
+            (true, text) => scalars::field_name(text),
+            (false, "") => Err("expected the name of a query parameter".into()),
+            (false, text) => Ok(text.into()),
+        })
+    });
+    one_of(walk, &fields, &["exact", "regex", "present"])?;
+    let exact = fields.read(walk, "exact", |walk, node, path| {
+        walk.parsed(node, path, "bad-value", |text| match header {
+            true if text.chars().any(|c| c.is_control() && c != '\t') => {
+                Err("a header's value has no control characters, so this never matches".into())
+            }
+            true if text.trim_matches([' ', '\t']) != text => {
+                Err("a header's value has no space around it, so this never matches".into())
+            }
+            _ => Ok(text.to_string()),
+        })
+    });
+    let regex = fields.read(walk, "regex", |walk, node, path| {
+        walk.parsed(node, path, "bad-regex", scalars::regex)
+    });
+    let present = fields.read(walk, "present", |walk, node, path| {
+        let present = walk.flag(node, path)?;
+        if !present {
+            let message = "that something is absent cannot be a condition; expected present: true";
+            walk.error("bad-value", node, path, message.into());
+        }
+        present.then_some(ValueMatch::Present)
+    });
+    let value = exact.map(ValueMatch::Exact).or(regex.map(ValueMatch::Regex)).or(present);
+    Some(FieldMatch { name: name?, value: value? })
+}
+
+/// Reports when not exactly one of `names` is there.
+fn one_of(walk: &mut Walk<'_>, fields: &Fields<'_>, names: &[&str]) -> Option<()> {
+    let there: Vec<&str> =
+        names.iter().copied().filter(|name| fields.node(name).is_some()).collect();
+    let list = names.join(", ");
+    match there.as_slice() {
+        [_] => Some(()),
+        [] => {
+            let message = format!("expected one of: {list}");
+            walk.problems.error("missing-field", fields.mark, &fields.path, None, message);
+            None
+        }
+        [_, second, ..] => {
+            let mark = walk.places.get(&fields.at(second));
+            let message = format!("{} exclude each other; keep one", there.join(" and "));
+            walk.problems.error("conflicting-fields", mark, &fields.at(second), None, message);
+            None
+        }
+    }
+}

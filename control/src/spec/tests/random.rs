@@ -1,0 +1,300 @@
+//! Round trips of any spec, and noise that must not harm.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{Index, select, subsequence};
+
+use super::EXAMPLES;
+use crate::compile::compile;
+use crate::spec::*;
+
+fn texts(list: &[&str]) -> Vec<String> {
+    list.iter().map(|text| (*text).to_string()).collect()
+}
+
+fn cidr() -> impl Strategy<Value = Cidr> {
+    let text = prop_oneof![
+        (any::<u32>(), 0u32..=32).prop_map(|(ip, prefix)| {
+            let ones = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
+            format!("{}/{prefix}", std::net::Ipv4Addr::from(ip & ones))
+        }),
+        select(vec!["fd00::/8", "::/0", "2001:db8::1/128"]).prop_map(String::from),
+    ];
+    text.prop_map(|text| text.parse().expect("is a network"))
+}
+
+prop_compose! {
+    fn limits()(
+        (max_connections, header_timeout_ms, idle_timeout_ms, min_body_rate) in
+            (1u32..=10_000_000, 1u32..=3_600_000, 1u32..=86_400_000, 1u32..=1 << 30),
+        (write_timeout_ms, max_head_bytes, max_fields, max_requests) in
+            (1u32..=3_600_000, 1024u32..=262_144, 1u16..=1000, 1u32..),
+    ) -> Limits {
+        Limits {
+            max_connections, header_timeout_ms, idle_timeout_ms, min_body_rate,
+            write_timeout_ms, max_head_bytes, max_fields, max_requests,
+        }
+    }
+}
+
+prop_compose! {
+    fn listener(at: u16)(
+        ip in select(vec!["0.0.0.0", "::", "127.0.0.1", "192.168.1.1"]),
+        trusted_proxies in vec(cidr(), 0..3),
+        from in vec(cidr(), 0..3),
+        (forwarded, drop) in any::<(bool, bool)>(),
+        limits in limits(),
+    ) -> Listener {
+        let ip: IpAddr = ip.parse().expect("is an address");
+        let refuse = UnderscoreFields::Refuse;
+        Listener {
+            name: format!("listener-{at}"),
+            listen: SocketAddr::new(ip, 1000 + at),
+            trusted_proxies,
+            proxy_protocol: ProxyProtocol { from },
+            forwarded,
+            underscore_fields: if drop { UnderscoreFields::Drop } else { refuse },
+            limits,
+        }
+    }
+}
+
+fn total() -> impl Strategy<Value = TotalMs> {
+    prop_oneof![Just(TotalMs::None), (1u32..=86_400_000).prop_map(TotalMs::After)]
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    let host = prop_oneof![
+        any::<u32>()
+            .prop_filter("0.0.0.0 is no target", |ip| *ip != 0)
+            .prop_map(|ip| std::net::Ipv4Addr::from(ip).to_string()),
+        select(vec!["[::1]", "users.internal", "a", "x_y.b-c.example.com"]).prop_map(String::from),
+    ];
+    (host, 1u16.., 1u32..=1000).prop_map(|(host, port, weight)| Target {
+        address: format!("{host}:{port}").parse().expect("is a target"),
+        weight,
+    })
+}
+
+prop_compose! {
+    fn upstream(at: usize)(
+        balance in select(vec![Balance::RoundRobin, Balance::Weighted, Balance::LeastConnections]),
+        targets in vec(target(), 1..4),
+        (max_idle, max_connections, idle_timeout_ms) in
+            (0u32..=65_535, 1u32..=65_535, 1u32..=86_400_000),
+        (connect_ms, first_byte_ms, idle_ms) in
+            (1u32..=86_400_000, 1u32..=86_400_000, 1u32..=86_400_000),
+        total_ms in total(),
+        host_header in select(vec![
+            HostHeader::Preserve, HostHeader::Target, HostHeader::Value("a.example:81".into()),
+        ]),
+    ) -> Upstream {
+        Upstream {
+            name: format!("upstream-{at}"),
+            balance,
+            targets,
+            pool: Pool { max_idle, max_connections, idle_timeout_ms },
+            timeouts: Timeouts { connect_ms, first_byte_ms, idle_ms, total_ms },
+            host_header,
+        }
+    }
+}
+
+fn condition(header: bool) -> impl Strategy<Value = FieldMatch> {
+    let value = prop_oneof![
+        Just(ValueMatch::Present),
+        // All that JSON and YAML must carry unharmed: quotes, backslashes, signs, emoji.
+        "[ -~äß😀]{0,12}".prop_map(|text| ValueMatch::Exact(text.trim().into())),
+        select(vec!["^a+$", "\\d{3}", "true", "1"]).prop_map(|text| ValueMatch::Regex(text.into())),
+    ];
+    let name = match header {
+        true => select(vec!["x-version", "accept", "null", "1"]),
+        false => select(vec!["q", "a b", "~", "Ünï"]),
+    };
+    (name, value).prop_map(|(name, value)| FieldMatch { name: name.into(), value })
+}
+
+prop_compose! {
+    fn route(at: usize, upstreams: usize)(
+        hosts in subsequence(texts(&["a.com", "*.b.com", "127.0.0.1", "[::1]", "xn--a"]), 0..5),
+        methods in subsequence(texts(&["GET", "HEAD", "POST", "PURGE"]), 0..4),
+        headers in vec(condition(true), 0..3),
+        query in vec(condition(false), 0..3),
+        (kind, rewrite) in (0..3, 0..3),
+        backends in subsequence((0..upstreams).collect::<Vec<_>>(), 1..=upstreams),
+        weight in 1u32..=1000,
+        connect_ms in option::of(1u32..=86_400_000),
+        first_byte_ms in option::of(1u32..=86_400_000),
+        idle_ms in option::of(1u32..=86_400_000),
+        total_ms in option::of(total()),
+        max_body_bytes in 0u64..=1 << 53,
+        upgrades in subsequence(texts(&["websocket", "foo/2"]), 0..1),
+    ) -> Route {
+        // Each route has a path of its own, so that none shadows another.
+        let path = match kind {
+            0 => PathMatch::Exact(format!("/p{at}/")),
+            1 => PathMatch::Prefix(format!("/p{at}")),
+            _ => PathMatch::Regex(format!("^/p{at}\\.[^/\"']*$")),
+        };
+        let rewrite = match rewrite {
+            1 if kind < 2 => Rewrite::StripPrefix,
+            2 if kind < 2 => Rewrite::ReplacePrefix("/v2".into()),
+            _ => Rewrite::Keep,
+        };
+        let upstreams = backends
+            .into_iter()
+            .map(|at| Backend { name: format!("upstream-{at}"), weight })
+            .collect();
+        Route {
+            name: format!("route.{at}"),
+            matches: Match { hosts, path, methods, headers, query },
+            rewrite,
+            upstreams,
+            timeouts: RouteTimeouts { connect_ms, first_byte_ms, idle_ms, total_ms },
+            max_body_bytes,
+            upgrades,
+        }
+    }
+}
+
+fn spec() -> impl Strategy<Value = Spec> {
+    (1u16..4, 1usize..4, 0usize..6).prop_flat_map(|(listeners, upstreams, routes)| {
+        (
+            (0..listeners).map(listener).collect::<Vec<_>>(),
+            (0..upstreams).map(upstream).collect::<Vec<_>>(),
+            (0..routes).map(|at| route(at, upstreams)).collect::<Vec<_>>(),
+            ("[a-z0-9.-]{1,20}", 1u32..=3_600_000),
+            option::of(select(texts(&["-", "off", "/var/log/a b.log", "true"]))),
+        )
+            .prop_map(|(listeners, upstreams, routes, (via, drain_timeout_ms), path)| {
+                Spec {
+                    version: VERSION,
+                    node: Node { via, drain_timeout_ms },
+                    admin: Admin::default(),
+                    access_log: AccessLog { path },
+                    listeners,
+                    upstreams,
+                    routes,
+                }
+            })
+    })
+}
+
+fn errors(loaded: &Loaded) -> Vec<String> {
+    let errors = loaded.problems.iter().filter(|problem| problem.severity == Severity::Error);
+    errors.map(ToString::to_string).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn what_is_written_is_read_back(spec in spec()) {
+        for json in [serde_json::to_string(&spec), serde_json::to_string_pretty(&spec)] {
+            let json = json.expect("serialises");
+            let loaded = load("canonical.json", &json);
+            prop_assert_eq!(errors(&loaded), Vec::<String>::new(), "{}", json);
+            prop_assert_eq!(loaded.spec.as_ref(), Some(&spec));
+            let direct: Spec = serde_json::from_str(&json).expect("deserialises");
+            prop_assert_eq!(&direct, &spec);
+        }
+        prop_assert!(crate::diff::diff(&spec, &spec).is_empty());
+        let value = serde_json::to_value(&spec).expect("serialises");
+        prop_assert_eq!(super::validate::against_schema(&value), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_loads_compiles(spec in spec()) {
+        let resolve = |_: &str| vec![IpAddr::from([10, 0, 0, 1])];
+        let snapshot = compile(&spec, 7, 3, &resolve);
+        prop_assert_eq!((snapshot.epoch, snapshot.revision), (7, 3));
+        prop_assert_eq!(snapshot.routes.len(), spec.routes.len());
+        for (flat, route) in snapshot.routes.iter().zip(&spec.routes) {
+            let names: Vec<&str> = flat
+                .backends
+                .iter()
+                .map(|backend| snapshot.upstreams[backend.upstream as usize].name.as_str())
+                .collect();
+            let expected: Vec<&str> =
+                route.upstreams.iter().map(|backend| backend.name.as_str()).collect();
+            prop_assert_eq!(names, expected);
+        }
+        let targets: usize = snapshot.upstreams.iter().map(|upstream| upstream.targets.len()).sum();
+        let expected: usize = spec.upstreams.iter().map(|upstream| upstream.targets.len()).sum();
+        prop_assert_eq!(targets, expected);
+    }
+
+    #[test]
+    fn a_diff_names_all_that_comes_and_goes(old in spec(), new in spec()) {
+        let diff = crate::diff::diff(&old, &new);
+        prop_assert_eq!(diff.is_empty(), old == new);
+        let names = |spec: &Spec| -> HashSet<String> {
+            spec.routes.iter().map(|route| route.name.clone()).collect()
+        };
+        let added: HashSet<String> =
+            diff.routes.added.iter().map(|named| named.name.clone()).collect();
+        prop_assert_eq!(added, &names(&new) - &names(&old));
+    }
+
+    /// Whatever is done to a text, loading it and rendering its problems ends well.
+    #[test]
+    fn mutated_texts_never_panic(
+        example in select(EXAMPLES.to_vec()),
+        edits in vec((any::<Index>(), any::<Index>(), 0..5, "[ -~\\n\\t]{0,4}|[\\PC]{1,2}"), 1..8),
+    ) {
+        let mut chars: Vec<char> = example.1.chars().collect();
+        for (at, to, kind, text) in edits {
+            if chars.is_empty() {
+                break;
+            }
+            let (at, to) = (at.index(chars.len()), to.index(chars.len()));
+            let (low, high) = (at.min(to), at.max(to).min(at.min(to) + 40));
+            match kind {
+                0 => drop(chars.drain(low..high)),
+                1 => drop(chars.splice(low..low, text.chars())),
+                2 => drop(chars.splice(low..(low + 1).min(high), text.chars())),
+                3 => {
+                    let copy = chars[low..high].to_vec();
+                    drop(chars.splice(at..at, copy));
+                }
+                _ => chars.swap(at, to),
+            }
+        }
+        let text: String = chars.into_iter().collect();
+        let loaded = load("mutant.yaml", &text);
+        prop_assert_eq!(loaded.spec.is_none(), !errors(&loaded).is_empty());
+        let _ = render(&loaded.problems, &text, true);
+        if let Some(spec) = loaded.spec {
+            let json = serde_json::to_string(&spec).expect("serialises");
+            prop_assert_eq!(load("again.json", &json).spec, Some(spec));
+        }
+    }
+
+    #[test]
+    fn noise_never_panics(text in "\\PC*|[\\[\\]{}:,&*!|>'\"%@`?\\-# \\n\\ta1]{0,200}") {
+        let loaded = load("noise", &text);
+        prop_assert!(loaded.spec.is_none() && !errors(&loaded).is_empty());
+        let _ = render(&loaded.problems, &text, false);
+    }
+
+    #[test]
+    fn noise_in_values_never_panics(text in "\\PC{0,40}", number in any::<i64>()) {
+        let quoted = serde_json::to_string(&text).expect("is text");
+        let spec = format!(
+            "version: 1\nnode: {{via: {quoted}}}\nadmin: {{listen: {quoted}}}\nlisteners:\n\
+             - {{name: {quoted}, listen: {quoted}, trusted_proxies: [{quoted}], {quoted}: 1}}\n\
+             upstreams: [{{name: {quoted}, targets: [{quoted}], host_header: {{value: {quoted}}}}}]\n\
+             routes: [{{name: {quoted}, upstream: {quoted}, max_body_bytes: {quoted}, match: {{\
+             path: {{regex: {quoted}}}, hosts: [{quoted}], methods: [{quoted}], \
+             headers: [{{name: {quoted}, regex: {quoted}}}]}}}}, \
+             {{name: r, match: {{path: {quoted}}}, timeouts: {{idle_ms: {number}}}}}]\n"
+        );
+        let loaded = load("values", &spec);
+        prop_assert!(loaded.spec.is_none());
+        let _ = render(&loaded.problems, &spec, false);
+    }
+}
