@@ -348,6 +348,10 @@ impl Running {
         notes
     }
 
+    fn shard_states(&self) -> Vec<model::Shard> {
+        Vec::new()
+    }
+
     /// # Errors
     /// Why the gateway is not ready for traffic.
     pub fn ready(&self) -> Result<(), String> {
@@ -461,6 +465,10 @@ fn hosts(spec: &Spec) -> Vec<String> {
 
 /// At most `max` bytes of `text`, at a character boundary.
 fn cut(mut text: String, max: usize) -> String {
-    text.truncate(text.floor_char_boundary(max));
+    let mut end = max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
     text
 }

@@ -16,6 +16,8 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 
+pub use offline::Source;
+
 use crate::{entry::EngineEntry, place::StateDirectory, run, supervise};
 
 /// Exit codes, the same for every command.
@@ -27,8 +29,6 @@ pub mod exit {
     /// Control does not answer.
     pub const UNREACHABLE: u8 = 3;
 }
-
-const EXIT_CODES: &str = "Exit codes: 0 ok · 1 failure · 2 bad spec or usage · 3 control cannot be reached";
 
 /// An API gateway on io_uring: one shard per CPU, configuration changed live.
 #[derive(Debug, Parser)]
@@ -143,7 +143,7 @@ enum Command {
     #[command(hide = true)]
     RunEngine(supervise::EngineInherited),
     #[command(hide = true)]
-    RunDemoOrigin,
+    RunDemoOrigin(supervise::DemoInherited),
 }
 
 /// `sluice up`.
@@ -199,7 +199,7 @@ pub fn main(engine: EngineEntry) -> ExitCode {
         Command::Up(up) => supervise::up(&up, &engine),
         Command::RunControl(inherited) => run::control(inherited, engine),
         Command::RunEngine(inherited) => supervise::run_engine(inherited, &engine),
-        Command::RunDemoOrigin => supervise::run_demo_origin(),
+        Command::RunDemoOrigin(inherited) => supervise::run_demo_origin(inherited),
         Command::Check { file, json } => offline::check(&file, json),
         Command::Schema { .. } => offline::schema(),
         Command::Apply { file, message, dry_run, remote } => {
