@@ -83,3 +83,40 @@ impl Route {
         self.upgrades.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(token))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use contract::snapshot::{PathMatch, PathRewrite};
+
+    use super::*;
+
+    #[test]
+    fn own_deadlines_go_first() {
+        let from = snapshot::Route {
+            name: "r".into(),
+            hosts: vec![],
+            path: PathMatch::Prefix("/".into()),
+            methods: vec![],
+            headers: vec![],
+            query: vec![],
+            rewrite: PathRewrite::Keep,
+            backends: vec![snapshot::Backend { upstream: 0, weight: 3 }],
+            timeouts: Timeouts { connect_ms: 7, first_byte_ms: 0, idle_ms: 0, total_ms: u32::MAX },
+            max_body_bytes: 9,
+            upgrades: vec!["WebSocket".into()],
+        };
+        let route = Route::build(from, 1).unwrap();
+        let upstream = Upstream {
+            name: "u".into(),
+            balance: Default::default(),
+            targets: Box::default(),
+            pool: Default::default(),
+            timeouts: Timeouts { connect_ms: 1, first_byte_ms: 2, idle_ms: 3, total_ms: 4 },
+            host_header: Default::default(),
+        };
+        let want = Timeouts { connect_ms: 7, first_byte_ms: 2, idle_ms: 3, total_ms: u32::MAX };
+        assert_eq!(route.timeouts(&upstream), want);
+        assert!(route.allows_upgrade(b"websocket") && route.allows_upgrade(b"WEBSOCKET"));
+        assert!(!route.allows_upgrade(b"h2c"));
+    }
+}

@@ -1,6 +1,6 @@
 //! From the snapshot's routes to the router's tables.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
 use contract::snapshot::{FieldMatch, PathMatch, Route};
 use regex::bytes::RegexSetBuilder;
@@ -17,6 +17,9 @@ use crate::plan::PlanError;
 
 /// Largest compiled size of all path patterns of one host together, in bytes.
 const MAX_SET_BYTES: usize = 256 * MAX_REGEX_BYTES;
+/// Most places of routes in trees (each host of a route has its own), so that a small snapshot
+/// cannot become a huge plan.
+const MAX_PLACES: usize = 4 << 20;
 /// Most conditions of each kind on one route.
 const MAX_CONDITIONS: usize = 1000;
 
@@ -47,6 +50,7 @@ struct Builder {
     realms: Vec<Growing>,
     edges: Table,
     nodes: Vec<Sprout>,
+    places: usize,
     conditions: Vec<Condition>,
     methods: Methods,
 }
@@ -80,6 +84,7 @@ impl Builder {
             realms: Vec::new(),
             edges: Table::new(),
             nodes: Vec::new(),
+            places: 0,
             conditions: Vec::new(),
             methods: Methods::default(),
         }
@@ -93,13 +98,14 @@ impl Builder {
         };
         let place = place.map_err(|problem| fail(route, "path", problem))?;
         let candidate = self.candidate(index, route)?;
+        let full = || fail(route, "hosts", "do not fit: all hosts and paths together are too many");
         if route.hosts.is_empty() {
             let realm = match self.any_host {
                 Some(realm) => realm,
                 None => self.new_realm(),
             };
             self.any_host = Some(realm);
-            self.put(realm, candidate, &place);
+            self.put(realm, candidate, &place).ok_or_else(full)?;
         }
         for (i, text) in route.hosts.iter().enumerate() {
             let pattern = host::pattern(text)
@@ -112,11 +118,11 @@ impl Builder {
                 }
             };
             let next = self.realms.len() as u32;
-            let realm = self.hosts.get_or_insert(context, &name, next);
+            let realm = self.hosts.get_or_insert(context, &name, next).ok_or_else(full)?;
             if realm == next {
                 self.new_realm();
             }
-            self.put(realm, candidate, &place);
+            self.put(realm, candidate, &place).ok_or_else(full)?;
         }
         Ok(())
     }
@@ -166,34 +172,40 @@ impl Builder {
         self.nodes.len() as u32 - 1
     }
 
-    fn put(&mut self, realm: u32, candidate: Candidate, place: &Place) {
-        let realm = &mut self.realms[realm as usize];
+    /// Puts a route into the tree of one host; `None`: the plan is full.
+    fn put(&mut self, realm: u32, candidate: Candidate, place: &Place) -> Option<()> {
+        self.places += 1;
+        if self.places > MAX_PLACES {
+            return None;
+        }
+        let realm = self.realms.get_mut(realm as usize)?;
         let root = realm.root;
         match place {
             Place::Exact(path) => {
-                let node = self.grow(root, path);
-                self.nodes[node as usize].exact.push(candidate);
+                let node = self.grow(root, path)?;
+                self.nodes.get_mut(node as usize)?.exact.push(candidate);
             }
             Place::Prefix(path) => {
-                let node = self.grow(root, path);
-                self.nodes[node as usize].prefix.push(candidate);
+                let node = self.grow(root, path)?;
+                self.nodes.get_mut(node as usize)?.prefix.push(candidate);
             }
             Place::Pattern(text) => realm.patterns.push((candidate, text.clone())),
         }
+        Some(())
     }
 
     /// The node of a path, which is empty or begins with `/`.
-    fn grow(&mut self, root: u32, path: &[u8]) -> u32 {
+    fn grow(&mut self, root: u32, path: &[u8]) -> Option<u32> {
         let mut at = root;
         for segment in path.split(|&byte| byte == b'/').skip(1) {
             let next = self.nodes.len() as u32;
-            let below = self.edges.get_or_insert(at, segment, next);
+            let below = self.edges.get_or_insert(at, segment, next)?;
             if below == next {
                 self.new_node(at);
             }
             at = below;
         }
-        at
+        Some(at)
     }
 
     fn finish(self, routes: &[Route]) -> Result<Router, PlanError> {
@@ -215,15 +227,25 @@ impl Builder {
             let (exact, prefix) = (span(sprout.exact), span(sprout.prefix));
             nodes.push(Node { exact, prefix, above });
         }
-        let realms = self.realms.into_iter().map(|realm| {
-            let Growing { root, patterns } = realm;
-            Ok(Realm { root, patterns: set(patterns, routes)? })
-        });
+        // Many hosts of the same routes need one set.
+        let mut sets: HashMap<Vec<u32>, Arc<Patterns>> = HashMap::new();
+        let mut realms = Vec::with_capacity(self.realms.len());
+        for Growing { root, patterns } in self.realms {
+            let key: Vec<u32> = patterns.iter().map(|(candidate, _)| candidate.route).collect();
+            let patterns = match sets.get(&key) {
+                Some(set) => Some(set.clone()),
+                None => set(patterns, routes)?.map(Arc::new),
+            };
+            if let Some(set) = &patterns {
+                sets.insert(key, set.clone());
+            }
+            realms.push(Realm { root, patterns });
+        }
         Ok(Router {
             hosts: self.hosts,
             longest_suffix: self.longest_suffix,
             any_host: self.any_host,
-            realms: realms.collect::<Result<_, PlanError>>()?,
+            realms,
             edges: self.edges,
             nodes,
             candidates,
@@ -243,7 +265,7 @@ fn rank(candidate: &Candidate) -> (Reverse<u32>, u32) {
 fn set(
     mut patterns: Vec<(Candidate, String)>,
     routes: &[Route],
-) -> Result<Option<Box<Patterns>>, PlanError> {
+) -> Result<Option<Patterns>, PlanError> {
     let Some((last, _)) = patterns.last() else { return Ok(None) };
     let last = last.route as usize;
     patterns.sort_by_key(|(candidate, _)| rank(candidate));
@@ -255,5 +277,5 @@ fn set(
             fail(&routes[last], "path", problem)
         })?;
     let candidates = patterns.into_iter().map(|(candidate, _)| candidate).collect();
-    Ok(Some(Box::new(Patterns { set, candidates })))
+    Ok(Some(Patterns { set, candidates }))
 }

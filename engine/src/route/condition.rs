@@ -1,7 +1,5 @@
 //! Conditions on headers and query parameters.
 
-use std::sync::Arc;
-
 use contract::snapshot::{FieldMatch, ValueMatch};
 use regex::bytes::{Regex, RegexBuilder};
 use smallvec::SmallVec;
@@ -22,7 +20,7 @@ pub(super) struct Condition {
 enum Test {
     Present,
     Exact(Box<[u8]>),
-    Regex(Arc<Regex>),
+    Regex(Regex),
 }
 
 impl Condition {
@@ -32,7 +30,7 @@ impl Condition {
         let test = match &from.value {
             ValueMatch::Present => Test::Present,
             ValueMatch::Exact(value) => Test::Exact(value.as_bytes().into()),
-            ValueMatch::Regex(pattern) => Test::Regex(Arc::new(regex(pattern)?)),
+            ValueMatch::Regex(pattern) => Test::Regex(regex(pattern)?),
         };
         Ok(Condition { name: from.name.as_bytes().into(), test })
     }

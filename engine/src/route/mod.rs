@@ -1,18 +1,24 @@
 //! The router: which route a request belongs to.
 //!
-//! Hosts go exact > longest wildcard > routes without hosts; within a host the path decides, exact
-//! > longest prefix > regular expressions. Each step of that order is a *tier*. The first tier
-//! with a route whose header and query conditions hold decides: there the method picks the route,
-//! and if none has the method the answer is 405. Within a tier more conditions go first, then the
-//! order of the spec.
+//! An exact host goes before the longest wildcard, and that before routes without hosts. Within a
+//! host the path decides: exact before the longest prefix before regular expressions. Each step of
+//! that order is a *tier*. The first tier with a route whose header and query conditions hold
+//! decides: there the method picks the route, and if none has the method the answer is 405. Within
+//! a tier (all regular expressions of a host are one) more conditions go first, then the order of
+//! the spec.
 
 mod build;
 mod condition;
+pub mod explain;
 mod host;
 mod method;
+#[cfg(test)]
+mod model;
 pub mod path;
 mod rewrite;
 mod table;
+
+use std::sync::Arc;
 
 use regex::bytes::RegexSet;
 
@@ -90,8 +96,9 @@ const WILD_HOST: u32 = 1;
 struct Realm {
     /// Top of its tree.
     root: u32,
-    /// The last tier: routes by regular expression, in the order of the set's patterns.
-    patterns: Option<Box<Patterns>>,
+    /// The last tier: routes by regular expression, in the order of the set's patterns. Hosts with
+    /// the same routes share it.
+    patterns: Option<Arc<Patterns>>,
 }
 
 #[derive(Debug)]

@@ -102,13 +102,10 @@ pub fn normalise<'a>(path: &'a [u8], out: &'a mut Vec<u8>) -> Result<&'a [u8], B
 
 fn normalise_slowly<'a>(path: &[u8], out: &'a mut Vec<u8>) -> Result<&'a [u8], BadPath> {
     out.clear();
-    let mut segments = path.split(|&byte| byte == b'/');
-    if segments.next() != Some(b"") {
-        return Err(BadPath::NotAbsolute);
-    }
+    let relative = path.strip_prefix(b"/").ok_or(BadPath::NotAbsolute)?;
+    let mut segments = relative.split(|&byte| byte == b'/').peekable();
     // Here and after each turn `out` ends in `/`, except after the last segment.
     out.push(b'/');
-    let mut segments = segments.peekable();
     while let Some(segment) = segments.next() {
         let start = out.len();
         decode(segment, out)?;
@@ -220,5 +217,118 @@ pub fn fuzz_path(input: &[u8]) {
             assert!(segment != b"." && segment != b"..", "a dot segment is left");
         }
         assert!(!normal.windows(2).any(|pair| pair == b"//"), "an empty segment is left");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn normal_forms() {
+        for (path, want) in [
+            ("/", "/"),
+            ("/users/7", "/users/7"),
+            ("/users/", "/users/"),
+            ("//", "/"),
+            ("/a//b///c", "/a/b/c"),
+            ("/a/./b/.", "/a/b/"),
+            ("/a/../b", "/b"),
+            ("/a/b/..", "/a/"),
+            ("/a//../b", "/b"),
+            ("/a/..", "/"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/a/.%2e/b/%2e", "/b/"),
+            ("/.well-known/x", "/.well-known/x"),
+            ("/.../..a/a..", "/.../..a/a.."),
+            ("/%7Euser/%41%2d%5f", "/~user/A-_"),
+            ("/caf%c3%a9/%e2%82%ac/%f0%9f%98%80", "/caf%C3%A9/%E2%82%AC/%F0%9F%98%80"),
+            ("/%252e%252e/%252f", "/%252e%252e/%252f"),
+            ("/a;x=1/b;y", "/a;x=1/b;y"),
+            ("/;x/..a;b", "/;x/..a;b"),
+            ("/a%20b%3b%3f%23", "/a%20b%3B%3F%23"),
+            ("/!$&'()*+,;=:@-._~", "/!$&'()*+,;=:@-._~"),
+        ] {
+            let mut out = Vec::new();
+            let got = normalise(path.as_bytes(), &mut out).map(String::from_utf8_lossy);
+            assert_eq!(got.as_deref(), Ok(want), "{path}");
+        }
+    }
+
+    #[test]
+    fn refusals() {
+        for (path, want) in [
+            ("", BadPath::NotAbsolute),
+            ("a", BadPath::NotAbsolute),
+            ("*", BadPath::NotAbsolute),
+            ("/a b", BadPath::Byte),
+            ("/a#b", BadPath::Byte),
+            ("/a?b", BadPath::Byte),
+            ("/a\\b", BadPath::Byte),
+            ("/<", BadPath::Byte),
+            ("/{a}", BadPath::Byte),
+            ("/a|b^\"", BadPath::Byte),
+            ("/caf\u{e9}", BadPath::Byte),
+            ("/\u{7f}", BadPath::Byte),
+            ("/%", BadPath::Escape),
+            ("/%0", BadPath::Escape),
+            ("/%zz", BadPath::Escape),
+            ("/%+1", BadPath::Escape),
+            ("/a%00", BadPath::Nul),
+            ("/%C0%AF", BadPath::Utf8),
+            ("/%E0%80%AF", BadPath::Utf8),
+            ("/%ED%A0%80", BadPath::Utf8),
+            ("/%F5%80%80%80", BadPath::Utf8),
+            ("/%C3", BadPath::Utf8),
+            ("/%C3a9", BadPath::Utf8),
+            ("/%C3/%A9", BadPath::Utf8),
+            ("/%A9", BadPath::Utf8),
+            ("/a%2fb", BadPath::EncodedSeparator),
+            ("/a%2Fb", BadPath::EncodedSeparator),
+            ("/..%5c..", BadPath::EncodedSeparator),
+            ("/..", BadPath::AboveRoot),
+            ("/a/../..", BadPath::AboveRoot),
+            ("/%2e%2e/a", BadPath::AboveRoot),
+            ("/a/..;/b", BadPath::DotParameters),
+            ("/a/.;x=1/b", BadPath::DotParameters),
+            ("/a/%2e%2e;/b", BadPath::DotParameters),
+            ("/a/..%3b/b", BadPath::DotParameters),
+        ] {
+            assert_eq!(normalise(path.as_bytes(), &mut Vec::new()), Err(want), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_normal_path_is_not_copied() {
+        let (path, mut out) = (b"/users/7;v=1", Vec::new());
+        let normal = normalise(path, &mut out).unwrap();
+        assert!(std::ptr::eq(normal, path.as_slice()));
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn patterns_may_hold_any_text() {
+        assert_eq!(normalise_pattern("/caf\u{e9}/./x").as_deref(), Ok(&b"/caf%C3%A9/x"[..]));
+        assert!(normalise_pattern("users").unwrap_err().contains("\"users\""));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes(input: Vec<u8>) {
+            fuzz_path(&input);
+        }
+
+        #[test]
+        fn pieces(pieces in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "/", "/", "/", ".", "..", "%2e", "%2E", ";", "%3b", "a", "Z", "%41", "%c3%a9",
+                "%C3", "%25", "%2f", "%5C", "%00", "%", "2", "e", "~", " ", "\\", "?", ":",
+            ]),
+            0..12,
+        )) {
+            fuzz_path(format!("/{}", pieces.concat()).as_bytes());
+        }
     }
 }

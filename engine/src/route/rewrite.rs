@@ -64,3 +64,63 @@ pub fn rewrite_path<'a>(rewrite: &Rewrite, path: &'a [u8], out: &'a mut Vec<u8>)
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewritten(matched: PathMatch, rewrite: PathRewrite, path: &str) -> String {
+        let rewrite = Rewrite::build(&matched, &rewrite).unwrap();
+        let mut out = b"left over".to_vec();
+        String::from_utf8(rewrite_path(&rewrite, path.as_bytes(), &mut out).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn prefixes() {
+        for (prefix, with, path, want) in [
+            ("/users", "/v2", "/users/7", "/v2/7"),
+            ("/users", "/v2", "/users", "/v2"),
+            ("/users", "/v2", "/users/", "/v2/"),
+            ("/users/", "/v2/", "/users/7", "/v2/7"),
+            ("/users", "/v2/", "/users", "/v2/"),
+            ("/users", "/", "/users/7", "/7"),
+            ("/users", "/", "/users", "/"),
+            ("/users", "", "/users/7/", "/7/"),
+            ("/users", "", "/users", "/"),
+            ("/users", "", "/users/", "/"),
+            ("/", "/v2", "/", "/v2/"),
+            ("/", "/v2", "/a", "/v2/a"),
+            ("/", "", "/a", "/a"),
+            ("/caf\u{e9}", "/\u{e9}", "/caf%C3%A9/x", "/%C3%A9/x"),
+        ] {
+            let matched = PathMatch::Prefix(prefix.into());
+            let replace = PathRewrite::ReplacePrefix(with.into());
+            assert_eq!(rewritten(matched.clone(), replace, path), want, "{prefix} {with} {path}");
+            if with.is_empty() {
+                assert_eq!(rewritten(matched, PathRewrite::StripPrefix, path), want);
+            }
+        }
+    }
+
+    #[test]
+    fn whole_paths() {
+        let exact = || PathMatch::Exact("/users/".into());
+        let replace = PathRewrite::ReplacePrefix("/v2/all".into());
+        assert_eq!(rewritten(exact(), replace, "/users/"), "/v2/all");
+        assert_eq!(rewritten(exact(), PathRewrite::StripPrefix, "/users/"), "/");
+        assert_eq!(rewritten(exact(), PathRewrite::Keep, "/users/"), "/users/");
+    }
+
+    #[test]
+    fn refusals() {
+        let regex = PathMatch::Regex("/a".into());
+        assert!(Rewrite::build(&regex, &PathRewrite::Keep).is_ok());
+        let problem = Rewrite::build(&regex, &PathRewrite::StripPrefix).unwrap_err();
+        assert!(problem.contains("match the path by prefix"), "{problem}");
+        let prefix = PathMatch::Prefix("/a".into());
+        for with in ["v2", "/..", "/a?b"] {
+            let replace = PathRewrite::ReplacePrefix(with.into());
+            assert!(Rewrite::build(&prefix, &replace).is_err(), "{with}");
+        }
+    }
+}

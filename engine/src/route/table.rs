@@ -24,6 +24,11 @@ struct Slot {
     value: u32,
 }
 
+/// Most keys of one table.
+const MAX_KEYS: usize = 4 << 20;
+/// Most bytes of all keys of one table; well inside the `u32` that a slot's `start` is.
+const MAX_KEY_BYTES: usize = 256 << 20;
+
 const EMPTY: u32 = u32::MAX;
 const FREE: Slot = Slot { tag: 0, context: 0, start: 0, len: 0, value: EMPTY };
 
@@ -54,22 +59,25 @@ impl Table {
         }
     }
 
-    /// The value of a key, `value` if it is new.
-    pub(super) fn get_or_insert(&mut self, context: u32, key: &[u8], value: u32) -> u32 {
+    /// The value of a key, `value` if it is new. `None`: the table is full.
+    pub(super) fn get_or_insert(&mut self, context: u32, key: &[u8], value: u32) -> Option<u32> {
         debug_assert_ne!(value, EMPTY);
         if let Some(found) = self.get(context, key) {
-            return found;
+            return Some(found);
+        }
+        if self.filled >= MAX_KEYS || self.bytes.len() + key.len() > MAX_KEY_BYTES {
+            return None;
         }
         if (self.filled + 1) * 2 > self.slots.len() {
             self.grow();
         }
-        let start = u32::try_from(self.bytes.len()).expect("keys of a plan fit into 4 GiB");
+        let start = self.bytes.len() as u32;
         self.bytes.extend_from_slice(key);
         let hash = hash(context, key);
         let tag = (hash >> 32) as u32;
         self.place(hash, Slot { tag, context, start, len: key.len() as u32, value });
         self.filled += 1;
-        value
+        Some(value)
     }
 
     fn grow(&mut self) {
@@ -128,15 +136,25 @@ mod tests {
         let mut table = Table::new();
         let key = |i: u32| format!("key-{i}-{}", "x".repeat(i as usize % 20)).into_bytes();
         for i in 0..5000 {
-            assert_eq!(table.get_or_insert(i % 7, &key(i), i), i);
+            assert_eq!(table.get_or_insert(i % 7, &key(i), i), Some(i));
         }
         for i in 0..5000 {
-            assert_eq!(table.get_or_insert(i % 7, &key(i), 1_000_000), i, "kept");
+            assert_eq!(table.get_or_insert(i % 7, &key(i), 1_000_000), Some(i), "kept");
             assert_eq!(table.get(i % 7, &key(i)), Some(i));
             assert_eq!(table.get(i % 7 + 7, &key(i)), None, "another context");
         }
         assert_eq!(table.get(0, b"key"), None);
         assert_eq!(table.get(0, b""), None);
+    }
+
+    #[test]
+    fn is_bounded() {
+        let mut table = Table::new();
+        let long = vec![b'x'; MAX_KEY_BYTES];
+        assert_eq!(table.get_or_insert(0, b"a", 1), Some(1));
+        assert_eq!(table.get_or_insert(0, &long, 2), None);
+        assert_eq!(table.get_or_insert(0, b"a", 3), Some(1));
+        assert_eq!(table.get_or_insert(0, b"b", 4), Some(4));
     }
 
     #[test]

@@ -112,3 +112,127 @@ impl WeightedPick {
         Some(chosen)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plan::Target;
+
+    fn upstream(balance: Balance, weights: &[u32]) -> Upstream {
+        let target = |(i, &weight): (usize, &u32)| Target {
+            address: ([127, 0, 0, 1], 1000 + i as u16).into(),
+            weight,
+            name: format!("t{i}:80").into(),
+        };
+        Upstream {
+            name: "u".into(),
+            balance,
+            targets: weights.iter().enumerate().map(target).collect(),
+            pool: Default::default(),
+            timeouts: Default::default(),
+            host_header: Default::default(),
+        }
+    }
+
+    #[test]
+    fn canary_is_exact_and_smooth() {
+        let mut pick = WeightedPick::new([90, 10]);
+        for _ in 0..3 {
+            let picks: Vec<usize> = (0..100).map(|_| pick.pick(None).unwrap()).collect();
+            assert_eq!(picks.iter().filter(|&&at| at == 1).count(), 10);
+            let tens = picks.chunks(10).map(|ten| ten.iter().sum::<usize>());
+            assert_eq!(tens.collect::<Vec<_>>(), [1; 10], "one of each ten");
+        }
+    }
+
+    #[test]
+    fn weighted_goes_as_nginx_goes() {
+        let mut pick = WeightedPick::new([5, 1, 1]);
+        let picks: Vec<usize> = (0..7).map(|_| pick.pick(None).unwrap()).collect();
+        assert_eq!(picks, [0, 0, 1, 0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn nothing_to_pick() {
+        assert_eq!(WeightedPick::new([]).pick(None), None);
+        assert_eq!(WeightedPick::new([0, 0]).pick(None), None);
+        assert_eq!(WeightedPick::new([0, 3]).pick(Some(1)), None);
+        for balance in [Balance::RoundRobin, Balance::Weighted, Balance::LeastConnections] {
+            assert_eq!(Balancer::new(&upstream(balance, &[])).pick(None, &[]), None);
+            let mut one = Balancer::new(&upstream(balance, &[7]));
+            assert_eq!(one.pick(None, &[]), Some(0));
+            assert_eq!(one.pick(Some(0), &[]), None);
+            assert_eq!(one.pick(Some(9), &[4]), Some(0));
+        }
+    }
+
+    #[test]
+    fn least_connections_prefers_the_least_load_per_weight() {
+        let mut balancer = Balancer::new(&upstream(Balance::LeastConnections, &[1, 3, 1]));
+        assert_eq!(balancer.pick(None, &[1, 2, 5]), Some(1), "2/3 is less than 1");
+        assert_eq!(balancer.pick(None, &[1, 4, 5]), Some(0));
+        assert_eq!(balancer.pick(Some(0), &[1, 9, 5]), Some(1), "3 is less than 5");
+    }
+
+    proptest! {
+        #[test]
+        fn round_robin_is_even(targets in 1usize..20, cycles in 1usize..5) {
+            let mut balancer = Balancer::new(&upstream(Balance::RoundRobin, &vec![9; targets]));
+            for _ in 0..cycles {
+                let picks: Vec<usize> =
+                    (0..targets).map(|_| balancer.pick(None, &[]).unwrap()).collect();
+                prop_assert_eq!(picks, (0..targets).collect::<Vec<_>>());
+            }
+        }
+
+        #[test]
+        fn weighted_is_exact_over_a_cycle(weights in proptest::collection::vec(1u32..50, 1..8)) {
+            let mut balancer = Balancer::new(&upstream(Balance::Weighted, &weights));
+            for _ in 0..2 {
+                let mut counts = vec![0; weights.len()];
+                for _ in 0..weights.iter().sum() {
+                    counts[balancer.pick(None, &[]).unwrap()] += 1;
+                }
+                prop_assert_eq!(&counts, &weights);
+            }
+        }
+
+        #[test]
+        fn least_connections_fills_by_weight(weights in proptest::collection::vec(1u32..10, 1..8)) {
+            let mut balancer = Balancer::new(&upstream(Balance::LeastConnections, &weights));
+            // Requests that never end: after a cycle each target has its weight's share.
+            let mut in_flight = vec![0; weights.len()];
+            for _ in 0..weights.iter().sum() {
+                let at = balancer.pick(None, &in_flight).unwrap();
+                let ratio = |at: usize| f64::from(in_flight[at]) / f64::from(weights[at]);
+                prop_assert!((0..weights.len()).all(|other| ratio(at) <= ratio(other)));
+                in_flight[at] += 1;
+            }
+            prop_assert_eq!(&in_flight, &weights);
+        }
+
+        #[test]
+        fn idle_targets_take_turns(targets in 1usize..10) {
+            let all = vec![2; targets];
+            let mut balancer = Balancer::new(&upstream(Balance::LeastConnections, &all));
+            let picks: Vec<usize> = (0..targets).map(|_| balancer.pick(None, &[]).unwrap()).collect();
+            prop_assert_eq!(picks, (0..targets).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn the_excluded_is_never_picked(
+            weights in proptest::collection::vec(1u32..20, 2..6),
+            excluded in 0usize..6,
+            kind in 0usize..3,
+        ) {
+            let balance = [Balance::RoundRobin, Balance::Weighted, Balance::LeastConnections][kind];
+            let mut balancer = Balancer::new(&upstream(balance, &weights));
+            for _ in 0..50 {
+                let at = balancer.pick(Some(excluded), &[]).unwrap();
+                prop_assert!(at != excluded && at < weights.len());
+            }
+        }
+    }
+}
