@@ -1,4 +1,4 @@
-//! The engine as control sees it: three functions that `main.rs` fills in.
+//! The engine as control sees it: four functions that `main.rs` fills in.
 
 use std::os::fd::OwnedFd;
 
@@ -13,6 +13,8 @@ pub struct EngineEntry {
     pub run: fn(EngineStart) -> Result<(), String>,
     /// Checks kernel, memlock and io_uring.
     pub probe: fn() -> Result<(), String>,
+    /// Whether the engine could take a snapshot, without an engine.
+    pub check: fn(&Snapshot) -> Result<(), String>,
     /// Explains a request under a snapshot.
     pub explain: fn(&Snapshot, &Question) -> Result<Explanation, String>,
 }

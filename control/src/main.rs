@@ -10,12 +10,16 @@ use control::{
     entry::EngineEntry,
     explain::{Explanation, Other, Outcome, Question, Share},
 };
-use engine::route::explain;
+use engine::{plan::Plan, route::explain};
 
 fn main() -> ExitCode {
     cli::main(EngineEntry {
         run: |_start| Err("this build has no engine".into()),
         probe: || Err("this build has no engine".into()),
+        check: |snapshot| match Plan::build(snapshot.clone()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        },
         explain: explain_request,
     })
 }

@@ -1,7 +1,9 @@
 //! Metrics of the node itself; those made of access records are in [`crate::records`].
 
+use contract::segment::{Counter, Segment};
+
 use crate::{
-    api::model::{Shard, Status},
+    api::model::Status,
     records::{family, sample, seconds},
 };
 
@@ -22,8 +24,6 @@ pub fn render(out: &mut String, status: &Status) {
         );
         seconds(out, "sluice_config_convergence_seconds", &[], us);
     }
-    family(out, "sluice_engine_starts_total", "counter", "Engine starts since up.");
-    sample(out, "sluice_engine_starts_total", &[], status.engine_starts);
     family(
         out,
         "sluice_control_uptime_seconds",
@@ -51,27 +51,31 @@ pub fn render(out: &mut String, status: &Status) {
     );
     sample(out, "sluice_unresolved_hosts", &[], status.unresolved.len() as u64);
 
-    type Column = (&'static str, &'static str, &'static str, fn(&Shard) -> u64);
-    let columns: [Column; 5] = [
-        ("sluice_shard_up", "gauge", "1 while the shard gives signs of life.", |s| {
-            s.healthy.into()
-        }),
-        ("sluice_shard_epoch", "gauge", "Epoch that the shard serves.", |s| s.epoch),
-        ("sluice_shard_requests_total", "counter", "Requests finished by the shard.", |s| {
-            s.requests
-        }),
-        ("sluice_shard_connections", "gauge", "Open client connections.", |s| s.connections),
-        (
-            "sluice_records_dropped_total",
-            "counter",
-            "Access records lost because the shard's ring was full.",
-            |s| s.records_dropped,
-        ),
-    ];
-    for (name, kind, help, value) in columns {
-        family(out, name, kind, help);
-        for shard in &status.shards {
-            sample(out, name, &[("shard", &shard.shard.to_string())], value(shard));
+    family(out, "sluice_shard_up", "gauge", "1 while the shard gives signs of life.");
+    for shard in &status.shards {
+        let label = shard.shard.to_string();
+        sample(out, "sluice_shard_up", &[("shard", &label)], shard.healthy.into());
+    }
+    family(out, "sluice_shard_epoch", "gauge", "Epoch that the shard serves.");
+    for shard in &status.shards {
+        let label = shard.shard.to_string();
+        sample(out, "sluice_shard_epoch", &[("shard", &label)], shard.epoch);
+    }
+}
+
+/// Appends the counters that the shards keep themselves.
+pub fn render_counters(out: &mut String, segment: &Segment) {
+    let shards: Vec<_> = (0..segment.shards())
+        .filter_map(|shard| Some((shard.to_string(), segment.shard(shard)?.counters())))
+        .collect();
+    for (place, counter) in Counter::ALL.iter().enumerate() {
+        // Apart from the families made of records, which have routes and targets for labels.
+        let name = format!("sluice_shard_{}", counter.name());
+        let kind = if counter.is_gauge() { "gauge" } else { "counter" };
+        family(out, &name, kind, counter.help());
+        for (label, counters) in &shards {
+            let value = counters.get(place).copied().unwrap_or_default();
+            sample(out, &name, &[("shard", label)], value);
         }
     }
 }

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::{segment::Segment, snapshot::Snapshot};
+use contract::{
+    segment::{Counter, Segment},
+    snapshot::Snapshot,
+};
 use thiserror::Error;
 use tokio::sync::Mutex;
 
@@ -15,7 +18,7 @@ use crate::{
     diff::{Diff, diff},
     entry::EngineEntry,
     explain::{Explanation, Question},
-    publish::Publisher,
+    publish::{EngineState, Publisher},
     records::Records,
     resolve::Resolver,
     spec::{self, Loaded, Problem, Severity, Spec},
@@ -24,6 +27,9 @@ use crate::{
 
 /// Longest that an apply waits for new host names; slower answers are published when they come.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A shard that gave no sign of life for longer is not ready.
+const MAX_SILENT_MS: u64 = 3_000;
 
 /// Longest texts kept with a revision, in bytes.
 const MAX_MESSAGE: usize = 1_000;
@@ -58,6 +64,8 @@ pub enum Refused {
     /// Stored and published, but not everywhere yet.
     #[error("{0}")]
     Publish(String),
+    #[error("the engine cannot take this spec: {0} (nothing was changed)")]
+    Engine(String),
     #[error("{0}; this is a defect, please report it")]
     Internal(String),
 }
@@ -102,6 +110,7 @@ struct Shared {
     records: Records,
     segment: Arc<Segment>,
     engine: EngineEntry,
+    engine_state: EngineState,
     current: RwLock<Arc<Current>>,
     /// Where the admin listener is; it does not move while this process lives.
     admin: std::net::SocketAddr,
@@ -109,33 +118,28 @@ struct Shared {
 }
 
 impl Running {
-    /// Puts `first` (or else the latest revision) in force. `last` is the snapshot that the engine
-    /// serves already, from a control process before this one: when nothing differs, the engine is
-    /// not disturbed.
+    /// Puts `chosen` in force. `last` is the snapshot that the engine serves already, from a
+    /// control process before this one: when nothing differs, the engine is not disturbed.
+    /// `admin` is where the admin listener is.
     pub async fn start(
         parts: Parts,
-        first: Option<Change>,
+        (revision, spec): (Revision, Spec),
         last: Option<Snapshot>,
+        admin: std::net::SocketAddr,
     ) -> Result<Running, Refused> {
         let Parts { store, resolver, mut publisher, records, segment, engine } = parts;
-        let (revision, spec) = match first {
-            Some(change) => stored(&store, change).await?,
-            None => latest(&store).await?,
-        };
         resolver.ensure(&hosts(&spec), RESOLVE_TIMEOUT).await;
         records.write_to(&spec.access_log);
 
+        if let Some(last) = &last {
+            publisher.resume(last);
+            records.remember(last);
+        }
         let epoch = last.as_ref().map_or(0, |last| last.epoch);
         let snapshot = compiled(&spec, epoch, revision.id, &resolver);
         let (snapshot, convergence) = match last {
-            Some(last) if last == snapshot => {
-                records.remember(&last);
-                (last, None)
-            }
-            last => {
-                if let Some(last) = &last {
-                    records.remember(last);
-                }
+            Some(last) if last == snapshot => (last, None),
+            _ => {
                 publisher.open(&snapshot.listeners).await.map_err(Refused::Listener)?;
                 let snapshot = Snapshot { epoch: publisher.next_epoch(), ..snapshot };
                 records.remember(&snapshot);
@@ -144,7 +148,7 @@ impl Running {
                 (snapshot, None)
             }
         };
-        let admin = spec.admin.listen;
+        let engine_state = publisher.engine();
         let current =
             Current { revision, spec: Arc::new(spec), snapshot: Arc::new(snapshot), convergence };
         Ok(Running {
@@ -155,6 +159,7 @@ impl Running {
                 records,
                 segment,
                 engine,
+                engine_state,
                 current: RwLock::new(Arc::new(current)),
                 admin,
                 started: Instant::now(),
@@ -171,7 +176,7 @@ impl Running {
     }
 
     pub fn shards(&self) -> usize {
-        self.shared.segment.shards()
+        self.shared.segment.shards().into()
     }
 
     /// Checks `change` and makes it the running configuration on every shard.
@@ -286,7 +291,7 @@ impl Running {
         resolver.ensure(&hosts(&spec), RESOLVE_TIMEOUT).await;
         let mut snapshot = compiled(&spec, publisher.next_epoch(), 0, resolver);
         // What can fail without trace comes before what cannot be undone.
-        publisher.fits(&snapshot).map_err(Refused::Internal)?;
+        self.check(&snapshot).await?;
         publisher.open(&snapshot.listeners).await.map_err(Refused::Listener)?;
         let revision = match self.shared.store.append(draft).await {
             Ok(revision) => revision,
@@ -306,6 +311,13 @@ impl Running {
         publisher.close_others(&current.snapshot.listeners).await;
         resolver.retain(&hosts(&current.spec));
         Ok(applied)
+    }
+
+    /// Builds the engine's plan here first, so that what the engine would refuse is never stored.
+    async fn check(&self, snapshot: &Snapshot) -> Result<(), Refused> {
+        let (snapshot, check) = (snapshot.clone(), self.shared.engine.check);
+        let checked = tokio::task::spawn_blocking(move || check(&snapshot)).await;
+        checked.map_err(|error| Refused::Internal(error.to_string()))?.map_err(Refused::Engine)
     }
 
     /// Publishes `snapshot` and waits for every shard to adopt it.
@@ -337,19 +349,44 @@ impl Running {
         *self.shared.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(current);
     }
 
+    /// Opens the access log anew, as after a rotation.
+    pub fn reopen_log(&self) {
+        self.shared.records.reopen();
+    }
+
+    /// Writes out every record and the access log.
+    pub fn finish(&self) {
+        self.shared.records.finish();
+    }
+
     fn notes(&self, spec: &Spec) -> Vec<String> {
         let mut notes = Vec::new();
-        if spec.admin.listen != self.shared.admin {
-            notes.push(format!(
-                "admin.listen stays {} until the next `sluice up`",
-                self.shared.admin
-            ));
+        let running = self.current().spec.admin.listen;
+        if spec.admin.listen != running {
+            notes.push(format!("admin.listen stays {running} until control starts again"));
         }
         notes
     }
 
     fn shard_states(&self) -> Vec<model::Shard> {
-        Vec::new()
+        let segment = &self.shared.segment;
+        let now_ms = monotonic_ms();
+        let states = (0..segment.shards()).filter_map(|shard| {
+            let view = segment.shard(shard)?;
+            let silent_ms = now_ms.saturating_sub(view.heartbeat());
+            let counters = view.counters();
+            let count = |counter: Counter| counters.get(counter as usize).copied().unwrap_or(0);
+            Some(model::Shard {
+                shard: shard.into(),
+                epoch: view.adopted(),
+                healthy: view.adopted() > 0 && silent_ms <= MAX_SILENT_MS,
+                silent_ms,
+                requests: count(Counter::Requests),
+                connections: count(Counter::ConnectionsOpen),
+                records_dropped: count(Counter::RecordsDropped),
+            })
+        });
+        states.collect()
     }
 
     /// # Errors
@@ -374,7 +411,6 @@ impl Running {
         let current = self.current();
         let epoch = current.snapshot.epoch;
         let shards = self.shard_states();
-        let healthy = shards.iter().all(|shard| shard.healthy);
         let unresolved = self.shared.resolver.states().into_iter().filter_map(|state| {
             let error = state.error?;
             let known = if state.addresses.is_empty() { "" } else { " (last addresses kept)" };
@@ -386,8 +422,7 @@ impl Running {
             epoch,
             converged: shards.iter().all(|shard| shard.epoch == epoch),
             convergence_us: current.convergence.map(|time| time.as_micros() as u64),
-            engine: if healthy { "ok" } else { "silent" }.into(),
-            engine_starts: self.shared.segment.engine_starts(),
+            engine: self.shared.engine_state.describe(),
             control_uptime_ms: self.shared.started.elapsed().as_millis() as u64,
             shards,
             access_log: model::AccessLog {
@@ -402,8 +437,17 @@ impl Running {
     pub fn metrics(&self) -> String {
         let mut text = String::with_capacity(64 * 1024);
         crate::metrics::render(&mut text, &self.status());
+        crate::metrics::render_counters(&mut text, &self.shared.segment);
         self.shared.records.render(&mut text);
         text
+    }
+}
+
+/// What a control process begins with: the spec in `first`, or the latest revision.
+pub async fn choose(store: &Store, first: Option<Change>) -> Result<(Revision, Spec), Refused> {
+    match first {
+        Some(change) => stored(store, change).await,
+        None => latest(store).await,
     }
 }
 
@@ -471,4 +515,10 @@ fn cut(mut text: String, max: usize) -> String {
     }
     text.truncate(end);
     text
+}
+
+/// The clock of the shards' heartbeats: milliseconds of CLOCK_MONOTONIC, the same in all processes.
+fn monotonic_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000
 }

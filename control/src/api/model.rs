@@ -33,10 +33,8 @@ pub struct Status {
     pub converged: bool,
     /// Last convergence, in microseconds.
     pub convergence_us: Option<u64>,
-    /// `ok`, `silent` (no heartbeat) or `starting`.
+    /// `ok`, `starting`, or `down: ` and why.
     pub engine: String,
-    /// Engine starts since `up`.
-    pub engine_starts: u64,
     pub control_uptime_ms: u64,
     pub shards: Vec<Shard>,
     pub access_log: AccessLog,

@@ -49,6 +49,9 @@ impl From<Refused> for Problem {
             Refused::Spec(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "bad-spec", "The spec has problems")
             }
+            Refused::Engine(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "engine", "The engine cannot take the spec")
+            }
             Refused::Listener(_) => {
                 (StatusCode::CONFLICT, "listener", "A listener cannot be opened")
             }

@@ -107,16 +107,12 @@ pub fn status(status: &Status, color: bool) -> String {
     // Writing to a String cannot fail.
     _ = writeln!(
         text,
-        "revision    {}\nepoch       {}, adopted by {adopted} of {}{convergence}\nengine      {}, \
-         started {}\ncontrol     sluice {}, up {}\naccess log  {}",
+        "revision    {}\nepoch       {}, adopted by {adopted} of {}{convergence}\nengine      {}\n\
+         control     sluice {}, up {}\naccess log  {}",
         status.revision,
         status.epoch,
         count(status.shards.len(), "shard"),
         status.engine,
-        match status.engine_starts {
-            1 => "once".into(),
-            n => format!("{n} times"),
-        },
         status.version,
         time(status.control_uptime_ms.saturating_mul(1_000)),
         status.access_log.path,

@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::{record::Record, segment::Segment, snapshot::Snapshot};
+use contract::{record::Record, ring::RingReader, segment::Segment, snapshot::Snapshot};
 
 pub use line::date;
 pub use metrics::{family, sample, seconds};
@@ -42,10 +42,13 @@ const FLUSH_EVERY: Duration = Duration::from_millis(200);
 /// Records taken from a ring under one hold of the lock: about a millisecond.
 const BATCH: usize = 1_024;
 
+/// Records taken from a ring before the next ring's turn.
+const MAX_ROUND: usize = 64 * BATCH;
+
 /// The records of this node.
 pub struct Records {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     /// Where the access log is when the spec does not say.
     standard: PathBuf,
 }
@@ -61,6 +64,8 @@ struct State {
     history: History,
     metrics: Metrics,
     log: Option<Log>,
+    /// Records that could not be read.
+    garbage: u64,
 }
 
 struct Log {
@@ -74,7 +79,13 @@ struct Log {
 impl Records {
     /// Starts emptying the rings of `segment`. `standard` is the access log's path when the spec
     /// does not say one.
-    pub fn start(segment: Arc<Segment>, standard: PathBuf) -> io::Result<Records> {
+    ///
+    /// # Errors
+    /// A ring is being read already, or the thread cannot be started.
+    pub fn start(segment: &Segment, standard: PathBuf) -> io::Result<Records> {
+        let rings: Option<Vec<RingReader>> =
+            (0..segment.shards()).map(|shard| segment.ring_reader(shard)).collect();
+        let rings = rings.ok_or_else(|| io::Error::other("a shard's ring is read already"))?;
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             stop: AtomicBool::new(false),
@@ -83,8 +94,8 @@ impl Records {
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("records".into())
-            .spawn(move || take_all(&segment, &theirs))?;
-        Ok(Records { shared, thread: Some(thread), standard })
+            .spawn(move || take_all(rings, &theirs))?;
+        Ok(Records { shared, thread: Mutex::new(Some(thread)), standard })
     }
 
     /// Remembers the names in `snapshot`; to be called before it is published.
@@ -146,17 +157,28 @@ impl Records {
 
     /// Appends the metrics as Prometheus text.
     pub fn render(&self, out: &mut String) {
-        self.shared.lock().metrics.render(out);
+        let state = self.shared.lock();
+        state.metrics.render(out);
+        family(
+            out,
+            "sluice_records_garbage_total",
+            "counter",
+            "Access records that could not be read; each is a defect.",
+        );
+        sample(out, "sluice_records_garbage_total", &[], state.garbage);
     }
 
     /// Takes what the rings hold, writes it out and ends the thread.
-    pub fn finish(&mut self) {
+    pub fn finish(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
             thread.thread().unpark();
             // A panic there has been reported on stderr already.
             _ = thread.join();
         }
+        // Its sink ends when it has written everything.
+        drop(self.shared.lock().log.take());
     }
 }
 
@@ -195,15 +217,15 @@ impl State {
 }
 
 /// The thread: rounds over all rings until told to stop, with pauses that follow the traffic.
-fn take_all(segment: &Segment, shared: &Shared) {
+fn take_all(mut rings: Vec<RingReader>, shared: &Shared) {
     let mut pause = MIN_PAUSE;
     let mut flushed = Instant::now();
     loop {
         // Read before the round: what came before the stop is taken by it.
         let stop = shared.stop.load(Ordering::Relaxed);
         let mut taken = 0;
-        for shard in 0..segment.shards() {
-            taken += take_shard(segment, shared, shard);
+        for (shard, ring) in rings.iter_mut().enumerate() {
+            taken += take_ring(shard, ring, shared);
         }
         let now = Instant::now();
         if stop || now.duration_since(flushed) >= FLUSH_EVERY {
@@ -218,4 +240,19 @@ fn take_all(segment: &Segment, shared: &Shared) {
     }
 }
 
-fn take_shard(segment: &Segment, shared: &Shared, shard: usize) -> usize { let r=Record::default(); shared.lock().take(shard, &r); BATCH }
+/// Empties one ring, but takes no more than it can hold: others wait, too.
+fn take_ring(shard: usize, ring: &mut RingReader, shared: &Shared) -> usize {
+    let mut taken = 0;
+    while taken < MAX_ROUND {
+        let mut state = shared.lock();
+        let batch = ring.drain(BATCH, |bytes| match Record::decode(bytes) {
+            Ok(record) => state.take(shard, &record),
+            Err(_) => state.garbage += 1,
+        });
+        taken += batch;
+        if batch < BATCH {
+            break;
+        }
+    }
+    taken
+}

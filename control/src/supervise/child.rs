@@ -169,11 +169,16 @@ pub fn follow_parent(parent: u32, signal: Signal, name: &std::ffi::CStr) -> io::
     _ = rustix::thread::set_name(name);
     rustix::process::set_parent_process_death_signal(Some(signal))?;
     // The parent may have ended before the call above.
-    let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get() as u32);
-    if now == Some(parent) {
+    if is_parent(parent) {
         return Ok(());
     }
     Err(io::Error::other("this command is for `sluice up`, which is gone"))
+}
+
+/// Whether process `id` is the parent still.
+pub fn is_parent(id: u32) -> bool {
+    let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+    now.and_then(|now| u32::try_from(now).ok()) == Some(id)
 }
 
 #[cfg(test)]

@@ -7,12 +7,6 @@ mod banner;
 pub mod child;
 mod watch;
 
-use std::{
-    os::fd::OwnedFd,
-    path::PathBuf,
-    process::ExitCode,
-};
-
 use clap::Args;
 use contract::segment::Segment;
 use rustix::process::Signal;
@@ -25,8 +19,12 @@ use crate::{
     place::StateDirectory,
 };
 
-/// Shards at most; far more than any machine this is meant for has CPUs.
-const MAX_SHARDS: usize = 256;
+/// Shards at most: the sockets of a listener travel in one message.
+const MAX_SHARDS: usize = contract::bus::MAX_FDS;
+
+/// Room for access records per shard, in bytes: at 300 bytes each and 100,000 a second, about
+/// 140 ms of them.
+const RING_BYTES: u32 = 4 << 20;
 
 /// What the supervisor hands to the engine. The bus is its standard input.
 #[derive(Debug, Args)]
@@ -87,7 +85,8 @@ pub fn up(up: &Up, engine: &EngineEntry) -> Result<(), Failure> {
         ));
     };
     banner.progress(&format!("starting {} engine shards…", cpus.len()));
-    let segment = Segment::create(cpus.len())?;
+    let shards = u16::try_from(cpus.len())?;
+    let segment = Segment::create(shards, RING_BYTES)?;
     let mut watch = Watch::new(banner, segment, cpus, state, up)?;
     watch.run(source)
 }
