@@ -1,12 +1,56 @@
+//! The `sluice` binary: hands the engine's entry points to control, which knows nothing else of it.
+
 #![forbid(unsafe_code)]
 
-#[allow(dead_code)]
-mod check;
-#[allow(dead_code)]
-mod compile;
-#[allow(dead_code)]
-mod diff;
-#[allow(dead_code, unused_imports)]
-mod spec;
+use std::process::ExitCode;
 
-fn main() {}
+use contract::snapshot::Snapshot;
+use control::{
+    cli,
+    entry::EngineEntry,
+    explain::{Explanation, Other, Outcome, Question, Share},
+};
+use engine::{plan::Plan, route::explain};
+
+fn main() -> ExitCode {
+    cli::main(EngineEntry {
+        run: |_start| Err("this build has no engine".into()),
+        probe: || Err("this build has no engine".into()),
+        check: |snapshot| match Plan::build(snapshot.clone()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        },
+        explain: explain_request,
+    })
+}
+
+fn explain_request(snapshot: &Snapshot, question: &Question) -> Result<Explanation, String> {
+    let request = explain::ExplainRequest {
+        method: question.method.clone(),
+        host: question.host.clone(),
+        path_and_query: question.path_and_query.clone(),
+        headers: question.headers.clone(),
+    };
+    let answer =
+        explain::explain(snapshot.clone(), &request).map_err(|error| error.to_string())?;
+    let outcome = match answer.outcome {
+        explain::Outcome::Matched(matched) => Outcome::Matched {
+            route: matched.route,
+            rewritten: matched.rewritten,
+            backends: matched
+                .backends
+                .into_iter()
+                .map(|share| Share { upstream: share.upstream, weight: share.weight })
+                .collect(),
+        },
+        explain::Outcome::NotFound => Outcome::NotFound,
+        explain::Outcome::MethodNotAllowed { allow } => Outcome::MethodNotAllowed { allow },
+        explain::Outcome::BadPath { problem } => Outcome::BadPath { problem },
+    };
+    let others = answer.others.into_iter().map(|other| Other {
+        route: other.route,
+        verdict: other.verdict.as_str().into(),
+        why: other.text,
+    });
+    Ok(Explanation { outcome, path: answer.path, others: others.collect() })
+}

@@ -1,0 +1,140 @@
+//! What the admin API answers, as types both ends share.
+
+use serde::{Deserialize, Serialize};
+
+/// Answer to an apply or a rollback.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The revision that is running now; of a dry run, the one that stays.
+    pub revision: u64,
+    /// The epoch every shard serves now.
+    pub epoch: u64,
+    /// Nothing was different, so nothing was done.
+    pub unchanged: bool,
+    pub dry_run: bool,
+    /// From the publish to the last shard's adoption, in microseconds.
+    pub convergence_us: Option<u64>,
+    pub shards: usize,
+    /// The change, thing by thing.
+    pub diff: serde_json::Value,
+    /// The change for people.
+    pub changes: String,
+    /// What a person should know, such as settings that need a restart.
+    pub notes: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    /// Revision and epoch as published.
+    pub revision: u64,
+    pub epoch: u64,
+    /// Every shard serves the published epoch.
+    pub converged: bool,
+    /// Last convergence, in microseconds.
+    pub convergence_us: Option<u64>,
+    /// `ok`, `starting`, or `down: ` and why.
+    pub engine: String,
+    pub control_uptime_ms: u64,
+    pub shards: Vec<Shard>,
+    pub access_log: AccessLog,
+    /// Upstream host names that do not resolve.
+    pub unresolved: Vec<Unresolved>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shard {
+    pub shard: usize,
+    /// Epoch it serves.
+    pub epoch: u64,
+    pub healthy: bool,
+    /// Milliseconds since its last sign of life.
+    pub silent_ms: u64,
+    pub requests: u64,
+    pub connections: u64,
+    /// Access records it could not hand over.
+    pub records_dropped: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AccessLog {
+    /// A path, `-` or `off`.
+    pub path: String,
+    pub lines_dropped: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unresolved {
+    pub host: String,
+    pub error: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    pub name: String,
+    pub methods: Vec<String>,
+    pub hosts: Vec<String>,
+    /// `= /exact`, `/prefix*` or `~ regex`.
+    pub path: String,
+    /// Header and query conditions.
+    pub conditions: usize,
+    pub upstreams: Vec<Share>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    pub name: String,
+    pub weight: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Upstream {
+    pub name: String,
+    pub balance: String,
+    pub targets: Vec<Target>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    /// As the spec calls it.
+    pub name: String,
+    pub address: String,
+    pub weight: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listener {
+    pub name: String,
+    pub address: String,
+    /// Sockets that accept, one per shard.
+    pub shards: usize,
+}
+
+/// The running spec.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Running {
+    pub revision: u64,
+    pub epoch: u64,
+    pub author: String,
+    pub message: String,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    pub source_name: String,
+    /// The text as written.
+    pub source: String,
+    /// Canonical form.
+    pub spec: serde_json::Value,
+}
+
+/// `application/problem+json` (RFC 9457).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProblemDocument {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: String,
+    pub status: u16,
+    pub detail: String,
+    /// Every problem of a refused spec.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<serde_json::Value>,
+}

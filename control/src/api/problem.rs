@@ -1,0 +1,96 @@
+//! Refusals as `application/problem+json` (RFC 9457).
+
+use axum::{
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+
+use super::model::ProblemDocument;
+use crate::running::Refused;
+
+/// An answer that is not the one asked for.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    /// Last part of the stable `type`.
+    kind: &'static str,
+    title: &'static str,
+    detail: String,
+    problems: Vec<serde_json::Value>,
+}
+
+impl Problem {
+    fn new(
+        status: StatusCode,
+        kind: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Problem {
+        Problem { status, kind, title, detail: detail.into(), problems: Vec::new() }
+    }
+
+    pub fn not_found(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
+    }
+
+    pub fn forbidden(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::FORBIDDEN, "forbidden", "Refused", detail)
+    }
+
+    pub fn bad_request(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::BAD_REQUEST, "bad-request", "Bad request", detail)
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Problem {
+        let detail = refused.to_string();
+        let (status, kind, title) = match &refused {
+            Refused::Spec(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "bad-spec", "The spec has problems")
+            }
+            Refused::Engine(_) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "engine", "The engine cannot take the spec")
+            }
+            Refused::Listener(_) => {
+                (StatusCode::CONFLICT, "listener", "A listener cannot be opened")
+            }
+            Refused::NoRevision(_) => (StatusCode::NOT_FOUND, "no-revision", "No such revision"),
+            Refused::Changed { .. } => (
+                StatusCode::PRECONDITION_FAILED,
+                "changed",
+                "The running revision is another one",
+            ),
+            Refused::Store(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "store", "The revision store failed")
+            }
+            Refused::Publish(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "publish", "Not every shard took the change")
+            }
+            Refused::Internal(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error")
+            }
+        };
+        let mut problem = Problem::new(status, kind, title, detail);
+        if let Refused::Spec(problems) = &refused {
+            // Plain data with string keys: this cannot fail.
+            problem.problems =
+                problems.iter().filter_map(|one| serde_json::to_value(one).ok()).collect();
+        }
+        problem
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let document = ProblemDocument {
+            kind: format!("urn:sluice:problem:{}", self.kind),
+            title: self.title.into(),
+            status: self.status.as_u16(),
+            detail: self.detail,
+            problems: self.problems,
+        };
+        let body = serde_json::to_string(&document).unwrap_or_default();
+        (self.status, [(CONTENT_TYPE, "application/problem+json")], body).into_response()
+    }
+}

@@ -1,0 +1,315 @@
+//! The command line.
+
+mod admin;
+mod offline;
+mod remote;
+mod show;
+mod table;
+
+use std::{
+    io::IsTerminal,
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+pub use offline::Source;
+
+use crate::{entry::EngineEntry, place::StateDirectory, run, supervise};
+
+/// Exit codes, the same for every command.
+pub mod exit {
+    /// The command failed.
+    pub const FAILURE: u8 = 1;
+    /// The spec or the command line is wrong.
+    pub const BAD_SPEC: u8 = 2;
+    /// Control does not answer.
+    pub const UNREACHABLE: u8 = 3;
+}
+
+/// An API gateway on io_uring: one shard per CPU, configuration changed live.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sluice",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Start here:\n  sluice up --demo              run a gateway with a demo origin on :8080\n  sluice check gateway.yaml     check a spec, offline\n  sluice up -f gateway.yaml     run it\n  sluice apply -f gateway.yaml  change it while it runs\n\nExit codes: 0 ok · 1 failure · 2 bad spec or usage · 3 control cannot be reached"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway: supervisor, control and one engine shard per CPU
+    #[command(
+        after_help = "Examples:\n  sluice up --demo\n  sluice up -f gateway.yaml --shards 2\n  sluice up                     the latest revision in the state directory\n\nCtrl-C drains and stops; a second one stops at once."
+    )]
+    Up(Up),
+    /// Check a spec and report every problem, offline
+    #[command(after_help = "Examples:\n  sluice check gateway.yaml\n  sluice check - < gateway.yaml\n  sluice check --json gateway.yaml")]
+    Check {
+        /// The spec (YAML or JSON); - reads the standard input
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of the spec
+    #[command(after_help = "Example:\n  sluice schema > sluice.schema.json")]
+    Schema {
+        /// Accepted everywhere; the schema is JSON anyway
+        #[arg(long, hide = true)]
+        json: bool,
+    },
+    /// Check a spec and make it the running one, live
+    #[command(after_help = "Examples:\n  sluice apply -f gateway.yaml -m 'canary to 20 %'\n  sluice apply -f gateway.yaml --dry-run")]
+    Apply {
+        /// The spec (YAML or JSON); - reads the standard input
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+        /// Why, for the list of revisions
+        #[arg(short, long, default_value = "", hide_default_value = true)]
+        message: String,
+        /// Only say what would change
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show how a spec differs from the running one
+    #[command(after_help = "Example:\n  sluice diff -f gateway.yaml")]
+    Diff {
+        /// The spec (YAML or JSON); - reads the standard input
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// List what is running
+    #[command(after_help = "Examples:\n  sluice get routes\n  sluice get spec --json\n  sluice get revisions")]
+    Get {
+        #[arg(value_enum)]
+        what: What,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show epoch, adoption per shard and health
+    Status {
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Say which route a request takes, and why not the others
+    #[command(
+        after_help = "Examples:\n  sluice explain GET http://localhost:8080/users/7\n  sluice explain POST http://api.example.com/orders -H 'X-Canary: 1'\n  sluice explain GET /users -f gateway.yaml      offline, from a file"
+    )]
+    Explain {
+        method: String,
+        /// http://host/path?query, or just a path
+        url: String,
+        /// A request header; may be repeated
+        #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
+        headers: Vec<(String, String)>,
+        /// Explain with this spec, offline, instead of the running one
+        #[arg(short, long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Show every route that does not match
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Run an earlier revision again
+    #[command(after_help = "Examples:\n  sluice rollback      the one before the running one\n  sluice rollback 3\n\nA rollback is a new revision with the old text.")]
+    Rollback {
+        /// Revision to run again; without it, the one before the running one
+        revision: Option<u64>,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Print the Prometheus metrics
+    Metrics {
+        #[command(flatten)]
+        remote: Remote,
+    },
+    #[command(hide = true)]
+    RunControl(run::Inherited),
+    #[command(hide = true)]
+    RunEngine(supervise::EngineInherited),
+    #[command(hide = true)]
+    RunDemoOrigin(supervise::DemoInherited),
+}
+
+/// `sluice up`.
+#[derive(Clone, Debug, Args)]
+pub struct Up {
+    /// The spec to run (YAML or JSON); without it, the latest revision in the state directory
+    #[arg(short, long, value_name = "FILE", conflicts_with = "demo")]
+    pub file: Option<PathBuf>,
+    /// Run a demo origin and a demo spec
+    #[arg(long)]
+    pub demo: bool,
+    /// Engine shards; one per CPU by default
+    #[arg(long, value_name = "N", conflicts_with = "cpus")]
+    pub shards: Option<usize>,
+    /// CPUs to run on, one shard each
+    #[arg(long, value_name = "0,1", value_delimiter = ',')]
+    pub cpus: Vec<usize>,
+    /// Where revisions and the access log are kept [default: $XDG_STATE_HOME/sluice or
+    /// ~/.local/state/sluice]
+    #[arg(long, value_name = "DIR", env = "SLUICE_STATE")]
+    pub state: Option<PathBuf>,
+    /// Longest wait for requests in flight when stopping, such as 30s [default: the spec's]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub drain_timeout: Option<Duration>,
+}
+
+/// Where the control process is, and how to print.
+#[derive(Clone, Debug, Args)]
+pub struct Remote {
+    /// Address of the admin API [default: found in the state directory, else 127.0.0.1:9901]
+    #[arg(long, value_name = "ADDR", env = "SLUICE_ADMIN")]
+    pub admin: Option<SocketAddr>,
+    /// State directory of the gateway
+    #[arg(long, value_name = "DIR", env = "SLUICE_STATE")]
+    pub state: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum What {
+    Routes,
+    Upstreams,
+    Listeners,
+    Revisions,
+    Spec,
+}
+
+/// Parses the command line and does what it says.
+pub fn main(engine: EngineEntry) -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Up(up) => supervise::up(&up, &engine),
+        Command::RunControl(inherited) => run::control(inherited, engine),
+        Command::RunEngine(inherited) => supervise::run_engine(inherited, &engine),
+        Command::RunDemoOrigin(inherited) => supervise::run_demo_origin(inherited),
+        Command::Check { file, json } => offline::check(&file, json),
+        Command::Schema { .. } => offline::schema(),
+        Command::Apply { file, message, dry_run, remote } => {
+            remote::apply(&file, &message, dry_run, &remote)
+        }
+        Command::Diff { file, remote } => remote::diff(&file, &remote),
+        Command::Get { what, remote } => remote::get(what, &remote),
+        Command::Status { remote } => remote::status(&remote),
+        Command::Explain { method, url, headers, file, all, remote } => {
+            let question = crate::explain::Question::new(&method, &url, headers)
+                .map_err(|problem| Failure::new(exit::BAD_SPEC, problem));
+            question.and_then(|question| match file {
+                Some(file) => offline::explain(&file, &question, all, remote.json, &engine),
+                None => remote::explain(&question, all, &remote),
+            })
+        }
+        Command::Rollback { revision, remote } => remote::rollback(revision, &remote),
+        Command::Metrics { remote } => remote::metrics(&remote),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("sluice: {}", failure.message);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Why a command did not do its work.
+#[derive(Debug)]
+pub struct Failure {
+    /// One of [`exit`].
+    pub code: u8,
+    /// What happened and what to do; empty when it has been printed already.
+    pub message: String,
+}
+
+impl Failure {
+    pub fn new(code: u8, message: impl Into<String>) -> Failure {
+        Failure { code, message: message.into() }
+    }
+}
+
+impl<E: std::fmt::Display> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        // With `#`, anyhow prints the causes, too.
+        Failure::new(exit::FAILURE, format!("{error:#}"))
+    }
+}
+
+/// Whether to colour what goes to `stream` (`NO_COLOR` of no-color.org is honoured).
+pub fn color(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// The state directory `given` on the command line, or the default one.
+pub fn state_directory(given: Option<&PathBuf>) -> StateDirectory {
+    given.map_or_else(StateDirectory::standard, |path| StateDirectory::at(path))
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("expected NAME: VALUE")?;
+    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err("a header name has no spaces".into());
+    }
+    Ok((name.into(), value.trim().into()))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| "expected a number and a unit, such as 30s")?;
+    let ms = match unit {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("the unit must be ms, s, m or h".into()),
+    };
+    Ok(Duration::from_millis(number.saturating_mul(ms)))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_and_headers() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("s").is_err());
+        assert!(duration("5d").is_err());
+        assert_eq!(header("X-A:  b: c "), Ok(("X-A".into(), "b: c".into())));
+        assert!(header("nothing").is_err());
+        assert!(header("a b: c").is_err());
+    }
+
+    #[test]
+    fn up_refuses_a_file_with_the_demo() {
+        assert!(Cli::try_parse_from(["sluice", "up", "--demo", "-f", "x"]).is_err());
+        assert!(Cli::try_parse_from(["sluice", "up", "--shards", "1", "--cpus", "0"]).is_err());
+    }
+}

@@ -1,0 +1,202 @@
+//! Answers of the admin API as text for people.
+
+use std::fmt::Write;
+
+use super::{offline::count, table::Table};
+use crate::{
+    api::model::{Applied, Listener, Route, Share, Status, Upstream},
+    records::date,
+    store::RevisionLine,
+};
+
+pub fn applied(applied: &Applied) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    _ = match (applied.dry_run, applied.unchanged, applied.convergence_us) {
+        (_, true, _) => writeln!(text, "nothing to change: revision {} runs", applied.revision),
+        (true, ..) => writeln!(text, "would change revision {}:", applied.revision),
+        (false, _, Some(us)) => writeln!(
+            text,
+            "revision {} (epoch {}) runs on {} after {}",
+            applied.revision,
+            applied.epoch,
+            count(applied.shards, "shard"),
+            time(us)
+        ),
+        (false, _, None) => writeln!(text, "revision {} runs", applied.revision),
+    };
+    text.push_str(&applied.changes);
+    for note in &applied.notes {
+        _ = writeln!(text, "note: {note}");
+    }
+    text
+}
+
+pub fn routes(routes: &[Route], color: bool) -> String {
+    let mut table = Table::new(&["NAME", "METHODS", "HOSTS", "PATH", "IF", "UPSTREAM"]);
+    for route in routes {
+        let conditions = match route.conditions {
+            0 => String::new(),
+            n => count(n, "condition"),
+        };
+        table.row([
+            route.name.clone(),
+            any(&route.methods),
+            any(&route.hosts),
+            route.path.clone(),
+            conditions,
+            shares(&route.upstreams),
+        ]);
+    }
+    or_none(table, "no routes", color)
+}
+
+pub fn upstreams(upstreams: &[Upstream], color: bool) -> String {
+    let mut table = Table::new(&["NAME", "BALANCE", "TARGET", "ADDRESS", "WEIGHT"]);
+    for upstream in upstreams {
+        if upstream.targets.is_empty() {
+            table.row([
+                upstream.name.clone(),
+                upstream.balance.clone(),
+                "(none resolved)".into(),
+            ]);
+        }
+        for (at, target) in upstream.targets.iter().enumerate() {
+            let first = |text: &String| if at == 0 { text.clone() } else { String::new() };
+            table.row([
+                first(&upstream.name),
+                first(&upstream.balance),
+                target.name.clone(),
+                target.address.clone(),
+                target.weight.to_string(),
+            ]);
+        }
+    }
+    or_none(table, "no upstreams", color)
+}
+
+pub fn listeners(listeners: &[Listener], color: bool) -> String {
+    let mut table = Table::new(&["NAME", "ADDRESS", "SHARDS"]);
+    for listener in listeners {
+        table.row([listener.name.clone(), listener.address.clone(), listener.shards.to_string()]);
+    }
+    or_none(table, "no listeners", color)
+}
+
+pub fn revisions(revisions: &[RevisionLine], color: bool) -> String {
+    let mut table = Table::new(&["REVISION", "CREATED (UTC)", "AUTHOR", "FROM", "MESSAGE"]);
+    for revision in revisions {
+        table.row([
+            revision.id.to_string(),
+            date(revision.created_ms / 1_000).replace('T', " "),
+            revision.author.clone(),
+            revision.source_name.clone(),
+            revision.message.clone(),
+        ]);
+    }
+    or_none(table, "no revisions", color)
+}
+
+pub fn status(status: &Status, color: bool) -> String {
+    let mut text = String::new();
+    let adopted = status.shards.iter().filter(|shard| shard.epoch == status.epoch).count();
+    let convergence = match status.convergence_us {
+        Some(us) => format!(" (last convergence {})", time(us)),
+        None => String::new(),
+    };
+    // Writing to a String cannot fail.
+    _ = writeln!(
+        text,
+        "revision    {}\nepoch       {}, adopted by {adopted} of {}{convergence}\nengine      {}\n\
+         control     sluice {}, up {}\naccess log  {}",
+        status.revision,
+        status.epoch,
+        count(status.shards.len(), "shard"),
+        status.engine,
+        status.version,
+        time(status.control_uptime_ms.saturating_mul(1_000)),
+        status.access_log.path,
+    );
+    if status.access_log.lines_dropped > 0 {
+        _ = writeln!(text, "            {} lines dropped", status.access_log.lines_dropped);
+    }
+    for host in &status.unresolved {
+        _ = writeln!(text, "unresolved  {}: {}", host.host, host.error);
+    }
+    let mut table =
+        Table::new(&["SHARD", "EPOCH", "STATE", "REQUESTS", "CONNECTIONS", "RECORDS DROPPED"]);
+    for shard in &status.shards {
+        let state = match shard.healthy {
+            true => "ok".into(),
+            false => format!("silent for {}", time(shard.silent_ms.saturating_mul(1_000))),
+        };
+        table.row([
+            shard.shard.to_string(),
+            shard.epoch.to_string(),
+            state,
+            shard.requests.to_string(),
+            shard.connections.to_string(),
+            shard.records_dropped.to_string(),
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&table.render(color));
+    text
+}
+
+fn or_none(table: Table, none: &str, color: bool) -> String {
+    if table.is_empty() { format!("{none}\n") } else { table.render(color) }
+}
+
+fn any(list: &[String]) -> String {
+    if list.is_empty() { "*".into() } else { list.join(",") }
+}
+
+fn shares(shares: &[Share]) -> String {
+    match shares {
+        [one] => one.name.clone(),
+        many => {
+            let each: Vec<String> =
+                many.iter().map(|share| format!("{}:{}", share.name, share.weight)).collect();
+            each.join(" ")
+        }
+    }
+}
+
+/// A length of time with a unit that fits, from microseconds.
+pub fn time(us: u64) -> String {
+    match us {
+        0..10_000 => format!("{}.{} ms", us / 1_000, us / 100 % 10),
+        10_000..1_000_000 => format!("{} ms", us / 1_000),
+        1_000_000..60_000_000 => format!("{}.{} s", us / 1_000_000, us / 100_000 % 10),
+        _ => {
+            let minutes = us / 60_000_000;
+            match minutes {
+                0..60 => format!("{minutes} min"),
+                60..2_880 => format!("{} h {} min", minutes / 60, minutes % 60),
+                _ => format!("{} days", minutes / 1_440),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_a_unit_that_fits() {
+        for (us, text) in [
+            (0, "0.0 ms"),
+            (1_550, "1.5 ms"),
+            (42_000, "42 ms"),
+            (1_900_000, "1.9 s"),
+            (59_999_999, "59.9 s"),
+            (3_599_000_000, "59 min"),
+            (7_260_000_000, "2 h 1 min"),
+            (400_000_000_000, "4 days"),
+        ] {
+            assert_eq!(time(us), text);
+        }
+    }
+}

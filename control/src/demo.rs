@@ -1,0 +1,143 @@
+//! The demo: two small origins and a spec that routes to them.
+
+use std::{
+    convert::Infallible,
+    net::{Ipv4Addr, SocketAddr},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Path, Query, Request},
+    http::{HeaderMap, Method, Uri},
+    response::{IntoResponse, Json, Response},
+    routing::{any, get},
+};
+use serde::Deserialize;
+use serde_json::json;
+
+/// Ports of the two origins, on 127.0.0.1.
+pub const PORTS: [u16; 2] = [9101, 9102];
+
+/// The spec `up --demo` runs, for people to read and change.
+pub const SPEC: &str = include_str!("demo.yaml");
+
+/// File name under which the demo spec is stored.
+pub const SPEC_NAME: &str = "demo.yaml";
+
+/// Longest that `/slow` waits, in milliseconds.
+const MAX_SLOW_MS: u64 = 60_000;
+
+/// Largest body that `/echo` reads, in bytes.
+const MAX_ECHO_BYTES: usize = 1 << 20;
+
+/// Serves both origins until the process ends.
+pub async fn run_origins() -> anyhow::Result<()> {
+    let mut servers = Vec::new();
+    for (port, name) in PORTS.into_iter().zip(["one", "two"]) {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .with_context(|| format!("the demo origin cannot listen on {address}"))?;
+        servers.push(tokio::spawn(async move { axum::serve(listener, origin(name)).await }));
+    }
+    for server in servers {
+        server.await??;
+    }
+    Ok(())
+}
+
+/// One origin that says its `name` in every answer.
+fn origin(name: &'static str) -> Router {
+    let stamp = move |response: Response| async move { ([("x-origin", name)], response) };
+    Router::new()
+        .route("/hello", any(move || async move { format!("hello from origin {name}\n") }))
+        .route(
+            "/users/{id}",
+            get(move |Path(id): Path<String>| async move {
+                Json(json!({ "id": id, "name": format!("user {id}"), "origin": name }))
+            }),
+        )
+        .route("/users", get(move || async move { Json(json!({ "users": [1, 2, 3], "origin": name })) }))
+        .route("/echo", any(move |request| echo(name, request)))
+        .route("/slow", get(move |query| slow(name, query)))
+        .route("/stream", get(move || async move { Body::new(Chunks::new(name)) }))
+        .fallback(move |method: Method, uri: Uri| async move {
+            let text = format!("origin {name} has nothing at {method} {}\n", uri.path());
+            (axum::http::StatusCode::NOT_FOUND, text)
+        })
+        .layer(axum::middleware::map_response(stamp))
+}
+
+async fn echo(name: &'static str, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, MAX_ECHO_BYTES).await else {
+        return axum::http::StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    Json(json!({
+        "origin": name,
+        "method": head.method.as_str(),
+        "target": head.uri.to_string(),
+        "headers": headers(&head.headers),
+        "body": String::from_utf8_lossy(&body),
+    }))
+    .into_response()
+}
+
+fn headers(headers: &HeaderMap) -> Vec<[String; 2]> {
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    headers.iter().map(|(name, value)| [name.to_string(), text(value.as_bytes())]).collect()
+}
+
+#[derive(Deserialize)]
+struct Slow {
+    #[serde(default = "one_second")]
+    ms: u64,
+}
+
+fn one_second() -> u64 {
+    1_000
+}
+
+async fn slow(name: &'static str, Query(slow): Query<Slow>) -> String {
+    let ms = slow.ms.min(MAX_SLOW_MS);
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    format!("origin {name} waited {ms} ms\n")
+}
+
+/// Ten chunks, one every 100 ms.
+struct Chunks {
+    name: &'static str,
+    sent: u32,
+    pause: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Chunks {
+    fn new(name: &'static str) -> Chunks {
+        Chunks { name, sent: 0, pause: Box::pin(tokio::time::sleep(Duration::ZERO)) }
+    }
+}
+
+impl http_body::Body for Chunks {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        if self.sent == 10 {
+            return Poll::Ready(None);
+        }
+        std::task::ready!(self.pause.as_mut().poll(context));
+        self.sent += 1;
+        let next = tokio::time::Instant::now() + Duration::from_millis(100);
+        self.pause.as_mut().reset(next);
+        let chunk = format!("chunk {} of 10 from origin {}\n", self.sent, self.name);
+        Poll::Ready(Some(Ok(http_body::Frame::data(chunk.into()))))
+    }
+}

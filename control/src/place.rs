@@ -1,0 +1,111 @@
+//! The state directory: revisions, access log, and where the admin API listens.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions},
+    io,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::FlockOperation;
+
+/// A state directory. One gateway at a time owns it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateDirectory {
+    path: PathBuf,
+}
+
+impl StateDirectory {
+    pub fn at(path: &Path) -> StateDirectory {
+        StateDirectory { path: path.to_owned() }
+    }
+
+    /// `$XDG_STATE_HOME/sluice`, else `~/.local/state/sluice`, else `/var/lib/sluice`.
+    pub fn standard() -> StateDirectory {
+        let absolute =
+            |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let base = absolute("XDG_STATE_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+            .unwrap_or_else(|| PathBuf::from("/var/lib"));
+        StateDirectory { path: base.join("sluice") }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.path.join("sluice.db")
+    }
+
+    pub fn access_log(&self) -> PathBuf {
+        self.path.join("access.jsonl")
+    }
+
+    fn admin(&self) -> PathBuf {
+        self.path.join("admin.addr")
+    }
+
+    /// Creates the directory, readable by its owner only: specs and logs are nobody else's.
+    pub fn create(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.path)
+    }
+
+    /// Takes the directory for this process; `None` when another one has it. Held until the file
+    /// is closed.
+    pub fn lock(&self) -> io::Result<Option<File>> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.path.join("lock"))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Notes where the admin API listens; the file is replaced whole.
+    pub fn write_admin(&self, address: SocketAddr) -> io::Result<()> {
+        let new = self.path.join("admin.addr.new");
+        std::fs::write(&new, format!("{address}\n"))?;
+        std::fs::rename(new, self.admin())
+    }
+
+    /// Where the admin API listened last; `None` when that is not known.
+    pub fn read_admin(&self) -> Option<SocketAddr> {
+        std::fs::read_to_string(self.admin()).ok()?.trim().parse().ok()
+    }
+
+    /// Forgets where the admin API listened.
+    pub fn remove_admin(&self) {
+        // Nothing depends on it: a stale address only costs a refused connection.
+        _ = std::fs::remove_file(self.admin());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_owner_at_a_time_and_the_admin_address_comes_back() {
+        let path = std::env::temp_dir().join(format!("sluice-place-{}", std::process::id()));
+        let place = StateDirectory::at(&path.join("new/one"));
+        place.create().unwrap();
+        let held = place.lock().unwrap();
+        assert!(held.is_some());
+        assert!(place.lock().unwrap().is_none());
+        drop(held);
+        assert!(place.lock().unwrap().is_some());
+
+        assert_eq!(place.read_admin(), None);
+        place.write_admin("127.0.0.1:9901".parse().unwrap()).unwrap();
+        assert_eq!(place.read_admin(), Some("127.0.0.1:9901".parse().unwrap()));
+        place.remove_admin();
+        assert_eq!(place.read_admin(), None);
+        std::fs::remove_dir_all(path).unwrap();
+    }
+}

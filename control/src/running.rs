@@ -1,0 +1,524 @@
+//! The running configuration: everything that changes it goes through here, one at a time.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use contract::{
+    segment::{Counter, Segment},
+    snapshot::Snapshot,
+};
+use thiserror::Error;
+use tokio::sync::Mutex;
+
+use crate::{
+    api::model::{self, Applied, Status, Unresolved},
+    compile::compile,
+    diff::{Diff, diff},
+    entry::EngineEntry,
+    explain::{Explanation, Question},
+    publish::{EngineState, Publisher},
+    records::Records,
+    resolve::Resolver,
+    spec::{self, Loaded, Problem, Severity, Spec},
+    store::{Draft, Revision, RevisionLine, Store, StoreError},
+};
+
+/// Longest that an apply waits for new host names; slower answers are published when they come.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A shard that gave no sign of life for longer is not ready.
+const MAX_SILENT_MS: u64 = 3_000;
+
+/// Longest texts kept with a revision, in bytes.
+const MAX_MESSAGE: usize = 1_000;
+const MAX_NAME: usize = 200;
+
+/// A change that was asked for.
+pub struct Change {
+    pub source_name: String,
+    /// YAML or JSON.
+    pub source: Vec<u8>,
+    pub author: String,
+    pub message: String,
+    /// Only say what would change.
+    pub dry_run: bool,
+    /// Only when this revision runs.
+    pub over: Option<u64>,
+}
+
+/// Why a change was not made. The old configuration keeps running.
+#[derive(Debug, Error)]
+pub enum Refused {
+    #[error("the spec has {} (nothing was changed)", errors(.0))]
+    Spec(Vec<Problem>),
+    #[error("{0} (nothing was changed)")]
+    Listener(String),
+    #[error("there is no revision {0}; `sluice get revisions` lists them")]
+    NoRevision(String),
+    #[error("revision {running} runs, not {expected}; look at it and try again")]
+    Changed { running: u64, expected: u64 },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Stored and published, but not everywhere yet.
+    #[error("{0}")]
+    Publish(String),
+    #[error("the engine cannot take this spec: {0} (nothing was changed)")]
+    Engine(String),
+    #[error("{0}; this is a defect, please report it")]
+    Internal(String),
+}
+
+fn errors(problems: &[Problem]) -> String {
+    match problems.iter().filter(|problem| problem.severity == Severity::Error).count() {
+        1 => "1 error".into(),
+        n => format!("{n} errors"),
+    }
+}
+
+/// What runs.
+pub struct Current {
+    pub revision: Revision,
+    pub spec: Arc<Spec>,
+    pub snapshot: Arc<Snapshot>,
+    /// From the last publish to its last adoption; `None` before the first of this process.
+    pub convergence: Option<Duration>,
+}
+
+/// Handle to the running configuration. Cheap to clone.
+#[derive(Clone)]
+pub struct Running {
+    shared: Arc<Shared>,
+}
+
+/// What [`Running::start`] needs.
+pub struct Parts {
+    pub store: Store,
+    pub resolver: Resolver,
+    pub publisher: Publisher,
+    pub records: Records,
+    pub segment: Arc<Segment>,
+    pub engine: EngineEntry,
+}
+
+struct Shared {
+    store: Store,
+    resolver: Resolver,
+    /// Its lock is the order of all changes.
+    publisher: Mutex<Publisher>,
+    records: Records,
+    segment: Arc<Segment>,
+    engine: EngineEntry,
+    engine_state: EngineState,
+    current: RwLock<Arc<Current>>,
+    /// Where the admin listener is; it does not move while this process lives.
+    admin: std::net::SocketAddr,
+    started: Instant,
+}
+
+impl Running {
+    /// Puts `chosen` in force. `last` is the snapshot that the engine serves already, from a
+    /// control process before this one: when nothing differs, the engine is not disturbed.
+    /// `admin` is where the admin listener is.
+    pub async fn start(
+        parts: Parts,
+        (revision, spec): (Revision, Spec),
+        last: Option<Snapshot>,
+        admin: std::net::SocketAddr,
+    ) -> Result<Running, Refused> {
+        let Parts { store, resolver, mut publisher, records, segment, engine } = parts;
+        resolver.ensure(&hosts(&spec), RESOLVE_TIMEOUT).await;
+        records.write_to(&spec.access_log);
+
+        if let Some(last) = &last {
+            publisher.resume(last);
+            records.remember(last);
+        }
+        let epoch = last.as_ref().map_or(0, |last| last.epoch);
+        let snapshot = compiled(&spec, epoch, revision.id, &resolver);
+        let (snapshot, convergence) = match last {
+            Some(last) if last == snapshot => (last, None),
+            _ => {
+                publisher.open(&snapshot.listeners).await.map_err(Refused::Listener)?;
+                let snapshot = Snapshot { epoch: publisher.next_epoch(), ..snapshot };
+                records.remember(&snapshot);
+                publisher.publish(&snapshot).await.map_err(Refused::Publish)?;
+                // Without an engine yet there is nobody to wait for: it adopts when it is up.
+                (snapshot, None)
+            }
+        };
+        let engine_state = publisher.engine();
+        let current =
+            Current { revision, spec: Arc::new(spec), snapshot: Arc::new(snapshot), convergence };
+        Ok(Running {
+            shared: Arc::new(Shared {
+                store,
+                resolver,
+                publisher: Mutex::new(publisher),
+                records,
+                segment,
+                engine,
+                engine_state,
+                current: RwLock::new(Arc::new(current)),
+                admin,
+                started: Instant::now(),
+            }),
+        })
+    }
+
+    pub fn admin(&self) -> std::net::SocketAddr {
+        self.shared.admin
+    }
+
+    pub fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.shared.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn shards(&self) -> usize {
+        self.shared.segment.shards().into()
+    }
+
+    /// Checks `change` and makes it the running configuration on every shard.
+    pub async fn apply(&self, change: Change) -> Result<Applied, Refused> {
+        let spec = load(&change.source_name, &change.source).await?;
+        let Change { source_name, source, author, message, dry_run, over } = change;
+        let draft = Draft {
+            author: cut(author, MAX_NAME),
+            message: cut(message, MAX_MESSAGE),
+            spec: canonical(&spec)?,
+            source: String::from_utf8_lossy(&source).into_owned(),
+            source_name: cut(source_name, MAX_NAME),
+        };
+        self.install(spec, draft, dry_run, over).await
+    }
+
+    /// Makes revision `to`, or the one before the running one, run again: as a new revision.
+    pub async fn rollback(&self, to: Option<u64>, author: String) -> Result<Applied, Refused> {
+        let running = self.current().revision.id;
+        let to = match to {
+            Some(to) => to,
+            None => running.saturating_sub(1),
+        };
+        let old = self.revision(to).await?;
+        let spec = parse(&old).await?;
+        let draft = Draft {
+            author: cut(author, MAX_NAME),
+            message: format!("rollback to revision {to}"),
+            spec: canonical(&spec)?,
+            source: old.source,
+            source_name: old.source_name,
+        };
+        self.install(spec, draft, false, None).await
+    }
+
+    /// How the spec `source` differs from the running one.
+    pub async fn diff(&self, source: Vec<u8>) -> Result<Diff, Refused> {
+        let spec = load("request", &source).await?;
+        Ok(diff(&self.current().spec, &spec))
+    }
+
+    /// Asks the engine's router about `question`.
+    pub async fn explain(&self, question: Question) -> Result<Explanation, Refused> {
+        let (snapshot, explain) = (Arc::clone(&self.current().snapshot), self.shared.engine.explain);
+        let answer = tokio::task::spawn_blocking(move || explain(&snapshot, &question)).await;
+        answer.map_err(|error| Refused::Internal(error.to_string()))?.map_err(Refused::Internal)
+    }
+
+    pub async fn revisions(&self, limit: u32) -> Result<Vec<RevisionLine>, Refused> {
+        Ok(self.shared.store.list(limit).await?)
+    }
+
+    pub async fn revision(&self, id: u64) -> Result<Revision, Refused> {
+        let found = self.shared.store.get(id).await?;
+        found.ok_or_else(|| Refused::NoRevision(id.to_string()))
+    }
+
+    /// Follows DNS: publishes a new epoch whenever a host's addresses change. Runs for ever.
+    pub async fn follow_names(&self) {
+        loop {
+            self.shared.resolver.changed().await;
+            if let Err(error) = self.refresh().await {
+                eprintln!("sluice: new upstream addresses could not be published: {error}");
+            }
+        }
+    }
+
+    /// Publishes the running spec again when its compiled form has changed.
+    async fn refresh(&self) -> Result<(), Refused> {
+        let mut publisher = self.shared.publisher.lock().await;
+        let current = self.current();
+        let Current { revision, spec, snapshot: old, .. } = &*current;
+        let snapshot = compiled(spec, old.epoch, revision.id, &self.shared.resolver);
+        if snapshot == **old {
+            return Ok(());
+        }
+        let snapshot = Snapshot { epoch: publisher.next_epoch(), ..snapshot };
+        self.publish(&mut publisher, revision.clone(), Arc::clone(spec), snapshot).await?;
+        Ok(())
+    }
+
+    async fn install(
+        &self,
+        spec: Spec,
+        draft: Draft,
+        dry_run: bool,
+        over: Option<u64>,
+    ) -> Result<Applied, Refused> {
+        let mut publisher = self.shared.publisher.lock().await;
+        let current = self.current();
+        let running = current.revision.id;
+        if let Some(expected) = over.filter(|expected| *expected != running) {
+            return Err(Refused::Changed { running, expected });
+        }
+        let diff = diff(&current.spec, &spec);
+        let mut applied = Applied {
+            revision: running,
+            epoch: current.snapshot.epoch,
+            unchanged: diff.is_empty(),
+            dry_run,
+            convergence_us: None,
+            shards: self.shards(),
+            changes: diff.to_string(),
+            diff: serde_json::to_value(&diff).unwrap_or_default(),
+            notes: self.notes(&spec),
+        };
+        if dry_run || applied.unchanged {
+            return Ok(applied);
+        }
+
+        let resolver = &self.shared.resolver;
+        resolver.ensure(&hosts(&spec), RESOLVE_TIMEOUT).await;
+        let mut snapshot = compiled(&spec, publisher.next_epoch(), 0, resolver);
+        // What can fail without trace comes before what cannot be undone.
+        self.check(&snapshot).await?;
+        publisher.open(&snapshot.listeners).await.map_err(Refused::Listener)?;
+        let revision = match self.shared.store.append(draft).await {
+            Ok(revision) => revision,
+            Err(error) => {
+                publisher.close_others(&current.snapshot.listeners).await;
+                return Err(error.into());
+            }
+        };
+        snapshot.revision = revision.id;
+        applied.revision = revision.id;
+        applied.epoch = snapshot.epoch;
+        self.shared.records.write_to(&spec.access_log);
+        let convergence =
+            self.publish(&mut publisher, revision, Arc::new(spec), snapshot).await?;
+        applied.convergence_us = Some(convergence.as_micros() as u64);
+        let current = self.current();
+        publisher.close_others(&current.snapshot.listeners).await;
+        resolver.retain(&hosts(&current.spec));
+        Ok(applied)
+    }
+
+    /// Builds the engine's plan here first, so that what the engine would refuse is never stored.
+    async fn check(&self, snapshot: &Snapshot) -> Result<(), Refused> {
+        let (snapshot, check) = (snapshot.clone(), self.shared.engine.check);
+        let checked = tokio::task::spawn_blocking(move || check(&snapshot)).await;
+        checked.map_err(|error| Refused::Internal(error.to_string()))?.map_err(Refused::Engine)
+    }
+
+    /// Publishes `snapshot` and waits for every shard to adopt it.
+    async fn publish(
+        &self,
+        publisher: &mut Publisher,
+        revision: Revision,
+        spec: Arc<Spec>,
+        snapshot: Snapshot,
+    ) -> Result<Duration, Refused> {
+        // Names first: records of the new epoch may come at once.
+        self.shared.records.remember(&snapshot);
+        let began = publisher.publish(&snapshot).await.map_err(Refused::Publish)?;
+        let epoch = snapshot.epoch;
+        let now = Current { revision, spec, snapshot: Arc::new(snapshot), convergence: None };
+        self.set(now);
+        let convergence = publisher.converge(epoch, began).await.map_err(Refused::Publish)?;
+        let current = self.current();
+        self.set(Current {
+            revision: current.revision.clone(),
+            spec: Arc::clone(&current.spec),
+            snapshot: Arc::clone(&current.snapshot),
+            convergence: Some(convergence),
+        });
+        Ok(convergence)
+    }
+
+    fn set(&self, current: Current) {
+        *self.shared.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(current);
+    }
+
+    /// Opens the access log anew, as after a rotation.
+    pub fn reopen_log(&self) {
+        self.shared.records.reopen();
+    }
+
+    /// Writes out every record and the access log.
+    pub fn finish(&self) {
+        self.shared.records.finish();
+    }
+
+    fn notes(&self, spec: &Spec) -> Vec<String> {
+        let mut notes = Vec::new();
+        let running = self.current().spec.admin.listen;
+        if spec.admin.listen != running {
+            notes.push(format!("admin.listen stays {running} until control starts again"));
+        }
+        notes
+    }
+
+    fn shard_states(&self) -> Vec<model::Shard> {
+        let segment = &self.shared.segment;
+        let now_ms = monotonic_ms();
+        let states = (0..segment.shards()).filter_map(|shard| {
+            let view = segment.shard(shard)?;
+            let silent_ms = now_ms.saturating_sub(view.heartbeat());
+            let counters = view.counters();
+            let count = |counter: Counter| counters.get(counter as usize).copied().unwrap_or(0);
+            Some(model::Shard {
+                shard: shard.into(),
+                epoch: view.adopted(),
+                healthy: view.adopted() > 0 && silent_ms <= MAX_SILENT_MS,
+                silent_ms,
+                requests: count(Counter::Requests),
+                connections: count(Counter::ConnectionsOpen),
+                records_dropped: count(Counter::RecordsDropped),
+            })
+        });
+        states.collect()
+    }
+
+    /// # Errors
+    /// Why the gateway is not ready for traffic.
+    pub fn ready(&self) -> Result<(), String> {
+        let epoch = self.current().snapshot.epoch;
+        for shard in self.shard_states() {
+            if !shard.healthy {
+                return Err(format!("shard {} does not answer", shard.shard));
+            }
+            if shard.epoch != epoch {
+                return Err(format!(
+                    "shard {} serves epoch {}, not {epoch}",
+                    shard.shard, shard.epoch
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn status(&self) -> Status {
+        let current = self.current();
+        let epoch = current.snapshot.epoch;
+        let shards = self.shard_states();
+        let unresolved = self.shared.resolver.states().into_iter().filter_map(|state| {
+            let error = state.error?;
+            let known = if state.addresses.is_empty() { "" } else { " (last addresses kept)" };
+            Some(Unresolved { host: state.host, error: format!("{error}{known}") })
+        });
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            revision: current.revision.id,
+            epoch,
+            converged: shards.iter().all(|shard| shard.epoch == epoch),
+            convergence_us: current.convergence.map(|time| time.as_micros() as u64),
+            engine: self.shared.engine_state.describe(),
+            control_uptime_ms: self.shared.started.elapsed().as_millis() as u64,
+            shards,
+            access_log: model::AccessLog {
+                path: self.shared.records.destination(),
+                lines_dropped: self.shared.records.lines_dropped(),
+            },
+            unresolved: unresolved.collect(),
+        }
+    }
+
+    /// Everything as Prometheus text.
+    pub fn metrics(&self) -> String {
+        let mut text = String::with_capacity(64 * 1024);
+        crate::metrics::render(&mut text, &self.status());
+        crate::metrics::render_counters(&mut text, &self.shared.segment);
+        self.shared.records.render(&mut text);
+        text
+    }
+}
+
+/// What a control process begins with: the spec in `first`, or the latest revision.
+pub async fn choose(store: &Store, first: Option<Change>) -> Result<(Revision, Spec), Refused> {
+    match first {
+        Some(change) => stored(store, change).await,
+        None => latest(store).await,
+    }
+}
+
+/// The revision of `change`: the latest one when it has the same text, else a new one.
+async fn stored(store: &Store, change: Change) -> Result<(Revision, Spec), Refused> {
+    let spec = load(&change.source_name, &change.source).await?;
+    let text = canonical(&spec)?;
+    let source = String::from_utf8_lossy(&change.source).into_owned();
+    if let Some(latest) = store.latest().await?
+        && latest.spec == text
+        && latest.source == source
+    {
+        return Ok((latest, spec));
+    }
+    let draft = Draft {
+        author: cut(change.author, MAX_NAME),
+        message: change.message,
+        spec: text,
+        source,
+        source_name: cut(change.source_name, MAX_NAME),
+    };
+    Ok((store.append(draft).await?, spec))
+}
+
+async fn latest(store: &Store) -> Result<(Revision, Spec), Refused> {
+    let Some(latest) = store.latest().await? else {
+        return Err(Refused::NoRevision("to run: give a spec with -f FILE, or try --demo".into()));
+    };
+    let spec = parse(&latest).await?;
+    Ok((latest, spec))
+}
+
+/// The spec of a stored revision, checked again: this version may be stricter than the one that
+/// stored it.
+async fn parse(revision: &Revision) -> Result<Spec, Refused> {
+    load(&format!("revision {}", revision.id), revision.spec.as_bytes()).await
+}
+
+/// Checks away from the async threads: a large spec takes a while.
+async fn load(name: &str, source: &[u8]) -> Result<Spec, Refused> {
+    let (name, source) = (name.to_owned(), source.to_vec());
+    let loaded = tokio::task::spawn_blocking(move || spec::load_bytes(&name, &source)).await;
+    let Loaded { spec, problems } =
+        loaded.map_err(|error| Refused::Internal(error.to_string()))?;
+    spec.ok_or(Refused::Spec(problems))
+}
+
+fn compiled(spec: &Spec, epoch: u64, revision: u64, resolver: &Resolver) -> Snapshot {
+    compile(spec, epoch, revision, &|host| resolver.addresses(host))
+}
+
+fn canonical(spec: &Spec) -> Result<String, Refused> {
+    serde_json::to_string(spec).map_err(|error| Refused::Internal(error.to_string()))
+}
+
+fn hosts(spec: &Spec) -> Vec<String> {
+    spec.host_names().into_iter().collect()
+}
+
+/// At most `max` bytes of `text`, at a character boundary.
+fn cut(mut text: String, max: usize) -> String {
+    let mut end = max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}
+
+/// The clock of the shards' heartbeats: milliseconds of CLOCK_MONOTONIC, the same in all processes.
+fn monotonic_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000
+}
