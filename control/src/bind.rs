@@ -32,6 +32,8 @@ fn one(address: SocketAddr, share: bool) -> rustix::io::Result<OwnedFd> {
     if share {
         sockopt::set_socket_reuseport(&socket, true)?;
     }
+    // Accepted connections inherit it: no system call for each.
+    sockopt::set_tcp_nodelay(&socket, true)?;
     bind(&socket, &address)?;
     listen(&socket, BACKLOG)?;
     Ok(socket)
@@ -49,7 +51,9 @@ fn explain(address: SocketAddr, error: Errno) -> String {
              (or a lower net.ipv4.ip_unprivileged_port_start), or change `listen`"
         ),
         Errno::ADDRNOTAVAIL => {
-            format!("{address} is no address of this machine; change `listen` (`ip addr` lists them)")
+            format!(
+                "{address} is no address of this machine; change `listen` (`ip addr` lists them)"
+            )
         }
         Errno::MFILE | Errno::NFILE => {
             format!("{address} cannot be opened: too many open files; raise `ulimit -n`")

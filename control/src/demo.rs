@@ -62,7 +62,10 @@ fn origin(name: &'static str) -> Router {
                 Json(json!({ "id": id, "name": format!("user {id}"), "origin": name }))
             }),
         )
-        .route("/users", get(move || async move { Json(json!({ "users": [1, 2, 3], "origin": name })) }))
+        .route(
+            "/users",
+            get(move || async move { Json(json!({ "users": [1, 2, 3], "origin": name })) }),
+        )
         .route("/echo", any(move |request| echo(name, request)))
         .route("/slow", get(move |query| slow(name, query)))
         .route("/stream", get(move || async move { Body::new(Chunks::new(name)) }))

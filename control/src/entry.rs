@@ -11,8 +11,8 @@ use crate::explain::{Explanation, Question};
 pub struct EngineEntry {
     /// Runs the shards; returns once drained. The error is one line for a person.
     pub run: fn(EngineStart) -> Result<(), String>,
-    /// Checks kernel, memlock and io_uring.
-    pub probe: fn() -> Result<(), String>,
+    /// Checks kernel, memlock and io_uring for so many shards.
+    pub probe: fn(usize) -> Result<(), String>,
     /// Whether the engine could take a snapshot, without an engine.
     pub check: fn(&Snapshot) -> Result<(), String>,
     /// Explains a request under a snapshot.

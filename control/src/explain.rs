@@ -105,7 +105,11 @@ impl Explanation {
                         _ => format!("{} ({} of {total})", share.upstream, share.weight),
                     })
                     .collect();
-                writeln!(text, "route     {route}\nupstream  {}\npath      {rewritten}", shares.join(", "))
+                writeln!(
+                    text,
+                    "route     {route}\nupstream  {}\npath      {rewritten}",
+                    shares.join(", ")
+                )
             }
             Outcome::NotFound => writeln!(text, "no route matches: the answer is 404"),
             Outcome::MethodNotAllowed { allow } => writeln!(

@@ -7,15 +7,18 @@ use std::process::ExitCode;
 use contract::snapshot::Snapshot;
 use control::{
     cli,
-    entry::EngineEntry,
+    entry::{EngineEntry, EngineStart},
     explain::{Explanation, Other, Outcome, Question, Share},
 };
 use engine::{plan::Plan, route::explain};
 
 fn main() -> ExitCode {
     cli::main(EngineEntry {
-        run: |_start| Err("this build has no engine".into()),
-        probe: || Err("this build has no engine".into()),
+        run: |start| {
+            let EngineStart { bus, segment, cpus } = start;
+            engine::run(engine::Start { bus, segment, cpus }).map_err(|error| error.to_string())
+        },
+        probe: |shards| engine::probe(shards).map_err(|error| error.to_string()),
         check: |snapshot| match Plan::build(snapshot.clone()) {
             Ok(_) => Ok(()),
             Err(error) => Err(error.to_string()),
@@ -31,8 +34,7 @@ fn explain_request(snapshot: &Snapshot, question: &Question) -> Result<Explanati
         path_and_query: question.path_and_query.clone(),
         headers: question.headers.clone(),
     };
-    let answer =
-        explain::explain(snapshot.clone(), &request).map_err(|error| error.to_string())?;
+    let answer = explain::explain(snapshot.clone(), &request).map_err(|error| error.to_string())?;
     let outcome = match answer.outcome {
         explain::Outcome::Matched(matched) => Outcome::Matched {
             route: matched.route,

@@ -1,6 +1,6 @@
 //! Metrics of the node itself; those made of access records are in [`crate::records`].
 
-use contract::segment::{Counter, Segment};
+use contract::{Counter, Segment};
 
 use crate::{
     api::model::Status,
@@ -24,12 +24,7 @@ pub fn render(out: &mut String, status: &Status) {
         );
         seconds(out, "sluice_config_convergence_seconds", &[], us);
     }
-    family(
-        out,
-        "sluice_control_uptime_seconds",
-        "gauge",
-        "Age of the control process.",
-    );
+    family(out, "sluice_control_uptime_seconds", "gauge", "Age of the control process.");
     seconds(
         out,
         "sluice_control_uptime_seconds",
@@ -66,16 +61,35 @@ pub fn render(out: &mut String, status: &Status) {
 /// Appends the counters that the shards keep themselves.
 pub fn render_counters(out: &mut String, segment: &Segment) {
     let shards: Vec<_> = (0..segment.shards())
-        .filter_map(|shard| Some((shard.to_string(), segment.shard(shard)?.counters())))
+        .map(|shard| (shard.to_string(), segment.shard(shard).counters()))
         .collect();
+    let mut last = "";
     for (place, counter) in Counter::ALL.iter().enumerate() {
         // Apart from the families made of records, which have routes and targets for labels.
-        let name = format!("sluice_shard_{}", counter.name());
-        let kind = if counter.is_gauge() { "gauge" } else { "counter" };
-        family(out, &name, kind, counter.help());
-        for (label, counters) in &shards {
+        let name = counter.name().strip_prefix("sluice_").unwrap_or(counter.name());
+        let name = format!("sluice_shard_{name}");
+        // Counters of one family stand together and differ by a label.
+        if counter.name() != last {
+            family(out, &name, "counter", counter.help());
+            last = counter.name();
+        }
+        for (shard, counters) in &shards {
             let value = counters.get(place).copied().unwrap_or_default();
-            sample(out, &name, &[("shard", label)], value);
+            match counter.label() {
+                Some((key, text)) => sample(out, &name, &[("shard", shard), (key, text)], value),
+                None => sample(out, &name, &[("shard", shard)], value),
+            }
         }
     }
+    family(out, "sluice_shard_connections_open", "gauge", "Client connections that are open.");
+    for (shard, counters) in &shards {
+        let open = open_connections(counters);
+        sample(out, "sluice_shard_connections_open", &[("shard", shard)], open);
+    }
+}
+
+/// Client connections that are open, by a shard's counters.
+pub fn open_connections(counters: &[u64]) -> u64 {
+    let count = |counter: Counter| counters.get(counter as usize).copied().unwrap_or_default();
+    count(Counter::Accepted).saturating_sub(count(Counter::Closed))
 }

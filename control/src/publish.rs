@@ -14,10 +14,7 @@ use contract::{
     segment::Segment,
     snapshot::{Listener, Snapshot},
 };
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::{mpsc, watch},
-};
+use tokio::sync::{mpsc, watch};
 
 /// Longest wait for every shard to adopt an epoch.
 const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,7 +31,7 @@ const MAX_ANSWERS: usize = 16;
 /// Publishes snapshots, one at a time.
 pub struct Publisher {
     segment: Arc<Segment>,
-    bus: Arc<AsyncFd<Bus>>,
+    bus: Arc<Bus>,
     answers: mpsc::Receiver<Message>,
     /// The last epoch given out.
     epoch: u64,
@@ -91,7 +88,7 @@ impl Publisher {
         segment: Arc<Segment>,
         resume: bool,
     ) -> io::Result<(Publisher, Stop, Option<OwnedFd>)> {
-        let bus = Bus::from_fd(bus);
+        let bus = Bus::from_fd(bus)?;
         let mut last = None;
         if resume {
             match bus.recv_timeout(ANSWER_TIMEOUT)? {
@@ -99,13 +96,14 @@ impl Publisher {
                 _ => return Err(io::Error::other("the supervisor did not say what is in force")),
             }
         }
-        rustix::io::ioctl_fionbio(&bus, true)?;
-        let both = Interest::READABLE | Interest::WRITABLE;
-        let bus = Arc::new(AsyncFd::with_interest(bus, both)?);
+        let bus = Arc::new(bus);
         let (send, answers) = mpsc::channel(MAX_ANSWERS);
         let (stopping, stop) = watch::channel(false);
         let engine = EngineState::default();
-        tokio::spawn(listen(Arc::clone(&bus), send, stopping, engine.clone()));
+        let (ear, state) = (Arc::clone(&bus), engine.clone());
+        std::thread::Builder::new()
+            .name("bus".into())
+            .spawn(move || listen(&ear, &send, &stopping, &state))?;
         let publisher = Publisher {
             segment,
             bus,
@@ -166,7 +164,7 @@ impl Publisher {
     async fn bind(&mut self, wanted: BTreeSet<SocketAddr>) -> Result<(), String> {
         self.request += 1;
         let id = self.request;
-        self.send(Message::Bind { id, addresses: wanted.iter().copied().collect() }).await?;
+        self.send(Message::Bind { id, addresses: wanted.iter().copied().collect() })?;
         let error = self
             .answer(|answer| match answer {
                 Message::Bound { id: answered, error } if answered == id => Some(error),
@@ -192,7 +190,7 @@ impl Publisher {
         // Leftovers of an earlier change that nobody waited for.
         while self.answers.try_recv().is_ok() {}
         let began = Instant::now();
-        self.send(Message::Publish { epoch, fd }).await?;
+        self.send(Message::Publish { epoch, fd })?;
         self.answer(|answer| match answer {
             Message::Published { epoch: answered } if answered == epoch => Some(()),
             _ => None,
@@ -209,7 +207,7 @@ impl Publisher {
     pub async fn converge(&mut self, epoch: u64, began: Instant) -> Result<Duration, String> {
         loop {
             let behind: Vec<String> = (0..self.segment.shards())
-                .filter(|shard| self.segment.shard(*shard).is_none_or(|view| view.adopted() != epoch))
+                .filter(|shard| self.segment.shard(*shard).adopted() != epoch)
                 .map(|shard| shard.to_string())
                 .collect();
             if behind.is_empty() {
@@ -239,12 +237,8 @@ impl Publisher {
         }
     }
 
-    async fn send(&self, message: Message) -> Result<(), String> {
-        let sending = self.bus.async_io(Interest::WRITABLE, |bus| bus.send(&message));
-        match tokio::time::timeout(ANSWER_TIMEOUT, sending).await {
-            Ok(sent) => sent.map_err(|error| format!("the supervisor cannot be told: {error}")),
-            Err(_) => Err("the supervisor does not listen".into()),
-        }
+    fn send(&self, message: Message) -> Result<(), String> {
+        self.bus.send(&message).map_err(|error| format!("the supervisor cannot be told: {error}"))
     }
 
     /// The first answer that `pick` takes; others are dropped.
@@ -264,15 +258,15 @@ impl Publisher {
     }
 }
 
-/// Hears the supervisor until it says stop or is gone.
-async fn listen(
-    bus: Arc<AsyncFd<Bus>>,
-    answers: mpsc::Sender<Message>,
-    stop: watch::Sender<bool>,
-    engine: EngineState,
+/// Hears the supervisor until it says stop or is gone. On a thread of its own: it blocks.
+fn listen(
+    bus: &Bus,
+    answers: &mpsc::Sender<Message>,
+    stop: &watch::Sender<bool>,
+    engine: &EngineState,
 ) {
     loop {
-        match bus.async_io(Interest::READABLE, |bus| bus.recv()).await {
+        match bus.recv() {
             Ok(Some(Message::EngineUp { pid })) => engine.set(Ok(pid)),
             Ok(Some(Message::EngineDown { reason })) => engine.set(Err(reason)),
             Ok(Some(Message::Shutdown) | None) => break,

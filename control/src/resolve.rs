@@ -191,11 +191,11 @@ impl Resolver {
     fn spawn(&self, host: String) -> tokio::task::JoinHandle<()> {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            let answer = match tokio::time::timeout(LOOKUP_TIMEOUT, shared.source.look_up(&host)).await
-            {
-                Ok(answer) => answer,
-                Err(_) => Err("no answer in time".into()),
-            };
+            let answer =
+                match tokio::time::timeout(LOOKUP_TIMEOUT, shared.source.look_up(&host)).await {
+                    Ok(answer) => answer,
+                    Err(_) => Err("no answer in time".into()),
+                };
             let changed = match shared.lock().get_mut(&host) {
                 Some(known) => known.take(answer, Instant::now()),
                 // Forgotten in the meantime.
@@ -246,8 +246,7 @@ impl Source {
         match self {
             Source::System(system) => {
                 let resolver = system.lock().unwrap_or_else(PoisonError::into_inner).current();
-                let answer =
-                    resolver.lookup_ip(host).await.map_err(|error| error.to_string())?;
+                let answer = resolver.lookup_ip(host).await.map_err(|error| error.to_string())?;
                 let ttl = answer.valid_until().saturating_duration_since(Instant::now());
                 let addresses: Vec<IpAddr> = answer.iter().collect();
                 if addresses.is_empty() {
@@ -312,7 +311,9 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
-    fn table(resolver: &Resolver) -> MutexGuard<'_, HashMap<String, Result<(Vec<IpAddr>, Duration), String>>> {
+    fn table(
+        resolver: &Resolver,
+    ) -> MutexGuard<'_, HashMap<String, Result<(Vec<IpAddr>, Duration), String>>> {
         let Source::Table(table) = &resolver.shared.source else { panic!() };
         table.lock().unwrap()
     }

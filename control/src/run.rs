@@ -75,7 +75,10 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
     let running = Running::start(parts, chosen, last, admin).await.map_err(refused)?;
     state.write_admin(admin).map_err(|error| {
         let path = state.path().display();
-        Failure::new(exit::FAILURE, format!("the state directory {path} cannot be written: {error}"))
+        Failure::new(
+            exit::FAILURE,
+            format!("the state directory {path} cannot be written: {error}"),
+        )
     })?;
 
     tokio::spawn(async move { names.keep_fresh().await });

@@ -5,10 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::{
-    segment::{Counter, Segment},
-    snapshot::Snapshot,
-};
+use contract::{Counter, Segment, snapshot::Snapshot};
 use thiserror::Error;
 use tokio::sync::Mutex;
 
@@ -220,7 +217,8 @@ impl Running {
 
     /// Asks the engine's router about `question`.
     pub async fn explain(&self, question: Question) -> Result<Explanation, Refused> {
-        let (snapshot, explain) = (Arc::clone(&self.current().snapshot), self.shared.engine.explain);
+        let (snapshot, explain) =
+            (Arc::clone(&self.current().snapshot), self.shared.engine.explain);
         let answer = tokio::task::spawn_blocking(move || explain(&snapshot, &question)).await;
         answer.map_err(|error| Refused::Internal(error.to_string()))?.map_err(Refused::Internal)
     }
@@ -304,8 +302,7 @@ impl Running {
         applied.revision = revision.id;
         applied.epoch = snapshot.epoch;
         self.shared.records.write_to(&spec.access_log);
-        let convergence =
-            self.publish(&mut publisher, revision, Arc::new(spec), snapshot).await?;
+        let convergence = self.publish(&mut publisher, revision, Arc::new(spec), snapshot).await?;
         applied.convergence_us = Some(convergence.as_micros() as u64);
         let current = self.current();
         publisher.close_others(&current.snapshot.listeners).await;
@@ -372,7 +369,7 @@ impl Running {
         let segment = &self.shared.segment;
         let now_ms = monotonic_ms();
         let states = (0..segment.shards()).filter_map(|shard| {
-            let view = segment.shard(shard)?;
+            let view = segment.shard(shard);
             let silent_ms = now_ms.saturating_sub(view.heartbeat());
             let counters = view.counters();
             let count = |counter: Counter| counters.get(counter as usize).copied().unwrap_or(0);
@@ -382,7 +379,7 @@ impl Running {
                 healthy: view.adopted() > 0 && silent_ms <= MAX_SILENT_MS,
                 silent_ms,
                 requests: count(Counter::Requests),
-                connections: count(Counter::ConnectionsOpen),
+                connections: crate::metrics::open_connections(&counters),
                 records_dropped: count(Counter::RecordsDropped),
             })
         });
@@ -490,8 +487,7 @@ async fn parse(revision: &Revision) -> Result<Spec, Refused> {
 async fn load(name: &str, source: &[u8]) -> Result<Spec, Refused> {
     let (name, source) = (name.to_owned(), source.to_vec());
     let loaded = tokio::task::spawn_blocking(move || spec::load_bytes(&name, &source)).await;
-    let Loaded { spec, problems } =
-        loaded.map_err(|error| Refused::Internal(error.to_string()))?;
+    let Loaded { spec, problems } = loaded.map_err(|error| Refused::Internal(error.to_string()))?;
     spec.ok_or(Refused::Spec(problems))
 }
 

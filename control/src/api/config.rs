@@ -117,9 +117,7 @@ pub async fn spec(
 }
 
 /// `GET /v1/revisions`: newest first.
-pub async fn revisions(
-    State(running): State<Running>,
-) -> Result<Json<Vec<RevisionLine>>, Problem> {
+pub async fn revisions(State(running): State<Running>) -> Result<Json<Vec<RevisionLine>>, Problem> {
     Ok(Json(running.revisions(MAX_LISTED).await?))
 }
 

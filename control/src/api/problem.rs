@@ -56,11 +56,9 @@ impl From<Refused> for Problem {
                 (StatusCode::CONFLICT, "listener", "A listener cannot be opened")
             }
             Refused::NoRevision(_) => (StatusCode::NOT_FOUND, "no-revision", "No such revision"),
-            Refused::Changed { .. } => (
-                StatusCode::PRECONDITION_FAILED,
-                "changed",
-                "The running revision is another one",
-            ),
+            Refused::Changed { .. } => {
+                (StatusCode::PRECONDITION_FAILED, "changed", "The running revision is another one")
+            }
             Refused::Store(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "store", "The revision store failed")
             }

@@ -8,7 +8,8 @@ use super::{Failure, Remote, exit, state_directory};
 use crate::api::model::ProblemDocument;
 
 /// Where the admin API is when nothing says otherwise.
-const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9901);
+const DEFAULT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9901);
 
 /// An apply waits for DNS (2 s) and for every shard (5 s); the rest is reserve.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -71,9 +72,7 @@ impl Admin {
         for address in &self.addresses {
             let url = format!("http://{address}{path}");
             let answer = match method {
-                "POST" => {
-                    self.agent.post(&url).query_pairs(query.iter().copied()).send(body)
-                }
+                "POST" => self.agent.post(&url).query_pairs(query.iter().copied()).send(body),
                 _ => self.agent.get(&url).call(),
             };
             match answer {

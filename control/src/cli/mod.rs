@@ -6,13 +6,7 @@ mod remote;
 mod show;
 mod table;
 
-use std::{
-    io::IsTerminal,
-    net::SocketAddr,
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -53,7 +47,9 @@ enum Command {
     )]
     Up(Up),
     /// Check a spec and report every problem, offline
-    #[command(after_help = "Examples:\n  sluice check gateway.yaml\n  sluice check - < gateway.yaml\n  sluice check --json gateway.yaml")]
+    #[command(
+        after_help = "Examples:\n  sluice check gateway.yaml\n  sluice check - < gateway.yaml\n  sluice check --json gateway.yaml"
+    )]
     Check {
         /// The spec (YAML or JSON); - reads the standard input
         file: PathBuf,
@@ -69,7 +65,9 @@ enum Command {
         json: bool,
     },
     /// Check a spec and make it the running one, live
-    #[command(after_help = "Examples:\n  sluice apply -f gateway.yaml -m 'canary to 20 %'\n  sluice apply -f gateway.yaml --dry-run")]
+    #[command(
+        after_help = "Examples:\n  sluice apply -f gateway.yaml -m 'canary to 20 %'\n  sluice apply -f gateway.yaml --dry-run"
+    )]
     Apply {
         /// The spec (YAML or JSON); - reads the standard input
         #[arg(short, long, value_name = "FILE")]
@@ -93,7 +91,9 @@ enum Command {
         remote: Remote,
     },
     /// List what is running
-    #[command(after_help = "Examples:\n  sluice get routes\n  sluice get spec --json\n  sluice get revisions")]
+    #[command(
+        after_help = "Examples:\n  sluice get routes\n  sluice get spec --json\n  sluice get revisions"
+    )]
     Get {
         #[arg(value_enum)]
         what: What,
@@ -126,7 +126,9 @@ enum Command {
         remote: Remote,
     },
     /// Run an earlier revision again
-    #[command(after_help = "Examples:\n  sluice rollback      the one before the running one\n  sluice rollback 3\n\nA rollback is a new revision with the old text.")]
+    #[command(
+        after_help = "Examples:\n  sluice rollback      the one before the running one\n  sluice rollback 3\n\nA rollback is a new revision with the old text."
+    )]
     Rollback {
         /// Revision to run again; without it, the one before the running one
         revision: Option<u64>,

@@ -29,7 +29,9 @@ impl Source {
         let name = file.display().to_string();
         std::fs::File::open(file)
             .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-            .map_err(|error| Failure::new(exit::BAD_SPEC, format!("cannot read {name}: {error}")))?;
+            .map_err(|error| {
+                Failure::new(exit::BAD_SPEC, format!("cannot read {name}: {error}"))
+            })?;
         Ok(Source { name, bytes })
     }
 

@@ -55,11 +55,7 @@ pub fn upstreams(upstreams: &[Upstream], color: bool) -> String {
     let mut table = Table::new(&["NAME", "BALANCE", "TARGET", "ADDRESS", "WEIGHT"]);
     for upstream in upstreams {
         if upstream.targets.is_empty() {
-            table.row([
-                upstream.name.clone(),
-                upstream.balance.clone(),
-                "(none resolved)".into(),
-            ]);
+            table.row([upstream.name.clone(), upstream.balance.clone(), "(none resolved)".into()]);
         }
         for (at, target) in upstream.targets.iter().enumerate() {
             let first = |text: &String| if at == 0 { text.clone() } else { String::new() };

@@ -3,12 +3,7 @@
 //! Names are the key, not indices: a route keeps its series over epochs. The text follows the
 //! Prometheus exposition format 0.0.4.
 
-use std::{
-    collections::HashMap,
-    fmt::Write,
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{collections::HashMap, fmt::Write, net::SocketAddr, sync::Arc};
 
 use contract::record::{Reason, Record};
 
@@ -183,19 +178,27 @@ impl Metrics {
             return Some(self.tables.len() - 1);
         }
         // The oldest epoch is the least likely to come again.
-        let oldest = (0..self.tables.len()).min_by_key(|at| self.tables.get(*at).map(|t| t.epoch))?;
+        let oldest =
+            (0..self.tables.len()).min_by_key(|at| self.tables.get(*at).map(|t| t.epoch))?;
         *self.tables.get_mut(oldest)? = table;
         Some(oldest)
     }
 
     /// Appends all series as Prometheus text.
     pub fn render(&self, out: &mut String) {
-        let routes =
-            || self.routes.counters.iter().filter(|(_, counters)| counters.requests() > 0);
-        family(out, "sluice_requests_total", "counter", "Requests finished, by route and status class.");
+        let routes = || self.routes.counters.iter().filter(|(_, counters)| counters.requests() > 0);
+        family(
+            out,
+            "sluice_requests_total",
+            "counter",
+            "Requests finished, by route and status class.",
+        );
         for (name, counters) in routes() {
-            for (class, count) in counters.classes.iter().enumerate().filter(|(_, count)| **count > 0) {
-                let code = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"].get(class).unwrap_or(&"other");
+            for (class, count) in
+                counters.classes.iter().enumerate().filter(|(_, count)| **count > 0)
+            {
+                let code =
+                    ["other", "1xx", "2xx", "3xx", "4xx", "5xx"].get(class).unwrap_or(&"other");
                 sample(out, "sluice_requests_total", &[("route", name), ("code", code)], *count);
             }
         }
@@ -214,8 +217,18 @@ impl Metrics {
             }
             let labels = [("route", &**name), ("le", "+Inf")];
             sample(out, "sluice_request_duration_seconds_bucket", &labels, counters.requests());
-            seconds(out, "sluice_request_duration_seconds_sum", &[("route", name)], counters.duration_us);
-            sample(out, "sluice_request_duration_seconds_count", &[("route", name)], counters.requests());
+            seconds(
+                out,
+                "sluice_request_duration_seconds_sum",
+                &[("route", name)],
+                counters.duration_us,
+            );
+            sample(
+                out,
+                "sluice_request_duration_seconds_count",
+                &[("route", name)],
+                counters.requests(),
+            );
         }
         family(out, "sluice_request_bytes_total", "counter", "Request body bytes received.");
         for (name, counters) in routes() {
@@ -225,7 +238,12 @@ impl Metrics {
         for (name, counters) in routes() {
             sample(out, "sluice_response_bytes_total", &[("route", name)], counters.response_bytes);
         }
-        family(out, "sluice_errors_total", "counter", "Answers that the gateway made itself, and broken exchanges, by reason.");
+        family(
+            out,
+            "sluice_errors_total",
+            "counter",
+            "Answers that the gateway made itself, and broken exchanges, by reason.",
+        );
         for (reason, count) in self.errors.iter().filter(|(reason, _)| *reason != Reason::None) {
             sample(out, "sluice_errors_total", &[("reason", reason_name(*reason))], *count);
         }
@@ -244,14 +262,25 @@ impl Metrics {
                 of_upstream.push((OTHER.into(), counters.other));
             }
             of_upstream.sort_by(|a, b| a.0.cmp(&b.0));
-            targets.extend(of_upstream.into_iter().map(|(target, counters)| (name, target, counters)));
+            targets
+                .extend(of_upstream.into_iter().map(|(target, counters)| (name, target, counters)));
         }
-        family(out, "sluice_upstream_requests_total", "counter", "Requests by upstream and the target that got the last attempt.");
+        family(
+            out,
+            "sluice_upstream_requests_total",
+            "counter",
+            "Requests by upstream and the target that got the last attempt.",
+        );
         for (name, target, counters) in &targets {
             let labels = [("upstream", &***name), ("target", target)];
             sample(out, "sluice_upstream_requests_total", &labels, counters.requests);
         }
-        family(out, "sluice_upstream_first_byte_seconds", "summary", "From the request sent to the first byte of the answer.");
+        family(
+            out,
+            "sluice_upstream_first_byte_seconds",
+            "summary",
+            "From the request sent to the first byte of the answer.",
+        );
         for (name, target, counters) in &targets {
             let labels = [("upstream", &***name), ("target", target)];
             seconds(out, "sluice_upstream_first_byte_seconds_sum", &labels, counters.first_byte_us);
@@ -260,7 +289,12 @@ impl Metrics {
         family(out, "sluice_upstream_retries_total", "counter", "Attempts after the first.");
         for (name, counters) in &self.upstreams.counters {
             if counters.retries > 0 || !counters.targets.is_empty() {
-                sample(out, "sluice_upstream_retries_total", &[("upstream", name)], counters.retries);
+                sample(
+                    out,
+                    "sluice_upstream_retries_total",
+                    &[("upstream", name)],
+                    counters.retries,
+                );
             }
         }
     }
@@ -299,7 +333,8 @@ impl UpstreamCounters {
         counters.requests += 1;
         if record.first_byte_us > 0 {
             counters.first_bytes += 1;
-            counters.first_byte_us = counters.first_byte_us.wrapping_add(record.first_byte_us.into());
+            counters.first_byte_us =
+                counters.first_byte_us.wrapping_add(record.first_byte_us.into());
         }
     }
 }

@@ -39,12 +39,6 @@ const MAX_PAUSE: Duration = Duration::from_millis(50);
 /// Longest time a line waits for more lines.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
-/// Records taken from a ring under one hold of the lock: about a millisecond.
-const BATCH: usize = 1_024;
-
-/// Records taken from a ring before the next ring's turn.
-const MAX_ROUND: usize = 64 * BATCH;
-
 /// The records of this node.
 pub struct Records {
     shared: Arc<Shared>,
@@ -196,13 +190,19 @@ impl Shared {
 
 impl State {
     fn take(&mut self, shard: usize, record: &Record<'_>) {
-        let State { history, metrics, log } = self;
+        let State { history, metrics, log, .. } = self;
         let names = metrics.count(record, history);
         if let Some(log) = log {
             let route = names.and_then(|names| names.routes.get(record.route as usize));
             let upstream = names.and_then(|names| names.upstreams.get(record.upstream as usize));
             let Log { writer, lines, sink, .. } = log;
-            writer.write(lines, shard, record, route.map(|name| &**name), upstream.map(|name| &**name));
+            writer.write(
+                lines,
+                shard,
+                record,
+                route.map(|name| &**name),
+                upstream.map(|name| &**name),
+            );
             if lines.len() >= BUFFER_BYTES {
                 sink.send(lines);
             }
@@ -240,19 +240,11 @@ fn take_all(mut rings: Vec<RingReader>, shared: &Shared) {
     }
 }
 
-/// Empties one ring, but takes no more than it can hold: others wait, too.
+/// Takes what one ring holds at this moment.
 fn take_ring(shard: usize, ring: &mut RingReader, shared: &Shared) -> usize {
-    let mut taken = 0;
-    while taken < MAX_ROUND {
-        let mut state = shared.lock();
-        let batch = ring.drain(BATCH, |bytes| match Record::decode(bytes) {
-            Ok(record) => state.take(shard, &record),
-            Err(_) => state.garbage += 1,
-        });
-        taken += batch;
-        if batch < BATCH {
-            break;
-        }
-    }
-    taken
+    let mut state = shared.lock();
+    ring.drain(|bytes| match Record::decode(bytes) {
+        Some(record) => state.take(shard, &record),
+        None => state.garbage += 1,
+    })
 }

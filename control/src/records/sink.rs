@@ -67,7 +67,8 @@ impl Sink {
         if lines.is_empty() {
             return;
         }
-        let fresh = self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(BUFFER_BYTES + 4096));
+        let fresh =
+            self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(BUFFER_BYTES + 4096));
         let taken = std::mem::replace(lines, fresh);
         let refused = match self.full.as_ref().map(|full| full.try_send(taken)) {
             Some(Err(TrySendError::Full(lines) | TrySendError::Disconnected(lines))) => lines,
@@ -172,7 +173,9 @@ impl Output {
                 }
                 let rest = lines.get(written..).unwrap_or_default();
                 *torn = !rest.is_empty()
-                    && lines.get(..written).is_some_and(|done| !done.is_empty() && !done.ends_with(b"\n"));
+                    && lines
+                        .get(..written)
+                        .is_some_and(|done| !done.is_empty() && !done.ends_with(b"\n"));
                 count_lines(rest)
             }
         }

@@ -50,7 +50,9 @@ pub struct Draft {
 
 #[derive(Debug, Error)]
 pub enum StoreError {
-    #[error("the revision store {path} cannot be opened: {reason}; check that the directory exists, is writable and has free space")]
+    #[error(
+        "the revision store {path} cannot be opened: {reason}; check that the directory exists, is writable and has free space"
+    )]
     Open { path: String, reason: String },
     #[error(
         "the revision store {path} was written by a newer sluice (layout {found}, this one reads up to {known}); use that version or another --state directory"

@@ -152,11 +152,7 @@ fn open(path: &PathBuf) -> Result<Connection, StoreError> {
     let found: i64 =
         connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(refused)?;
     if found > LAYOUT {
-        return Err(StoreError::Layout {
-            path: path.display().to_string(),
-            found,
-            known: LAYOUT,
-        });
+        return Err(StoreError::Layout { path: path.display().to_string(), found, known: LAYOUT });
     }
     // FULL: an apply that was answered survives a power cut.
     connection

@@ -49,7 +49,10 @@ impl Banner {
             eprintln!("  {:<10} http://{}", listener.name, listener.address);
         }
         if let Some(admin) = state.read_admin() {
-            eprintln!("  {:<10} http://{admin} {dim}(/metrics /healthz /readyz /v1/status){plain}", "admin");
+            eprintln!(
+                "  {:<10} http://{admin} {dim}(/metrics /healthz /readyz /v1/status){plain}",
+                "admin"
+            );
         }
         eprintln!("  {:<10} {}", "state", state.path().display());
         if demo && let Some(listener) = snapshot.listeners.first() {

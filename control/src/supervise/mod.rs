@@ -46,14 +46,13 @@ pub struct DemoInherited {
 /// Runs the gateway until it is told to stop.
 pub fn up(up: &Up, engine: &EngineEntry) -> Result<(), Failure> {
     let banner = Banner::new();
-    (engine.probe)().map_err(Failure::from)?;
     let cpus = cpus(up)?;
+    (engine.probe)(cpus.len()).map_err(Failure::from)?;
     let source = match (&up.file, up.demo) {
         (Some(file), _) => Some(Source::read(file)?),
-        (None, true) => Some(Source {
-            name: demo::SPEC_NAME.into(),
-            bytes: demo::SPEC.as_bytes().to_vec(),
-        }),
+        (None, true) => {
+            Some(Source { name: demo::SPEC_NAME.into(), bytes: demo::SPEC.as_bytes().to_vec() })
+        }
         (None, false) => None,
     };
     if let Some(source) = &source {
@@ -96,7 +95,9 @@ pub fn run_engine(inherited: EngineInherited, engine: &EngineEntry) -> Result<()
     follow_parent(inherited.parent, Signal::KILL, c"sluice-engine")?;
     // A service manager signals every process; ours ends when the supervisor has had it drained.
     let ignored = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGHUP] {
+    for signal in
+        [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGHUP]
+    {
         signal_hook::flag::register(signal, std::sync::Arc::clone(&ignored))?;
     }
     let start = EngineStart {

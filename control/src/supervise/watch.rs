@@ -14,8 +14,8 @@ use std::{
 };
 
 use contract::{
+    Segment,
     bus::{self, Bus, Message},
-    segment::{Counter, Segment},
     snapshot::Snapshot,
 };
 use rustix::{
@@ -100,8 +100,7 @@ impl Watch {
         // With a terminal a hang-up means that the person left; without one it is the customary
         // request to open log files anew.
         let hangs_up = std::io::IsTerminal::is_terminal(&std::io::stdin());
-        let stops: &[i32] =
-            if hangs_up { &[SIGINT, SIGTERM, SIGHUP] } else { &[SIGINT, SIGTERM] };
+        let stops: &[i32] = if hangs_up { &[SIGINT, SIGTERM, SIGHUP] } else { &[SIGINT, SIGTERM] };
         let reopens: &[i32] = if hangs_up { &[] } else { &[SIGHUP] };
         Ok(Watch {
             banner,
@@ -129,7 +128,9 @@ impl Watch {
 
     /// Starts everything and keeps it running until a signal says stop.
     pub fn run(&mut self, source: Option<Source>) -> Result<(), Failure> {
-        self.spec = source.map(|source| Ok::<_, io::Error>((memory(&source.bytes)?, source.name))).transpose()?;
+        self.spec = source
+            .map(|source| Ok::<_, io::Error>((memory(&source.bytes)?, source.name)))
+            .transpose()?;
         let began = Instant::now();
         let end = loop {
             let now = Instant::now();
@@ -250,8 +251,10 @@ impl Watch {
     /// Waits for something to happen and takes care of it.
     fn wait(&mut self, pause: Option<Duration>) -> io::Result<Option<End>> {
         let ready = {
-            let mut sources: Vec<(Event, BorrowedFd<'_>)> =
-                vec![(Event::Stop, self.stop.stream.as_fd()), (Event::Reopen, self.reopen.stream.as_fd())];
+            let mut sources: Vec<(Event, BorrowedFd<'_>)> = vec![
+                (Event::Stop, self.stop.stream.as_fd()),
+                (Event::Reopen, self.reopen.stream.as_fd()),
+            ];
             sources.extend(self.control.end().map(|fd| (Event::ControlEnded, fd)));
             sources.extend(self.engine.end().map(|fd| (Event::EngineEnded, fd)));
             sources.extend(self.origin.end().map(|fd| (Event::OriginEnded, fd)));
@@ -322,7 +325,7 @@ impl Watch {
     /// Whether every shard serves what was published last.
     fn adopted(&self) -> bool {
         let Some((epoch, _)) = &self.last else { return false };
-        let shard = |shard| self.segment.shard(shard).is_some_and(|view| view.adopted() == *epoch);
+        let shard = |shard| self.segment.shard(shard).adopted() == *epoch;
         self.segment.epoch() == *epoch && (0..self.segment.shards()).all(shard)
     }
 
@@ -430,11 +433,9 @@ impl Watch {
     fn engine_gone(&mut self, status: ExitStatus) {
         self.engine_bus = None;
         self.engine_pid = None;
-        for shard in (0..self.segment.shards()).filter_map(|shard| self.segment.shard(shard)) {
+        for shard in (0..self.segment.shards()).map(|shard| self.segment.shard(shard)) {
             // Its shards cannot take back any more what they said.
             shard.set_adopted(0);
-            shard.set(Counter::ConnectionsOpen, 0);
-            shard.set(Counter::UpstreamConnectionsOpen, 0);
         }
         self.tell_control(&Message::EngineDown { reason: format!("it ended ({status})") });
     }
@@ -474,7 +475,8 @@ impl Watch {
             };
             let events = {
                 let Some(end) = ward(self).end() else { return Ok(true) };
-                let mut sources = vec![(Event::Stop, self.stop.stream.as_fd()), (Event::Ended, end)];
+                let mut sources =
+                    vec![(Event::Stop, self.stop.stream.as_fd()), (Event::Ended, end)];
                 let bus = self.engine_bus.as_ref();
                 sources.extend(bus.map(|bus| (Event::EngineSays, bus.as_fd())));
                 ready(&sources, Some(left))?
