@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::super::{fuzz_chunked, fuzz_request, fuzz_response, write};
-use super::{ChunkedDecoder, Event};
+use super::{ChunkedDecoder, Event, HeadLimits, Refusal, RequestHead};
 
 /// Heads and bodies near to valid ones, where the interesting branches are.
 fn fragments(parts: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
@@ -91,6 +91,18 @@ fn byte_by_byte_is_as_good_as_at_once() {
                 fuzz_chunked(&with_step(step, &bytes[..end]));
             }
         }
+    }
+}
+
+/// A head is reused for the next connection; nothing of a refused one may weaken its bounds.
+#[test]
+fn a_refusal_leaves_nothing_behind() {
+    let mut head = RequestHead::new();
+    let long = [b"GET /", &[b'a'; 9000][..], b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+    for refused in [&b"GET /\r\n"[..], b"GET / HTTP/1.1\r\nHost: a\r\nX", b"\r\n\r\n\r\n"] {
+        let limits = HeadLimits { max_head: 25, ..HeadLimits::REQUEST };
+        assert!(head.parse(refused, &limits).is_err());
+        assert_eq!(head.parse(&long, &HeadLimits::REQUEST), Err(Refusal::UriTooLong));
     }
 }
 
