@@ -67,6 +67,7 @@ fn origin(name: &'static str) -> Router {
             get(move || async move { Json(json!({ "users": [1, 2, 3], "origin": name })) }),
         )
         .route("/echo", any(move |request| echo(name, request)))
+        .route("/echo/{*below}", any(move |request| echo(name, request)))
         .route("/slow", get(move |query| slow(name, query)))
         .route("/stream", get(move || async move { Body::new(Chunks::new(name)) }))
         .fallback(move |method: Method, uri: Uri| async move {

@@ -53,6 +53,15 @@ impl BodyReader {
         matches!(self, BodyReader::UntilClose)
     }
 
+    /// Bytes that are known to follow.
+    pub fn announced(&self) -> u64 {
+        match self {
+            BodyReader::Length(left) => *left,
+            BodyReader::Chunked(decoder) => decoder.announced(),
+            BodyReader::UntilClose => 0,
+        }
+    }
+
     /// Trailer lines of a finished chunked body.
     pub fn trailers(&self) -> &[u8] {
         match self {

@@ -25,6 +25,8 @@ pub struct Request {
     pub bytes: Option<Chunk>,
     /// The path in normal form, where that differs from what came.
     pub normal_path: Option<Vec<u8>>,
+    /// The head is valid but asks for what cannot be (417): the answer to give.
+    pub refused: Option<LocalReply>,
     pub client: Client,
     pub id: RequestId,
     pub notes: Notes,

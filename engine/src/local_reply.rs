@@ -12,13 +12,13 @@ pub struct LocalReply {
     pub reason: Reason,
     /// The connection cannot carry another request.
     pub close: bool,
-    /// Value of `Allow` (405, and `OPTIONS *`).
-    pub allow: Option<Vec<u8>>,
+    /// A field that explains the status: `Allow` (405, `OPTIONS *`), `Sec-WebSocket-Version` (426).
+    pub field: Option<(&'static str, Vec<u8>)>,
 }
 
 impl LocalReply {
     pub fn new(status: u16, reason: Reason) -> LocalReply {
-        LocalReply { status, reason, close: false, allow: None }
+        LocalReply { status, reason, close: false, field: None }
     }
 
     /// The same, ending the connection.
@@ -27,7 +27,10 @@ impl LocalReply {
     }
 
     pub fn method_not_allowed(allow: Vec<u8>) -> LocalReply {
-        LocalReply { allow: Some(allow), ..LocalReply::new(405, Reason::MethodNotAllowed) }
+        LocalReply {
+            field: Some(("Allow", allow)),
+            ..LocalReply::new(405, Reason::MethodNotAllowed)
+        }
     }
 
     /// Appends the whole answer. `with_body` is false for HEAD.
@@ -37,8 +40,8 @@ impl LocalReply {
         if !head.request_id.is_empty() {
             write::field(out, b"X-Request-Id", head.request_id);
         }
-        if let Some(allow) = &self.allow {
-            write::field(out, b"Allow", allow);
+        if let Some((name, value)) = &self.field {
+            write::field(out, name.as_bytes(), value);
         }
         if head.close {
             out.extend_from_slice(b"Connection: close\r\n");

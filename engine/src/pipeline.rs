@@ -11,6 +11,7 @@ use crate::plan::{Plan, Route};
 use crate::relay;
 use crate::rewrite::Outbound;
 use crate::route::{Miss, Query, RouteIndex};
+use crate::serve::websocket;
 use crate::shard::Shard;
 
 /// Takes a request from its parsed head to its record. Answers exactly once: `responder` is
@@ -32,12 +33,14 @@ async fn decide(
     responder: &Responder,
 ) -> Result<Answer, LocalReply> {
     let plan = request.plan.clone();
+    request.refused.take().map_or(Ok(()), Err)?;
     own_methods(request)?;
     request.normalise_path()?;
     let index = find_route(&plan.plan, request)?;
     let route = plan.plan.route(index);
     request.notes.route = Some(index);
     admit_body(request, route)?;
+    admit_upgrade(request, route)?;
     outbound(request, None).check_loop()?;
     forward::forward(shard, request, responder, index).await
 }
@@ -47,7 +50,7 @@ fn own_methods(request: &Request) -> Result<(), LocalReply> {
     match request.head.target {
         // RFC 9110 §9.3.7: about the gateway, so not forwarded.
         Target::Asterisk => Err(LocalReply {
-            allow: Some(b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_vec()),
+            field: Some(("Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_vec())),
             ..LocalReply::new(204, Reason::Local)
         }),
         // RFC 9110 §9.3.6: a gateway is no tunnel.
@@ -86,6 +89,17 @@ fn admit_body(request: &Request, route: &Route) -> Result<(), LocalReply> {
     match request.head.framing {
         crate::message::Framing::Length(length) if length > route.max_body_bytes => {
             Err(LocalReply::closing(413, Reason::BodyTooLarge))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a malformed handshake of an upgrade that the route would tunnel.
+fn admit_upgrade(request: &Request, route: &Route) -> Result<(), LocalReply> {
+    let token = request.head.upgrade.map(|span| span.of(request.bytes()));
+    match token {
+        Some(token) if route.allows_upgrade(token) && token.eq_ignore_ascii_case(b"websocket") => {
+            websocket::check(request)
         }
         _ => Ok(()),
     }

@@ -101,8 +101,9 @@ impl Outbound<'_> {
             let value = field.value.of(bytes);
             match field.id {
                 Name::Other => {
-                    if !field.drop {
-                        write::field(out, field.name.of(bytes), value);
+                    let name = field.name.of(bytes);
+                    if !field.drop && (self.client.trusted || !is_identity(name)) {
+                        write::field(out, name, value);
                     }
                     continue;
                 }
@@ -199,6 +200,14 @@ impl Outbound<'_> {
             }
         }
     }
+}
+
+/// Whether a field claims who the client is: only the gateway and trusted proxies may (B-45).
+fn is_identity(name: &[u8]) -> bool {
+    const CONSUMER: &[u8] = b"x-consumer-";
+    matches!(name.first(), Some(b'x' | b'X'))
+        && (name.get(..CONSUMER.len()).is_some_and(|start| start.eq_ignore_ascii_case(CONSUMER))
+            || name.eq_ignore_ascii_case(b"x-forwarded-client-cert"))
 }
 
 #[derive(Default)]

@@ -106,7 +106,8 @@ impl Run {
             };
             let len = taken.data.as_ref().map_or(0, Chunk::len);
             self.bytes.set(self.bytes.get() + len as u64);
-            if self.bytes.get() > self.max_bytes {
+            // A chunk's size counts when it is announced: there is no need to wait for the bytes.
+            if self.bytes.get().saturating_add(reader.announced()) > self.max_bytes {
                 break UploadEnd::Refused(LocalReply::closing(413, Reason::BodyTooLarge));
             }
             let mut head = self.io.take_vec();

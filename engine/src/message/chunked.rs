@@ -109,6 +109,11 @@ impl ChunkedDecoder {
         self.state == State::Done
     }
 
+    /// Data bytes of the chunk under way that are still to come: announced, not yet there.
+    pub fn announced(&self) -> u64 {
+        if self.state == State::Data { self.left } else { 0 }
+    }
+
     /// The trailer fields that may be forwarded, as lines `name: value CRLF` without an empty
     /// line at the end. Fields that frame, route, authenticate or describe the content are left
     /// out (RFC 9110 §6.5.1). Complete only after [`Event::Done`].

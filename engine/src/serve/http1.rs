@@ -55,7 +55,7 @@ enum Read {
         head: Box<RequestHead>,
         bytes: Chunk,
         started_us: u64,
-        plan: Rc<ShardPlan>,
+        refused: Option<LocalReply>,
     },
     /// Answer this and close.
     Refused {
@@ -74,9 +74,9 @@ impl Connection {
         }
         loop {
             let next = match self.read().await {
-                Read::Head { head, bytes, started_us, plan } => {
+                Read::Head { head, bytes, started_us, refused } => {
                     self.served += 1;
-                    self.exchange(head, bytes, started_us, plan).await
+                    self.exchange(head, bytes, started_us, refused).await
                 }
                 Read::Refused { reply, started_us, plan } => {
                     self.refuse(&reply, started_us, &plan).await
@@ -147,16 +147,14 @@ impl Connection {
         let mut partial = false;
         loop {
             let parsed = head.parse(chunk.bytes(), &head_limits);
-            // The plan of a request is the newest when its head is there.
             match parsed {
                 Ok(Progress::Complete) => {
-                    let plan = self.shard.plan();
-                    return Read::Head { head, bytes: chunk, started_us, plan };
+                    return Read::Head { head, bytes: chunk, started_us, refused: None };
                 }
                 Ok(Progress::Partial) => {}
                 Err(Refusal::ExpectationFailed) => {
-                    let reply = LocalReply::closing(417, Reason::ExpectationFailed);
-                    return Read::Refused { reply, started_us, plan: self.shard.plan() };
+                    let refused = Some(LocalReply::from(Refusal::ExpectationFailed));
+                    return Read::Head { head, bytes: chunk, started_us, refused };
                 }
                 Err(refusal) => {
                     self.shard.give_request_head(head);
@@ -216,8 +214,10 @@ impl Connection {
         head: Box<RequestHead>,
         bytes: Chunk,
         started_us: u64,
-        plan: Rc<ShardPlan>,
+        refused: Option<LocalReply>,
     ) -> Next {
+        // The newest plan when its head is there is the request's plan to its end.
+        let plan = self.shard.plan();
         let Some(listener) = self.listener(&plan) else { return Next::Abort };
         let limits = listener.limits;
         let all = bytes.bytes();
@@ -247,8 +247,16 @@ impl Connection {
             keep_alive: head.keep_alive && self.served < limits.max_requests,
             peer: self.client,
         };
-        let request =
-            Request { plan, head, bytes: Some(bytes), normal_path: None, client, id, notes };
+        let request = Request {
+            plan,
+            head,
+            bytes: Some(bytes),
+            normal_path: None,
+            refused,
+            client,
+            id,
+            notes,
+        };
         pipeline::handle(&self.shard, request, responder).await
     }
 
