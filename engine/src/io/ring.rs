@@ -86,6 +86,12 @@ pub(super) struct Ring {
     pub(super) timer: Rc<Timer>,
     pub(super) counts: IoCounts,
     pub(super) multishot: Cell<bool>,
+    /// Sends queued for the next enter that will complete within it (see [`Ring::enter`]).
+    pub(super) prompt_sends: Cell<u32>,
+    /// Counts enters, so that a send can tell how long it took.
+    pub(super) turn: Cell<u64>,
+    /// The kernel can wait for a batch with a bound of its own (`IORING_FEAT_MIN_TIMEOUT`).
+    waits_for_batches: bool,
     /// Polls of this shard's tasks; the driver compares it to learn whether any ran.
     pub(super) polls: Cell<u64>,
     /// Guests (glommio's rings) whose poll has fired and is not re-armed.
@@ -98,6 +104,10 @@ pub(super) struct Ring {
 #[derive(Clone)]
 pub struct Io(pub(super) Rc<Ring>);
 
+/// The token of operations without a slot.
+const QUIET: Token = Token::MAX;
+/// Longest that a turn waits for the sends it counted on, in microseconds.
+const BATCH_WAIT_US: u32 = 1_000;
 const SPARE_VECS: usize = 256;
 const SPARE_BYTES: usize = 32 * 1024;
 
@@ -112,6 +122,7 @@ impl Io {
             .build(config.entries)?;
         let buffers =
             Rc::new(Buffers::new(&uring, config.buffers, config.buffer_bytes, config.depth)?);
+        let waits_for_batches = uring.params().is_feature_min_timeout();
         let clock = Rc::new(Clock::new());
         let timer = Rc::new(Timer::new(clock.now_ms()));
         Ok(Io(Rc::new(Ring {
@@ -123,6 +134,9 @@ impl Io {
             timer,
             counts: IoCounts::default(),
             multishot: Cell::new(config.multishot),
+            prompt_sends: Cell::new(0),
+            turn: Cell::new(0),
+            waits_for_batches,
             polls: Cell::new(0),
             guests_fired: RefCell::new(Vec::new()),
             spare: RefCell::new(Vec::new()),
@@ -241,16 +255,22 @@ impl Ring {
                 )
             };
             bump(&self.counts.enters);
+            self.prompt_sends.set(0);
         }
+    }
+
+    /// Queues an operation whose success interests no one; a failure's completion finds no slot.
+    fn submit_quietly(&self, entry: squeue::Entry) {
+        self.push(&entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(QUIET));
     }
 
     /// Asks for the end of an operation; its own completion still comes and frees its slot.
     pub(super) fn cancel(&self, token: Token) {
-        self.submit(opcode::AsyncCancel::new(token).build(), Slot::Quiet);
+        self.submit_quietly(opcode::AsyncCancel::new(token).build());
     }
 
     pub(super) fn close(&self, fd: RawFd) {
-        self.submit(opcode::Close::new(types::Fd(fd)).build(), Slot::Quiet);
+        self.submit_quietly(opcode::Close::new(types::Fd(fd)).build());
     }
 
     /// One operation with one completion. Dropping the future cancels it.
@@ -352,9 +372,6 @@ impl Ring {
                 drop(slots);
                 self.guests_fired.borrow_mut().push(index);
             }
-            Some(Slot::Quiet) => {
-                slots.remove(token);
-            }
             // A completion for nothing we know: the kernel's multishot overflow bugs of old
             // (faults.md 25). There is nothing it could belong to.
             Some(Slot::Free { .. }) | None => {}
@@ -392,6 +409,17 @@ impl Ring {
         if block && wait_ms.is_some() {
             args = args.timespec(&timeout);
         }
+        // The sends of this turn complete inside this call; waiting for them and one thing more
+        // saves the call that would only pick them up. Should one not complete after all, the
+        // kernel settles for any completion after a millisecond.
+        let sends = self.prompt_sends.replace(0);
+        let want = if block && self.waits_for_batches {
+            args = args.min_wait_usec(BATCH_WAIT_US);
+            sends + 1
+        } else {
+            u32::from(block)
+        };
+        self.turn.set(self.turn.get() + 1);
         bump(&self.counts.enters);
         if block {
             bump(&self.counts.waits);
@@ -400,7 +428,7 @@ impl Ring {
         // call. Errors carry no loss: ETIME and EINTR mean "nothing came", EBUSY and EAGAIN leave
         // the entries queued for the next turn.
         let _ =
-            unsafe { uring.submitter().enter(queued, u32::from(block), flags.bits(), Some(&args)) };
+            unsafe { uring.submitter().enter(queued, want, flags.bits(), Some(&args)) };
     }
 
     /// Polls one of glommio's rings for its next completion. One-shot: a multishot poll of a ring
@@ -415,7 +443,7 @@ impl Drop for Ring {
     fn drop(&mut self) {
         // Nothing that the kernel may still touch is freed before its completion has come.
         let any = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
-        self.submit(any, Slot::Quiet);
+        self.submit_quietly(any);
         let uring = self.uring.get_mut();
         for _ in 0..1000 {
             let queued = uring.submission().len() as u32;

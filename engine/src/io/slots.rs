@@ -22,8 +22,6 @@ pub(super) enum Slot {
     Accept(Rc<Accepting>),
     /// Poll of one of glommio's rings, by its index.
     Guest(usize),
-    /// Nobody looks at the result: cancels, closes.
-    Quiet,
 }
 
 #[derive(Default)]
