@@ -86,12 +86,8 @@ pub(super) struct Ring {
     pub(super) timer: Rc<Timer>,
     pub(super) counts: IoCounts,
     pub(super) multishot: Cell<bool>,
-    /// Sends queued for the next enter that will complete within it (see [`Ring::enter`]).
-    pub(super) prompt_sends: Cell<u32>,
-    /// Counts enters, so that a send can tell how long it took.
-    pub(super) turn: Cell<u64>,
-    /// The kernel can wait for a batch with a bound of its own (`IORING_FEAT_MIN_TIMEOUT`).
-    waits_for_batches: bool,
+    /// When the earliest time-out in flight completes, in monotonic milliseconds; 0: none is.
+    timeout_ms: Cell<u64>,
     /// Polls of this shard's tasks; the driver compares it to learn whether any ran.
     pub(super) polls: Cell<u64>,
     /// Guests (glommio's rings) whose poll has fired and is not re-armed.
@@ -106,8 +102,6 @@ pub struct Io(pub(super) Rc<Ring>);
 
 /// The token of operations without a slot.
 const QUIET: Token = Token::MAX;
-/// Longest that a turn waits for the sends it counted on, in microseconds.
-const BATCH_WAIT_US: u32 = 1_000;
 const SPARE_VECS: usize = 256;
 const SPARE_BYTES: usize = 32 * 1024;
 
@@ -122,7 +116,6 @@ impl Io {
             .build(config.entries)?;
         let buffers =
             Rc::new(Buffers::new(&uring, config.buffers, config.buffer_bytes, config.depth)?);
-        let waits_for_batches = uring.params().is_feature_min_timeout();
         let clock = Rc::new(Clock::new());
         let timer = Rc::new(Timer::new(clock.now_ms()));
         Ok(Io(Rc::new(Ring {
@@ -134,9 +127,7 @@ impl Io {
             timer,
             counts: IoCounts::default(),
             multishot: Cell::new(config.multishot),
-            prompt_sends: Cell::new(0),
-            turn: Cell::new(0),
-            waits_for_batches,
+            timeout_ms: Cell::new(0),
             polls: Cell::new(0),
             guests_fired: RefCell::new(Vec::new()),
             spare: RefCell::new(Vec::new()),
@@ -255,7 +246,6 @@ impl Ring {
                 )
             };
             bump(&self.counts.enters);
-            self.prompt_sends.set(0);
         }
     }
 
@@ -372,6 +362,12 @@ impl Ring {
                 drop(slots);
                 self.guests_fired.borrow_mut().push(index);
             }
+            Some(Slot::Timeout { due_ms, .. }) => {
+                if *due_ms == self.timeout_ms.get() {
+                    self.timeout_ms.set(0);
+                }
+                slots.remove(token);
+            }
             // A completion for nothing we know: the kernel's multishot overflow bugs of old
             // (faults.md 25). There is nothing it could belong to.
             Some(Slot::Free { .. }) | None => {}
@@ -391,44 +387,42 @@ impl Ring {
         }
     }
 
-    /// Submits everything queued and takes completions; blocks for one if `wait_ms` is not
-    /// `Some(0)` (`None`: without limit).
+    /// Submits everything queued and takes completions; blocks for one if `block`.
     ///
-    /// GETEVENTS is always given: with DEFER_TASKRUN no completion appears without it.
-    pub(super) fn enter(self: &Rc<Self>, wait_ms: Option<u64>) {
+    /// GETEVENTS is always given: with DEFER_TASKRUN no completion appears without it. The wait has
+    /// no time-out of its own, as that would program a timer on every turn (measured: 8 µs in a
+    /// virtual machine); deadlines are an operation in flight, see [`Ring::arm_timeout`].
+    pub(super) fn enter(self: &Rc<Self>, block: bool) {
         self.run_chores();
         self.buffers.top_up();
         let mut uring = self.uring.borrow_mut();
         let queued = uring.submission().len() as u32;
-        let block = wait_ms != Some(0);
-        let flags = io_uring::EnterFlags::GETEVENTS | io_uring::EnterFlags::EXT_ARG;
-        let timeout = types::Timespec::new()
-            .sec(wait_ms.unwrap_or(0) / 1000)
-            .nsec((wait_ms.unwrap_or(0) % 1000) as u32 * 1_000_000);
-        let mut args = types::SubmitArgs::new();
-        if block && wait_ms.is_some() {
-            args = args.timespec(&timeout);
-        }
-        // The sends of this turn complete inside this call; waiting for them and one thing more
-        // saves the call that would only pick them up. Should one not complete after all, the
-        // kernel settles for any completion after a millisecond.
-        let sends = self.prompt_sends.replace(0);
-        let want = if block && self.waits_for_batches {
-            args = args.min_wait_usec(BATCH_WAIT_US);
-            sends + 1
-        } else {
-            u32::from(block)
-        };
-        self.turn.set(self.turn.get() + 1);
+        let flags = io_uring::EnterFlags::GETEVENTS.bits();
         bump(&self.counts.enters);
         if block {
             bump(&self.counts.waits);
         }
-        // SAFETY: the argument is a getevents_arg as EXT_ARG demands, and `timeout` outlives the
-        // call. Errors carry no loss: ETIME and EINTR mean "nothing came", EBUSY and EAGAIN leave
-        // the entries queued for the next turn.
-        let _ =
-            unsafe { uring.submitter().enter(queued, want, flags.bits(), Some(&args)) };
+        // SAFETY: plain enter without an argument. Errors carry no loss: EINTR means "nothing
+        // came", EBUSY and EAGAIN leave the entries queued for the next turn.
+        let _ = unsafe {
+            let want = u32::from(block);
+            uring.submitter().enter::<libc::sigset_t>(queued, want, flags, None)
+        };
+    }
+
+    /// Makes sure that the ring completes something in `sleep_ms` milliseconds at the latest.
+    /// One time-out stays in flight over many turns; only an earlier deadline needs another.
+    pub(super) fn arm_timeout(&self, sleep_ms: u64) {
+        let due_ms = self.clock.now_ms() + sleep_ms;
+        if self.timeout_ms.get() != 0 && self.timeout_ms.get() <= due_ms {
+            return;
+        }
+        self.timeout_ms.set(due_ms);
+        let after =
+            types::Timespec::new().sec(sleep_ms / 1000).nsec((sleep_ms % 1000) as u32 * 1_000_000);
+        let after = Box::new(after);
+        let entry = opcode::Timeout::new(&raw const *after).build();
+        self.submit(entry, Slot::Timeout { due_ms, _after: after });
     }
 
     /// Polls one of glommio's rings for its next completion. One-shot: a multishot poll of a ring

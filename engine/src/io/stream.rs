@@ -18,8 +18,6 @@ use super::slots::{Slot, Token};
 
 /// A reader that is this far behind stops its multishot receive (back-pressure to the peer).
 const PAUSE_BYTES: usize = 32 * 1024;
-/// A send of at most this many bytes is expected to complete in the enter that submits it.
-const PROMPT_BYTES: usize = 32 * 1024;
 /// Size of the buffer of a receive that found no provided one.
 const FALLBACK_BYTES: usize = 4 * 1024;
 
@@ -64,10 +62,6 @@ struct SendHalf {
     buf: RefCell<Option<SendBuf>>,
     /// Bytes of `buf` that the kernel has taken.
     done: Cell<usize>,
-    /// The turn that the send in flight was queued in, if the turn counts on it.
-    turn: Cell<u64>,
-    /// A send of this connection once took longer than its turn: none is counted on again.
-    slow: Cell<bool>,
     /// 0 or errno of a failed send; sticky.
     error: Cell<i32>,
     waker: RefCell<Option<Waker>>,
@@ -179,10 +173,6 @@ impl Conn {
         let entry = opcode::Send::new(types::Fd(self.fd), bytes.as_ptr(), bytes.len() as u32)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build();
-        self.send.turn.set(ring.turn.get());
-        if !self.send.slow.get() && bytes.len() <= PROMPT_BYTES {
-            ring.prompt_sends.set(ring.prompt_sends.get() + 1);
-        }
         self.send.armed.set(Some(ring.submit(entry, Slot::Send(self.clone()))));
     }
 
@@ -195,9 +185,6 @@ impl Conn {
     }
 
     pub(super) fn sent(self: &Rc<Self>, ring: &Rc<Ring>, result: i32) {
-        if ring.turn.get() > self.send.turn.get() + 1 {
-            self.send.slow.set(true);
-        }
         let total = self.send.buf.borrow().as_ref().map_or(0, |buf| buf.bytes().len());
         match usize::try_from(result) {
             Ok(n) if self.send.done.get() + n < total => {
@@ -253,8 +240,6 @@ impl Stream {
                 armed: Cell::new(None),
                 buf: RefCell::default(),
                 done: Cell::new(0),
-                turn: Cell::new(0),
-                slow: Cell::new(false),
                 error: Cell::new(0),
                 waker: RefCell::default(),
             },
