@@ -111,11 +111,14 @@ async fn drive(ring: &Rc<Ring>, guests: &[RawFd], outcome: &Cell<Outcome>) {
         if !executor.need_preempt() {
             rearm_guests(ring, guests);
         }
-        ring.enter(ring.timer.sleep_ms(ring.clock.now_ms()));
+        if let Some(sleep_ms) = ring.timer.sleep_ms(ring.clock.now_ms()) {
+            ring.arm_timeout(sleep_ms);
+        }
+        ring.enter(true);
     }
     // What the last tasks queued (closes, last sends) still has to reach the kernel.
     for _ in 0..3 {
-        ring.enter(Some(0));
+        ring.enter(false);
         ring.reap();
         yield_once().await;
     }

@@ -20,10 +20,13 @@ pub(super) enum Slot {
     Recv(Rc<Conn>),
     Send(Rc<Conn>),
     Accept(Rc<Accepting>),
+    /// A deadline of the driver. The kernel reads the time when the operation is submitted.
+    Timeout {
+        due_ms: u64,
+        _after: Box<io_uring::types::Timespec>,
+    },
     /// Poll of one of glommio's rings, by its index.
     Guest(usize),
-    /// Nobody looks at the result: cancels, closes.
-    Quiet,
 }
 
 #[derive(Default)]
