@@ -126,6 +126,8 @@ pub struct Ended {
     pub status: u16,
     pub reason: Reason,
     pub response_bytes: u64,
+    /// Those of them that an upstream sent.
+    pub relayed_bytes: u64,
     pub next: Next,
 }
 

@@ -33,6 +33,10 @@ pub const BODY_RATE_WINDOW_MS: u64 = 10_000;
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// Longest PROXY protocol header: v2 with addresses and TLVs.
 pub const PROXY_HEADER: usize = 16 + 512;
+/// How long a draining shard goes on accepting what has queued up, in milliseconds.
+pub const BACKLOG_MS: u64 = 50;
+/// How long a draining shard waits for the first request of a fresh connection, in milliseconds.
+pub const DRAIN_FIRST_MS: u64 = 1_000;
 /// Period of the shard's housekeeping (idle pool connections, heartbeat), in milliseconds.
 pub const HOUSEKEEPING_MS: u64 = 500;
 /// Requests that wait for one target's connection on one shard.

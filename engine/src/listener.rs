@@ -82,8 +82,7 @@ impl Listeners {
     pub fn follow(&self) {
         let plan = self.shard.plan();
         for (address, socket) in self.sockets.borrow_mut().iter_mut() {
-            let wanted = !self.shard.is_draining()
-                && plan.plan.listeners.iter().any(|listener| listener.address == *address);
+            let wanted = plan.plan.listeners.iter().any(|listener| listener.address == *address);
             if wanted && socket.accepting.is_none() {
                 let Ok(fd) = socket.fd.try_clone() else { continue };
                 let stop = Rc::new(Stop::default());

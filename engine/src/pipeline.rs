@@ -1,5 +1,6 @@
 //! THE LIFE OF ONE REQUEST, in order. Nothing else knows the order.
 
+use contract::Counter;
 use contract::record::Reason;
 
 use crate::exchange::{Ended, Fields, Next, Request, Responder};
@@ -120,6 +121,10 @@ pub fn outbound<'a>(request: &'a Request, upgrade: Option<&'a [u8]>) -> Outbound
 
 fn record(shard: &Shard, mut request: Request, ended: &Ended, client: std::net::SocketAddr) {
     request.notes.reason = ended.reason;
+    if request.notes.attempts > 0 {
+        shard.meter.count(Counter::UpstreamBytesOut, request.notes.request_bytes);
+        shard.meter.count(Counter::UpstreamBytesIn, ended.relayed_bytes);
+    }
     let end = End {
         epoch: request.plan.plan.epoch,
         status: ended.status,

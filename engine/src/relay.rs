@@ -27,7 +27,7 @@ pub async fn reply(
     let reason = reply.reason;
     if reply.status == 0 {
         // The client is gone: there is no one to answer.
-        return Ended { status: 0, reason, response_bytes: 0, next: Next::Abort };
+        return Ended { status: 0, reason, response_bytes: 0, relayed_bytes: 0, next: Next::Abort };
     }
     let keep = responder.keep_alive && !reply.close && !shard.is_draining();
     let keep = keep && drain_body(request, &responder).await;
@@ -47,7 +47,7 @@ pub async fn reply(
         Ok(Ok(())) => Next::Linger,
         Ok(Err(_)) | Err(Elapsed) => Next::Abort,
     };
-    Ended { status: reply.status, reason, response_bytes, next }
+    Ended { status: reply.status, reason, response_bytes, relayed_bytes: 0, next }
 }
 
 /// Reads the rest of a small body that no one wants, so that the connection can go on. What is
@@ -165,7 +165,7 @@ pub async fn relay(
             (reason, Next::Abort)
         }
     };
-    Ended { status, reason, response_bytes, next }
+    Ended { status, reason, response_bytes, relayed_bytes: response_bytes, next }
 }
 
 /// How an answer's body goes to this client.

@@ -14,6 +14,7 @@ use contract::sealed::read_sealed;
 use contract::{Segment, ShardState, Snapshot};
 
 use crate::io::{Io, Launch, RingConfig, StartError, Swap, launch};
+use crate::limits;
 use crate::listener::Listeners;
 use crate::observe::Meter;
 use crate::plan::Plan;
@@ -293,8 +294,11 @@ async fn shard(io: Io, meter: Meter, plans: Arc<Swap<Plan>>, mailbox: Arc<Mailbo
     };
     shard.meter.state(ShardState::Draining);
     shard.drain();
-    listeners.follow();
     let deadline_ms = io.clock().now_ms() + u64::from(drain_ms);
+    // What waits in the backlog is still served: closing a listening socket resets it.
+    io.sleep_ms(limits::BACKLOG_MS.min(u64::from(drain_ms))).await;
+    mailbox.sockets().clear();
+    listeners.sync(&HashMap::new());
     while shard.connections() > 0 && io.clock().now_ms() < deadline_ms {
         io.sleep_ms(10).await;
     }

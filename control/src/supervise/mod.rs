@@ -86,8 +86,14 @@ pub fn up(up: &Up, engine: &EngineEntry) -> Result<(), Failure> {
     banner.progress(&format!("starting {} engine shards…", cpus.len()));
     let shards = u16::try_from(cpus.len())?;
     let segment = Segment::create(shards, RING_BYTES)?;
+    let directory = state.path().to_path_buf();
     let mut watch = Watch::new(banner, segment, cpus, state, up)?;
-    watch.run(source)
+    let result = watch.run(source);
+    if up.demo && up.state.is_none() {
+        // Made for this run alone.
+        _ = std::fs::remove_dir_all(directory);
+    }
+    result
 }
 
 /// The engine process.

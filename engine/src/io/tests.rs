@@ -1,5 +1,7 @@
 //! The reactor against real sockets, and each trap of its design as a test.
 
+#![allow(clippy::disallowed_methods, reason = "a test is the peer of the reactor")]
+
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -196,7 +196,13 @@ impl Connection {
                 return Poll::Ready(received.ok().flatten());
             }
             if self.shard.is_draining() {
-                return Poll::Ready(None);
+                if self.served > 0 {
+                    return Poll::Ready(None);
+                }
+                // Accepted, so its first request is answered, if it comes soon.
+                let now_ms = self.shard.io.clock().now_ms();
+                let soon_ms = now_ms + limits::DRAIN_FIRST_MS;
+                self.watch.set_at(self.watch.deadline_ms().min(soon_ms));
             }
             Poll::Pending
         });
@@ -275,6 +281,7 @@ impl Connection {
             status: reply.status,
             reason: reply.reason,
             response_bytes: out.len() as u64,
+            relayed_bytes: 0,
             next: Next::Linger,
         };
         let mut notes = Notes::new(started_us, Version::V11, self.shard.io.take_vec(), [&[]; 4]);

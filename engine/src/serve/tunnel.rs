@@ -40,6 +40,7 @@ pub async fn tunnel(
         status: 101,
         reason: Reason::None,
         response_bytes,
+        relayed_bytes: response_bytes,
         next: Next::Abort,
     };
     if responder.stream.send(SendBuf::Vec(out)).await.is_err() {
