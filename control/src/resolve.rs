@@ -75,10 +75,14 @@ struct Answer {
 }
 
 enum Source {
-    System(Mutex<System>),
+    System(Box<Mutex<System>>),
     #[cfg(test)]
-    Table(Mutex<HashMap<String, Result<(Vec<IpAddr>, Duration), String>>>),
+    Table(Mutex<Table>),
 }
+
+/// Answers for tests, by host.
+#[cfg(test)]
+type Table = HashMap<String, Result<(Vec<IpAddr>, Duration), String>>;
 
 /// The system's resolver, and the files it was made of.
 struct System {
@@ -89,7 +93,7 @@ struct System {
 impl Resolver {
     /// A resolver with the system's configuration.
     pub fn system() -> Resolver {
-        Resolver::with(Source::System(Mutex::new(System::read())))
+        Resolver::with(Source::System(Box::new(Mutex::new(System::read()))))
     }
 
     fn with(source: Source) -> Resolver {
@@ -311,9 +315,7 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
-    fn table(
-        resolver: &Resolver,
-    ) -> MutexGuard<'_, HashMap<String, Result<(Vec<IpAddr>, Duration), String>>> {
+    fn table(resolver: &Resolver) -> MutexGuard<'_, Table> {
         let Source::Table(table) = &resolver.shared.source else { panic!() };
         table.lock().unwrap()
     }

@@ -368,12 +368,12 @@ impl Running {
     fn shard_states(&self) -> Vec<model::Shard> {
         let segment = &self.shared.segment;
         let now_ms = monotonic_ms();
-        let states = (0..segment.shards()).filter_map(|shard| {
+        let states = (0..segment.shards()).map(|shard| {
             let view = segment.shard(shard);
             let silent_ms = now_ms.saturating_sub(view.heartbeat());
             let counters = view.counters();
             let count = |counter: Counter| counters.get(counter as usize).copied().unwrap_or(0);
-            Some(model::Shard {
+            model::Shard {
                 shard: shard.into(),
                 epoch: view.adopted(),
                 healthy: view.adopted() > 0 && silent_ms <= MAX_SILENT_MS,
@@ -381,7 +381,7 @@ impl Running {
                 requests: count(Counter::Requests),
                 connections: crate::metrics::open_connections(&counters),
                 records_dropped: count(Counter::RecordsDropped),
-            })
+            }
         });
         states.collect()
     }

@@ -5,6 +5,7 @@
 
 mod banner;
 pub mod child;
+mod event;
 mod watch;
 
 use clap::Args;
