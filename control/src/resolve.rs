@@ -15,7 +15,7 @@ use std::{
 use hickory_resolver::{
     TokioResolver,
     config::{LookupIpStrategy, ResolverConfig},
-    net::runtime::TokioRuntimeProvider,
+    net::{NetError, runtime::TokioRuntimeProvider},
 };
 use serde::Serialize;
 use tokio::sync::Notify;
@@ -250,7 +250,7 @@ impl Source {
         match self {
             Source::System(system) => {
                 let resolver = system.lock().unwrap_or_else(PoisonError::into_inner).current();
-                let answer = resolver.lookup_ip(host).await.map_err(|error| error.to_string())?;
+                let answer = resolver.lookup_ip(host).await.map_err(|error| why(&error))?;
                 let ttl = answer.valid_until().saturating_duration_since(Instant::now());
                 let addresses: Vec<IpAddr> = answer.iter().collect();
                 if addresses.is_empty() {
@@ -265,6 +265,17 @@ impl Source {
                 Ok(Answer { addresses, ttl })
             }
         }
+    }
+}
+
+/// Why a look-up failed, for people.
+fn why(error: &NetError) -> String {
+    if error.is_nx_domain() {
+        "there is no such name".into()
+    } else if error.is_no_records_found() {
+        "the name has no address".into()
+    } else {
+        error.to_string()
     }
 }
 
