@@ -4,7 +4,10 @@ use std::os::fd::OwnedFd;
 
 use contract::snapshot::Snapshot;
 
-use crate::explain::{Explanation, Question};
+use crate::{
+    explain::{Explanation, Question},
+    fit::Judge,
+};
 
 /// The engine's entry points. Plain functions: which engine it is, is known when compiling.
 #[derive(Clone, Copy)]
@@ -14,7 +17,7 @@ pub struct EngineEntry {
     /// Checks kernel, memlock and io_uring for so many shards.
     pub probe: fn(usize) -> Result<(), String>,
     /// Whether the engine could take a snapshot, without an engine.
-    pub check: fn(&Snapshot) -> Result<(), String>,
+    pub check: Judge,
     /// Explains a request under a snapshot.
     pub explain: fn(&Snapshot, &Question) -> Result<Explanation, String>,
 }

@@ -16,6 +16,8 @@ pub mod demo;
 pub mod diff;
 pub mod entry;
 pub mod explain;
+mod exposition;
+pub mod fit;
 mod metrics;
 pub mod place;
 pub mod publish;

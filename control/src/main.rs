@@ -9,8 +9,12 @@ use control::{
     cli,
     entry::{EngineEntry, EngineStart},
     explain::{Explanation, Other, Outcome, Question, Share},
+    fit::Unfit,
 };
-use engine::{plan::Plan, route::explain};
+use engine::{
+    plan::{Plan, PlanError},
+    route::explain,
+};
 
 fn main() -> ExitCode {
     cli::main(EngineEntry {
@@ -21,7 +25,7 @@ fn main() -> ExitCode {
         probe: |shards| engine::probe(shards).map_err(|error| error.to_string()),
         check: |snapshot| match Plan::build(snapshot.clone()) {
             Ok(_) => Ok(()),
-            Err(error) => Err(error.to_string()),
+            Err(PlanError { route, field, problem }) => Err(Unfit { route, field, problem }),
         },
         explain: explain_request,
     })

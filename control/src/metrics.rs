@@ -7,8 +7,13 @@ use crate::{
     records::{family, sample, seconds},
 };
 
-/// Appends the state of control and engine as Prometheus text.
-pub fn render(out: &mut String, status: &Status) {
+/// Appends the state of control and engine, and what the shards count, as Prometheus text.
+pub fn render(out: &mut String, status: &Status, segment: &Segment) {
+    render_state(out, status);
+    render_counters(out, segment);
+}
+
+fn render_state(out: &mut String, status: &Status) {
     family(out, "sluice_build_info", "gauge", "Always 1; says which version runs.");
     sample(out, "sluice_build_info", &[("version", &status.version)], 1);
     family(out, "sluice_config_revision", "gauge", "Revision of the spec that is published.");
@@ -59,7 +64,7 @@ pub fn render(out: &mut String, status: &Status) {
 }
 
 /// Appends the counters that the shards keep themselves.
-pub fn render_counters(out: &mut String, segment: &Segment) {
+fn render_counters(out: &mut String, segment: &Segment) {
     let shards: Vec<_> = (0..segment.shards())
         .map(|shard| (shard.to_string(), segment.shard(shard).counters()))
         .collect();
@@ -92,4 +97,113 @@ pub fn render_counters(out: &mut String, segment: &Segment) {
 pub fn open_connections(counters: &[u64]) -> u64 {
     let count = |counter: Counter| counters.get(counter as usize).copied().unwrap_or_default();
     count(Counter::Accepted).saturating_sub(count(Counter::Closed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use contract::{
+        Record,
+        record::Reason,
+        snapshot::{Snapshot, Upstream},
+    };
+
+    use super::*;
+    use crate::{
+        api::model::{AccessLog, Shard},
+        exposition::{self, Family},
+        records::Records,
+    };
+
+    fn status() -> Status {
+        let shard = |shard| Shard {
+            shard,
+            epoch: 3,
+            healthy: shard == 0,
+            silent_ms: 1,
+            requests: 0,
+            connections: 0,
+            records_dropped: 0,
+        };
+        Status {
+            version: "1.2.3".into(),
+            revision: 2,
+            epoch: 3,
+            converged: true,
+            convergence_us: Some(1_500),
+            engine: "ok".into(),
+            control_uptime_ms: 12,
+            shards: vec![shard(0), shard(1)],
+            access_log: AccessLog { path: "-".into(), lines_dropped: 0 },
+            unresolved: vec![],
+        }
+    }
+
+    fn value(families: &[Family], name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let labels: BTreeMap<String, String> =
+            labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let mut samples = families.iter().flat_map(|family| &family.samples);
+        samples.find(|one| one.name == name && one.labels == labels).map(|one| one.value)
+    }
+
+    #[test]
+    fn the_whole_page_obeys_the_format() {
+        let (_fd, segment) = Segment::create(2, 1 << 16).unwrap();
+        let records = Records::start(&segment, "/dev/null".into()).unwrap();
+        // A name that needs every escape.
+        let name = "a\"b\\c\nd";
+        records.remember(&Snapshot {
+            epoch: 3,
+            upstreams: vec![Upstream {
+                name: name.into(),
+                balance: Default::default(),
+                targets: vec![],
+                pool: Default::default(),
+                timeouts: Default::default(),
+                host_header: Default::default(),
+            }],
+            ..Snapshot::default()
+        });
+        for (n, counter) in Counter::ALL.into_iter().enumerate() {
+            segment.shard(1).count(counter, n as u64 + 1);
+        }
+        let mut writer = segment.ring_writer(0).unwrap();
+        for (n, status) in [200, 204, 301, 404, 502, 99].into_iter().enumerate() {
+            let record = Record {
+                epoch: 3,
+                route: u32::MAX,
+                upstream: n as u32 % 2,
+                status,
+                reason: if status == 502 { Reason::ConnectFailed } else { Reason::None },
+                duration_us: 10_u32.pow(n as u32 + 2),
+                target: Some("127.0.0.1:80".parse().unwrap()),
+                ..Record::default()
+            };
+            assert!(writer.push_record(&record));
+        }
+        assert!(writer.push(b"no record"));
+        records.finish();
+
+        let mut text = String::new();
+        render(&mut text, &status(), &segment);
+        records.render(&mut text);
+        let families = exposition::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let value = |name: &str, labels: &[(&str, &str)]| value(&families, name, labels);
+        for counter in Counter::ALL {
+            let name = counter.name().replacen("sluice_", "sluice_shard_", 1);
+            let mut labels = vec![("shard", "1")];
+            labels.extend(counter.label());
+            assert_eq!(value(&name, &labels), Some(counter as usize as f64 + 1.0), "{name}");
+        }
+        let count = "sluice_request_duration_seconds_count";
+        assert_eq!(value(count, &[("route", "_none")]), Some(6.0));
+        let errors = "sluice_errors_total";
+        assert_eq!(value(errors, &[("reason", "connect_failed")]), Some(1.0));
+        let requests = "sluice_upstream_requests_total";
+        let target = ("target", "127.0.0.1:80");
+        assert_eq!(value(requests, &[("upstream", name), target]), Some(3.0));
+        assert_eq!(value("sluice_records_garbage_total", &[]), Some(1.0));
+        assert_eq!(value("sluice_config_convergence_seconds", &[]), Some(0.0015));
+    }
 }

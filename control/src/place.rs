@@ -31,6 +31,11 @@ impl StateDirectory {
         StateDirectory { path: base.join("sluice") }
     }
 
+    /// The same directory under a name that holds anywhere.
+    pub fn absolute(&self) -> io::Result<StateDirectory> {
+        Ok(StateDirectory { path: std::path::absolute(&self.path)? })
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

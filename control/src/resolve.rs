@@ -15,7 +15,7 @@ use std::{
 use hickory_resolver::{
     TokioResolver,
     config::{LookupIpStrategy, ResolverConfig},
-    net::runtime::TokioRuntimeProvider,
+    net::{NetError, runtime::TokioRuntimeProvider},
 };
 use serde::Serialize;
 use tokio::sync::Notify;
@@ -75,10 +75,14 @@ struct Answer {
 }
 
 enum Source {
-    System(Mutex<System>),
+    System(Box<Mutex<System>>),
     #[cfg(test)]
-    Table(Mutex<HashMap<String, Result<(Vec<IpAddr>, Duration), String>>>),
+    Table(Mutex<Table>),
 }
+
+/// Answers for tests, by host.
+#[cfg(test)]
+type Table = HashMap<String, Result<(Vec<IpAddr>, Duration), String>>;
 
 /// The system's resolver, and the files it was made of.
 struct System {
@@ -89,7 +93,7 @@ struct System {
 impl Resolver {
     /// A resolver with the system's configuration.
     pub fn system() -> Resolver {
-        Resolver::with(Source::System(Mutex::new(System::read())))
+        Resolver::with(Source::System(Box::new(Mutex::new(System::read()))))
     }
 
     fn with(source: Source) -> Resolver {
@@ -246,7 +250,7 @@ impl Source {
         match self {
             Source::System(system) => {
                 let resolver = system.lock().unwrap_or_else(PoisonError::into_inner).current();
-                let answer = resolver.lookup_ip(host).await.map_err(|error| error.to_string())?;
+                let answer = resolver.lookup_ip(host).await.map_err(|error| why(&error))?;
                 let ttl = answer.valid_until().saturating_duration_since(Instant::now());
                 let addresses: Vec<IpAddr> = answer.iter().collect();
                 if addresses.is_empty() {
@@ -261,6 +265,17 @@ impl Source {
                 Ok(Answer { addresses, ttl })
             }
         }
+    }
+}
+
+/// Why a look-up failed, for people.
+fn why(error: &NetError) -> String {
+    if error.is_nx_domain() {
+        "there is no such name".into()
+    } else if error.is_no_records_found() {
+        "the name has no address".into()
+    } else {
+        error.to_string()
     }
 }
 
@@ -311,9 +326,7 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
-    fn table(
-        resolver: &Resolver,
-    ) -> MutexGuard<'_, HashMap<String, Result<(Vec<IpAddr>, Duration), String>>> {
+    fn table(resolver: &Resolver) -> MutexGuard<'_, Table> {
         let Source::Table(table) = &resolver.shared.source else { panic!() };
         table.lock().unwrap()
     }

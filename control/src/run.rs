@@ -66,7 +66,8 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
     let last = last.and_then(last_snapshot);
 
     let store = Store::open(&state.store()).await?;
-    let chosen = running::choose(&store, first(&inherited)?).await.map_err(refused)?;
+    let chosen =
+        running::choose(&store, first(&inherited)?, engine.check).await.map_err(refused)?;
     let (listener, admin) = listen(chosen.1.admin.listen).await?;
     let records = Records::start(&segment, state.access_log())?;
     let resolver = Resolver::system();
@@ -142,14 +143,16 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Failur
 }
 
 fn refused(refused: Refused) -> Failure {
-    let code = match &refused {
-        Refused::Spec(problems) => {
+    let code = match refused {
+        Refused::Spec(ref problems) => {
             for problem in problems {
                 eprintln!("{problem}");
             }
             exit::BAD_SPEC
         }
-        Refused::NoRevision(_) => exit::BAD_SPEC,
+        Refused::NoSpec => exit::BAD_SPEC,
+        // At the start there is nothing that could have been changed.
+        Refused::Listener(why) => return Failure::new(exit::FAILURE, why),
         _ => exit::FAILURE,
     };
     Failure::new(code, refused.to_string())

@@ -15,10 +15,11 @@ use crate::{
     diff::{Diff, diff},
     entry::EngineEntry,
     explain::{Explanation, Question},
+    fit::{self, Judge},
     publish::{EngineState, Publisher},
     records::Records,
-    resolve::Resolver,
-    spec::{self, Loaded, Problem, Severity, Spec},
+    resolve::{HostState, Resolver},
+    spec::{Loaded, Problem, Severity, Spec},
     store::{Draft, Revision, RevisionLine, Store, StoreError},
 };
 
@@ -52,8 +53,10 @@ pub enum Refused {
     Spec(Vec<Problem>),
     #[error("{0} (nothing was changed)")]
     Listener(String),
-    #[error("there is no revision {0}; `sluice get revisions` lists them")]
-    NoRevision(String),
+    #[error("there is no revision {0}; `sluice get revisions` lists those that are kept")]
+    NoRevision(u64),
+    #[error("there is no spec to run yet: give one with -f FILE, or try --demo")]
+    NoSpec,
     #[error("revision {running} runs, not {expected}; look at it and try again")]
     Changed { running: u64, expected: u64 },
     #[error(transparent)]
@@ -61,8 +64,6 @@ pub enum Refused {
     /// Stored and published, but not everywhere yet.
     #[error("{0}")]
     Publish(String),
-    #[error("the engine cannot take this spec: {0} (nothing was changed)")]
-    Engine(String),
     #[error("{0}; this is a defect, please report it")]
     Internal(String),
 }
@@ -127,6 +128,9 @@ impl Running {
         let Parts { store, resolver, mut publisher, records, segment, engine } = parts;
         resolver.ensure(&hosts(&spec), RESOLVE_TIMEOUT).await;
         records.write_to(&spec.access_log);
+        for note in unresolved(&spec, &resolver) {
+            eprintln!("sluice: {note}");
+        }
 
         if let Some(last) = &last {
             publisher.resume(last);
@@ -178,7 +182,7 @@ impl Running {
 
     /// Checks `change` and makes it the running configuration on every shard.
     pub async fn apply(&self, change: Change) -> Result<Applied, Refused> {
-        let spec = load(&change.source_name, &change.source).await?;
+        let spec = load(&change.source_name, &change.source, self.shared.engine.check).await?;
         let Change { source_name, source, author, message, dry_run, over } = change;
         let draft = Draft {
             author: cut(author, MAX_NAME),
@@ -198,7 +202,7 @@ impl Running {
             None => running.saturating_sub(1),
         };
         let old = self.revision(to).await?;
-        let spec = parse(&old).await?;
+        let spec = parse(&old, self.shared.engine.check).await?;
         let draft = Draft {
             author: cut(author, MAX_NAME),
             message: format!("rollback to revision {to}"),
@@ -211,7 +215,7 @@ impl Running {
 
     /// How the spec `source` differs from the running one.
     pub async fn diff(&self, source: Vec<u8>) -> Result<Diff, Refused> {
-        let spec = load("request", &source).await?;
+        let spec = load("request", &source, self.shared.engine.check).await?;
         Ok(diff(&self.current().spec, &spec))
     }
 
@@ -229,7 +233,7 @@ impl Running {
 
     pub async fn revision(&self, id: u64) -> Result<Revision, Refused> {
         let found = self.shared.store.get(id).await?;
-        found.ok_or_else(|| Refused::NoRevision(id.to_string()))
+        found.ok_or(Refused::NoRevision(id))
     }
 
     /// Follows DNS: publishes a new epoch whenever a host's addresses change. Runs for ever.
@@ -288,8 +292,8 @@ impl Running {
         let resolver = &self.shared.resolver;
         resolver.ensure(&hosts(&spec), RESOLVE_TIMEOUT).await;
         let mut snapshot = compiled(&spec, publisher.next_epoch(), 0, resolver);
+        applied.notes.extend(unresolved(&spec, resolver));
         // What can fail without trace comes before what cannot be undone.
-        self.check(&snapshot).await?;
         publisher.open(&snapshot.listeners).await.map_err(Refused::Listener)?;
         let revision = match self.shared.store.append(draft).await {
             Ok(revision) => revision,
@@ -308,13 +312,6 @@ impl Running {
         publisher.close_others(&current.snapshot.listeners).await;
         resolver.retain(&hosts(&current.spec));
         Ok(applied)
-    }
-
-    /// Builds the engine's plan here first, so that what the engine would refuse is never stored.
-    async fn check(&self, snapshot: &Snapshot) -> Result<(), Refused> {
-        let (snapshot, check) = (snapshot.clone(), self.shared.engine.check);
-        let checked = tokio::task::spawn_blocking(move || check(&snapshot)).await;
-        checked.map_err(|error| Refused::Internal(error.to_string()))?.map_err(Refused::Engine)
     }
 
     /// Publishes `snapshot` and waits for every shard to adopt it.
@@ -368,12 +365,12 @@ impl Running {
     fn shard_states(&self) -> Vec<model::Shard> {
         let segment = &self.shared.segment;
         let now_ms = monotonic_ms();
-        let states = (0..segment.shards()).filter_map(|shard| {
+        let states = (0..segment.shards()).map(|shard| {
             let view = segment.shard(shard);
             let silent_ms = now_ms.saturating_sub(view.heartbeat());
             let counters = view.counters();
             let count = |counter: Counter| counters.get(counter as usize).copied().unwrap_or(0);
-            Some(model::Shard {
+            model::Shard {
                 shard: shard.into(),
                 epoch: view.adopted(),
                 healthy: view.adopted() > 0 && silent_ms <= MAX_SILENT_MS,
@@ -381,7 +378,7 @@ impl Running {
                 requests: count(Counter::Requests),
                 connections: crate::metrics::open_connections(&counters),
                 records_dropped: count(Counter::RecordsDropped),
-            })
+            }
         });
         states.collect()
     }
@@ -433,24 +430,27 @@ impl Running {
     /// Everything as Prometheus text.
     pub fn metrics(&self) -> String {
         let mut text = String::with_capacity(64 * 1024);
-        crate::metrics::render(&mut text, &self.status());
-        crate::metrics::render_counters(&mut text, &self.shared.segment);
+        crate::metrics::render(&mut text, &self.status(), &self.shared.segment);
         self.shared.records.render(&mut text);
         text
     }
 }
 
 /// What a control process begins with: the spec in `first`, or the latest revision.
-pub async fn choose(store: &Store, first: Option<Change>) -> Result<(Revision, Spec), Refused> {
+pub async fn choose(
+    store: &Store,
+    first: Option<Change>,
+    judge: Judge,
+) -> Result<(Revision, Spec), Refused> {
     match first {
-        Some(change) => stored(store, change).await,
-        None => latest(store).await,
+        Some(change) => stored(store, change, judge).await,
+        None => latest(store, judge).await,
     }
 }
 
 /// The revision of `change`: the latest one when it has the same text, else a new one.
-async fn stored(store: &Store, change: Change) -> Result<(Revision, Spec), Refused> {
-    let spec = load(&change.source_name, &change.source).await?;
+async fn stored(store: &Store, change: Change, judge: Judge) -> Result<(Revision, Spec), Refused> {
+    let spec = load(&change.source_name, &change.source, judge).await?;
     let text = canonical(&spec)?;
     let source = String::from_utf8_lossy(&change.source).into_owned();
     if let Some(latest) = store.latest().await?
@@ -469,30 +469,44 @@ async fn stored(store: &Store, change: Change) -> Result<(Revision, Spec), Refus
     Ok((store.append(draft).await?, spec))
 }
 
-async fn latest(store: &Store) -> Result<(Revision, Spec), Refused> {
+async fn latest(store: &Store, judge: Judge) -> Result<(Revision, Spec), Refused> {
     let Some(latest) = store.latest().await? else {
-        return Err(Refused::NoRevision("to run: give a spec with -f FILE, or try --demo".into()));
+        return Err(Refused::NoSpec);
     };
-    let spec = parse(&latest).await?;
+    let spec = parse(&latest, judge).await?;
     Ok((latest, spec))
 }
 
 /// The spec of a stored revision, checked again: this version may be stricter than the one that
 /// stored it.
-async fn parse(revision: &Revision) -> Result<Spec, Refused> {
-    load(&format!("revision {}", revision.id), revision.spec.as_bytes()).await
+async fn parse(revision: &Revision, judge: Judge) -> Result<Spec, Refused> {
+    load(&format!("revision {}", revision.id), revision.spec.as_bytes(), judge).await
 }
 
-/// Checks away from the async threads: a large spec takes a while.
-async fn load(name: &str, source: &[u8]) -> Result<Spec, Refused> {
+/// Checks away from the async threads: a large spec takes a while. What the engine would refuse is
+/// refused here, so that it is never stored.
+async fn load(name: &str, source: &[u8], judge: Judge) -> Result<Spec, Refused> {
     let (name, source) = (name.to_owned(), source.to_vec());
-    let loaded = tokio::task::spawn_blocking(move || spec::load_bytes(&name, &source)).await;
-    let Loaded { spec, problems } = loaded.map_err(|error| Refused::Internal(error.to_string()))?;
+    let loaded = tokio::task::spawn_blocking(move || fit::load(&name, &source, judge)).await;
+    let Loaded { spec, problems, .. } =
+        loaded.map_err(|error| Refused::Internal(error.to_string()))?;
     spec.ok_or(Refused::Spec(problems))
 }
 
 fn compiled(spec: &Spec, epoch: u64, revision: u64, resolver: &Resolver) -> Snapshot {
     compile(spec, epoch, revision, &|host| resolver.addresses(host))
+}
+
+/// One note for each upstream host name of `spec` without an address.
+fn unresolved(spec: &Spec, resolver: &Resolver) -> Vec<String> {
+    let wanted = spec.host_names();
+    let states = resolver.states().into_iter();
+    let lost = states.filter(|state| state.addresses.is_empty() && wanted.contains(&state.host));
+    lost.map(|HostState { host, error, .. }| {
+        let why = error.unwrap_or_else(|| "no answer yet".into());
+        format!("{host} has no address ({why}); an upstream without any answers 503")
+    })
+    .collect()
 }
 
 fn canonical(spec: &Spec) -> Result<String, Refused> {

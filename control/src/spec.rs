@@ -30,6 +30,8 @@ pub struct Loaded {
     pub spec: Option<Spec>,
     /// Errors and warnings in the order of the text.
     pub problems: Vec<Problem>,
+    /// Where the fields stand; empty for a text that is no map at all.
+    pub places: Places,
 }
 
 /// Reads and checks a spec in YAML or JSON. `file_name` only serves the messages.
@@ -37,9 +39,13 @@ pub struct Loaded {
 /// Total: whatever the text is, the answer is a spec or at least one error.
 pub fn load(file_name: &str, text: &str) -> Loaded {
     let mut problems = Problems::new(file_name);
-    let spec = gather(text, &mut problems);
+    let (spec, places) = gather(text, &mut problems).unzip();
     let failed = problems.has_errors();
-    Loaded { spec: spec.filter(|_| !failed), problems: problems.finish() }
+    Loaded {
+        spec: spec.filter(|_| !failed),
+        problems: problems.finish(),
+        places: places.unwrap_or_default(),
+    }
 }
 
 /// Like [`load`], for bytes that may not be UTF-8.
@@ -58,12 +64,12 @@ pub fn load_bytes(file_name: &str, bytes: &[u8]) -> Loaded {
                 None,
                 "this byte is not UTF-8; save the file as UTF-8".into(),
             );
-            Loaded { spec: None, problems: problems.finish() }
+            Loaded { spec: None, problems: problems.finish(), places: Places::default() }
         }
     }
 }
 
-fn gather(text: &str, problems: &mut Problems) -> Option<Spec> {
+fn gather(text: &str, problems: &mut Problems) -> Option<(Spec, Places)> {
     if text.len() > MAX_BYTES {
         let message =
             format!("the spec has {} bytes; at most {MAX_BYTES} (16 MiB) are read", text.len());
@@ -73,7 +79,7 @@ fn gather(text: &str, problems: &mut Problems) -> Option<Spec> {
     let root = tree::parse(text, problems)?;
     let (spec, places) = read::spec(&root, problems)?;
     crate::check::check(&spec, &places, problems);
-    Some(spec)
+    Some((spec, places))
 }
 
 #[cfg(test)]

@@ -180,7 +180,9 @@ fn nothing_is_left_undone() {
     for (file, text) in sources().iter().filter(|(file, _)| file != "tests/tests/tidy.rs") {
         for (n, line) in text.lines().enumerate() {
             let undone = ["todo!(", "unimplemented!(", "#[ignore", "FIXME", "XXX", "dbg!("];
-            if undone.iter().any(|word| line.contains(word)) || has_word(line, "TODO") {
+            // Half of a test that needs a process of its own: the other half runs it.
+            let half = line.contains("#[ignore = \"started by ");
+            if !half && (undone.iter().any(|word| line.contains(word)) || has_word(line, "TODO")) {
                 found.push(format!("{file}:{}: {}", n + 1, line.trim()));
             }
         }

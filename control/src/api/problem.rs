@@ -49,13 +49,12 @@ impl From<Refused> for Problem {
             Refused::Spec(_) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "bad-spec", "The spec has problems")
             }
-            Refused::Engine(_) => {
-                (StatusCode::UNPROCESSABLE_ENTITY, "engine", "The engine cannot take the spec")
-            }
             Refused::Listener(_) => {
                 (StatusCode::CONFLICT, "listener", "A listener cannot be opened")
             }
-            Refused::NoRevision(_) => (StatusCode::NOT_FOUND, "no-revision", "No such revision"),
+            Refused::NoRevision(_) | Refused::NoSpec => {
+                (StatusCode::NOT_FOUND, "no-revision", "No such revision")
+            }
             Refused::Changed { .. } => {
                 (StatusCode::PRECONDITION_FAILED, "changed", "The running revision is another one")
             }

@@ -12,7 +12,10 @@ const DEFAULT: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9901);
 
 /// An apply waits for DNS (2 s) and for every shard (5 s); the rest is reserve.
-const TIMEOUT: Duration = Duration::from_secs(20);
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A question is answered at once; a large answer takes a moment.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub struct Admin {
     agent: ureq::Agent,
@@ -39,13 +42,13 @@ impl Admin {
             .proxy(None)
             .max_redirects(0)
             .timeout_connect(Some(Duration::from_secs(2)))
-            .timeout_global(Some(TIMEOUT))
             .build();
         Admin { agent: config.new_agent(), addresses }
     }
 
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        parse(&self.text("GET", path, &[], "")?)
+        let (address, text) = self.text("GET", path, &[], "")?;
+        parse(address, &text)
     }
 
     pub fn post<T: DeserializeOwned>(
@@ -54,11 +57,12 @@ impl Admin {
         query: &[(&str, &str)],
         body: &str,
     ) -> Result<T, Failure> {
-        parse(&self.text("POST", path, query, body)?)
+        let (address, text) = self.text("POST", path, query, body)?;
+        parse(address, &text)
     }
 
     pub fn get_text(&self, path: &str) -> Result<String, Failure> {
-        self.text("GET", path, &[], "")
+        Ok(self.text("GET", path, &[], "")?.1)
     }
 
     fn text(
@@ -67,16 +71,31 @@ impl Admin {
         path: &str,
         query: &[(&str, &str)],
         body: &str,
-    ) -> Result<String, Failure> {
+    ) -> Result<(SocketAddr, String), Failure> {
         let mut last = None;
         for address in &self.addresses {
             let url = format!("http://{address}{path}");
             let answer = match method {
-                "POST" => self.agent.post(&url).query_pairs(query.iter().copied()).send(body),
-                _ => self.agent.get(&url).call(),
+                "POST" => {
+                    let request = self.agent.post(&url).query_pairs(query.iter().copied());
+                    request.config().timeout_global(Some(CHANGE_TIMEOUT)).build().send(body)
+                }
+                _ => {
+                    let request = self.agent.get(&url);
+                    request.config().timeout_global(Some(ASK_TIMEOUT)).build().call()
+                }
             };
             match answer {
-                Ok(answer) => return read(answer),
+                Ok(answer) => return Ok((*address, read(*address, answer)?)),
+                Err(ureq::Error::Timeout(_)) => {
+                    return Err(Failure::new(
+                        exit::UNREACHABLE,
+                        format!(
+                            "control at {address} does not answer; traffic is served all the same. \
+                             Look at it with `ps -C sluice-control`, or kill it: it is started again"
+                        ),
+                    ));
+                }
                 Err(ureq::Error::Io(error))
                     if error.kind() == std::io::ErrorKind::ConnectionRefused =>
                 {
@@ -99,7 +118,10 @@ impl Admin {
     }
 }
 
-fn read(mut answer: ureq::http::Response<ureq::Body>) -> Result<String, Failure> {
+fn read(
+    address: SocketAddr,
+    mut answer: ureq::http::Response<ureq::Body>,
+) -> Result<String, Failure> {
     let status = answer.status();
     // Larger than any spec: a metrics page of 20,000 routes is about 60 MB.
     let text = answer.body_mut().with_config().limit(256 << 20).read_to_string()?;
@@ -108,7 +130,7 @@ fn read(mut answer: ureq::http::Response<ureq::Body>) -> Result<String, Failure>
     }
     let code = if status.as_u16() == 422 { exit::BAD_SPEC } else { exit::FAILURE };
     let Ok(document) = serde_json::from_str::<ProblemDocument>(&text) else {
-        return Err(Failure::new(code, format!("control answered {status}: {}", text.trim())));
+        return Err(not_ours(address, &format!("it answered {status}")));
     };
     let mut message = document.detail;
     for problem in &document.problems {
@@ -127,11 +149,16 @@ fn read(mut answer: ureq::http::Response<ureq::Body>) -> Result<String, Failure>
     Err(Failure::new(code, message))
 }
 
-fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
-    serde_json::from_str(text).map_err(|error| {
-        Failure::new(
-            exit::FAILURE,
-            format!("control's answer is not understood ({error}); are both of the same version?"),
-        )
-    })
+fn not_ours(address: SocketAddr, why: &str) -> Failure {
+    Failure::new(
+        exit::FAILURE,
+        format!(
+            "what answers on {address} does not speak like this version's admin API ({why}); is it the \
+             address of `admin` in `sluice up`'s first lines, and of the same version?"
+        ),
+    )
+}
+
+fn parse<T: DeserializeOwned>(address: SocketAddr, text: &str) -> Result<T, Failure> {
+    serde_json::from_str(text).map_err(|error| not_ours(address, &error.to_string()))
 }

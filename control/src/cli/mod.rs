@@ -95,12 +95,16 @@ enum Command {
         after_help = "Examples:\n  sluice get routes\n  sluice get spec --json\n  sluice get revisions"
     )]
     Get {
+        /// What to list; `spec` prints the running spec as it was written
         #[arg(value_enum)]
         what: What,
         #[command(flatten)]
         remote: Remote,
     },
     /// Show epoch, adoption per shard and health
+    #[command(
+        after_help = "Examples:\n  sluice status\n  sluice status --json | jq .converged\n  sluice status --state /var/lib/sluice"
+    )]
     Status {
         #[command(flatten)]
         remote: Remote,
@@ -110,6 +114,7 @@ enum Command {
         after_help = "Examples:\n  sluice explain GET http://localhost:8080/users/7\n  sluice explain POST http://api.example.com/orders -H 'X-Canary: 1'\n  sluice explain GET /users -f gateway.yaml      offline, from a file"
     )]
     Explain {
+        /// GET, POST, …
         method: String,
         /// http://host/path?query, or just a path
         url: String,
@@ -136,6 +141,9 @@ enum Command {
         remote: Remote,
     },
     /// Print the Prometheus metrics
+    #[command(
+        after_help = "Examples:\n  sluice metrics | grep sluice_requests_total\n  sluice metrics --json"
+    )]
     Metrics {
         #[command(flatten)]
         remote: Remote,
@@ -202,12 +210,12 @@ pub fn main(engine: EngineEntry) -> ExitCode {
         Command::RunControl(inherited) => run::control(inherited, engine),
         Command::RunEngine(inherited) => supervise::run_engine(inherited, &engine),
         Command::RunDemoOrigin(inherited) => supervise::run_demo_origin(inherited),
-        Command::Check { file, json } => offline::check(&file, json),
+        Command::Check { file, json } => offline::check(&file, json, &engine),
         Command::Schema { .. } => offline::schema(),
         Command::Apply { file, message, dry_run, remote } => {
-            remote::apply(&file, &message, dry_run, &remote)
+            remote::apply(&file, &message, dry_run, &remote, &engine)
         }
-        Command::Diff { file, remote } => remote::diff(&file, &remote),
+        Command::Diff { file, remote } => remote::diff(&file, &remote, &engine),
         Command::Get { what, remote } => remote::get(what, &remote),
         Command::Status { remote } => remote::status(&remote),
         Command::Explain { method, url, headers, file, all, remote } => {

@@ -7,6 +7,7 @@ use crate::{
     compile::compile,
     entry::EngineEntry,
     explain::Question,
+    fit,
     spec::{self, Loaded, Spec},
 };
 
@@ -35,8 +36,9 @@ impl Source {
         Ok(Source { name, bytes })
     }
 
-    pub fn load(&self) -> Loaded {
-        spec::load_bytes(&self.name, &self.bytes)
+    /// Checks it in full, the engine's judgement included.
+    pub fn load(&self, engine: &EngineEntry) -> Loaded {
+        fit::load(&self.name, &self.bytes, engine.check)
     }
 
     pub fn text(&self) -> String {
@@ -45,8 +47,8 @@ impl Source {
 
     /// The spec; when it is bad, its problems go to stderr (or to stdout as JSON). Warnings are
     /// shown as well.
-    pub fn checked(&self, json: bool) -> Result<Spec, Failure> {
-        let Loaded { spec, problems } = self.load();
+    pub fn checked(&self, json: bool, engine: &EngineEntry) -> Result<Spec, Failure> {
+        let Loaded { spec, problems, .. } = self.load(engine);
         if !problems.is_empty() && !json {
             eprint!("{}", spec::render(&problems, &self.text(), color(&std::io::stderr())));
         }
@@ -59,9 +61,9 @@ impl Source {
     }
 }
 
-pub fn check(file: &Path, json: bool) -> Result<(), Failure> {
+pub fn check(file: &Path, json: bool, engine: &EngineEntry) -> Result<(), Failure> {
     let source = Source::read(file)?;
-    let Loaded { spec, problems } = source.load();
+    let Loaded { spec, problems, .. } = source.load(engine);
     if json {
         print_json(&serde_json::json!({ "ok": spec.is_some(), "problems": problems }));
     } else if !problems.is_empty() {
@@ -92,7 +94,7 @@ pub fn explain(
     json: bool,
     engine: &EngineEntry,
 ) -> Result<(), Failure> {
-    let spec = Source::read(file)?.checked(json)?;
+    let spec = Source::read(file)?.checked(json, engine)?;
     // Routing does not depend on addresses: nothing is resolved.
     let snapshot = compile(&spec, 1, 0, &|_| Vec::new());
     let explanation = (engine.explain)(&snapshot, question).map_err(Failure::from)?;

@@ -14,15 +14,23 @@ use super::{
 use crate::{
     api::model::{Applied, Listener, Route, Running, Status, Upstream},
     diff,
+    entry::EngineEntry,
     explain::{Explanation, Question},
+    exposition,
     spec::Spec,
     store::RevisionLine,
 };
 
-pub fn apply(file: &Path, message: &str, dry_run: bool, remote: &Remote) -> Result<(), Failure> {
+pub fn apply(
+    file: &Path,
+    message: &str,
+    dry_run: bool,
+    remote: &Remote,
+    engine: &EngineEntry,
+) -> Result<(), Failure> {
     let source = Source::read(file)?;
     // The same check that control does, with the text at hand to point into.
-    source.checked(remote.json)?;
+    source.checked(remote.json, engine)?;
     let author = author();
     let mut query = vec![("message", message), ("author", &author), ("source", &source.name)];
     if dry_run {
@@ -48,8 +56,8 @@ pub fn rollback(revision: Option<u64>, remote: &Remote) -> Result<(), Failure> {
     Ok(())
 }
 
-pub fn diff(file: &Path, remote: &Remote) -> Result<(), Failure> {
-    let new = Source::read(file)?.checked(remote.json)?;
+pub fn diff(file: &Path, remote: &Remote, engine: &EngineEntry) -> Result<(), Failure> {
+    let new = Source::read(file)?.checked(remote.json, engine)?;
     let running: Running = Admin::new(remote).get("/v1/spec")?;
     let old: Spec = serde_json::from_value(running.spec)?;
     let diff = diff::diff(&old, &new);
@@ -113,7 +121,11 @@ pub fn explain(question: &Question, all: bool, remote: &Remote) -> Result<(), Fa
 }
 
 pub fn metrics(remote: &Remote) -> Result<(), Failure> {
-    print_text(&Admin::new(remote).get_text("/metrics")?);
+    let text = Admin::new(remote).get_text("/metrics")?;
+    match remote.json {
+        true => print_json(&exposition::parse(&text).map_err(Failure::from)?),
+        false => print_text(&text),
+    }
     Ok(())
 }
 

@@ -25,7 +25,7 @@ impl Mark {
 }
 
 /// Where the fields of a spec stand, by their path.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Places(HashMap<String, Mark>);
 
 impl Places {

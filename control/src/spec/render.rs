@@ -66,7 +66,7 @@ fn snippet(
     let Some(source) = line.checked_sub(1).and_then(|index| lines.get(index)) else { return };
     let before = column.saturating_sub(1);
     // A very long line (JSON in one line) is cut to the piece around the place.
-    let skip = if before > MAX_LINE / 2 { before - MAX_LINE / 2 } else { 0 };
+    let skip = before.saturating_sub(MAX_LINE / 2);
     let shown: String = source.chars().skip(skip).take(MAX_LINE).map(printable).collect();
     let room = shown.chars().count().saturating_sub(before - skip).max(1);
     let carets = caret.repeat(length.clamp(1, room));

@@ -1,6 +1,7 @@
 //! Where revisions of the spec are kept.
 //!
-//! A revision is written once and never changed; the latest one is what should be running. A
+//! A revision is written once and never changed; the latest one is what should be running. The last
+//! 1,000 are kept. A
 //! rollback is a new revision with an old one's text, so the list reads as history.
 
 mod sqlite;
@@ -74,7 +75,8 @@ impl Store {
         Ok(Store { engine: sqlite::Sqlite::open(path).await? })
     }
 
-    /// Stores `draft` durably and returns it as a revision.
+    /// Stores `draft` durably, forgets what is older than the last 1,000, and returns it as a
+    /// revision.
     pub async fn append(&self, draft: Draft) -> Result<Revision, StoreError> {
         self.engine.append(draft).await
     }

@@ -11,12 +11,17 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::{Draft, Revision, RevisionLine, StoreError};
 
 /// Version of the table layout below, in `PRAGMA user_version`.
-const LAYOUT: i64 = 1;
+const LAYOUT: i64 = 2;
 
 /// How long a call waits for another process that holds the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The triggers make immutability a fact of the file, not a habit of this program.
+/// Revisions kept: with the default limits on their texts a file stays manageable, and nobody goes
+/// back further. [`TABLES`] names the number, too.
+const MAX_KEPT: i64 = 1_000;
+
+/// The triggers make immutability a fact of the file, not a habit of this program: what is among
+/// the last 1,000 cannot be changed or removed.
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS revisions (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -29,7 +34,9 @@ const TABLES: &str = "
     ) STRICT;
     CREATE TRIGGER IF NOT EXISTS revisions_no_update BEFORE UPDATE ON revisions
         BEGIN SELECT RAISE(ABORT, 'revisions are immutable'); END;
-    CREATE TRIGGER IF NOT EXISTS revisions_no_delete BEFORE DELETE ON revisions
+    DROP TRIGGER IF EXISTS revisions_no_delete;
+    CREATE TRIGGER revisions_no_delete BEFORE DELETE ON revisions
+        WHEN OLD.id > (SELECT MAX(id) FROM revisions) - 1000
         BEGIN SELECT RAISE(ABORT, 'revisions are immutable'); END;
 ";
 
@@ -54,7 +61,8 @@ impl Sqlite {
         self.call(move |connection| {
             let created_ms =
                 SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-            connection.execute(
+            let change = connection.transaction()?;
+            change.execute(
                 "INSERT INTO revisions (created_ms, author, message, spec, source, source_name)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 (
@@ -66,8 +74,11 @@ impl Sqlite {
                     &draft.source_name,
                 ),
             )?;
+            let id = change.last_insert_rowid();
+            change.execute("DELETE FROM revisions WHERE id <= ?1", [id - MAX_KEPT])?;
+            change.commit()?;
             Ok(Revision {
-                id: connection.last_insert_rowid() as u64,
+                id: id as u64,
                 created_ms,
                 author: draft.author,
                 message: draft.message,
@@ -246,6 +257,44 @@ mod tests {
                 assert!(refused.to_string().contains("immutable"), "{refused}");
             }
             assert_eq!(store.get(1).await.unwrap(), Some(stored));
+        });
+    }
+
+    #[test]
+    fn keeps_the_last_thousand() {
+        let scratch = Scratch::new("kept");
+        run(async {
+            let store = Sqlite::open(&scratch.0.join("sluice.db")).await.unwrap();
+            // Without a sync for each of them.
+            store.call(|c| c.execute_batch("PRAGMA synchronous = OFF")).await.unwrap();
+            for n in 1..=1_005 {
+                store.append(draft(n)).await.unwrap();
+            }
+            let ids: Vec<u64> =
+                store.list(2_000).await.unwrap().into_iter().map(|line| line.id).collect();
+            assert_eq!(ids, (6..=1_005).rev().collect::<Vec<u64>>());
+            assert_eq!(store.get(5).await.unwrap(), None);
+            let refused = store.call(|c| c.execute("DELETE FROM revisions WHERE id = 6", [])).await;
+            assert!(refused.unwrap_err().to_string().contains("immutable"));
+        });
+    }
+
+    #[test]
+    fn takes_over_an_older_layout() {
+        let scratch = Scratch::new("older");
+        let path = scratch.0.join("sluice.db");
+        run(async {
+            let store = Sqlite::open(&path).await.unwrap();
+            let stored = store.append(draft(1)).await.unwrap();
+            let old = "DROP TRIGGER revisions_no_delete;
+                CREATE TRIGGER revisions_no_delete BEFORE DELETE ON revisions
+                BEGIN SELECT RAISE(ABORT, 'never'); END; PRAGMA user_version = 1;";
+            store.call(|c| c.execute_batch(old)).await.unwrap();
+            drop(store);
+            let store = Sqlite::open(&path).await.unwrap();
+            assert_eq!(store.get(1).await.unwrap(), Some(stored));
+            let refused = store.call(|c| c.execute("DELETE FROM revisions", [])).await.unwrap_err();
+            assert!(refused.to_string().contains("immutable"), "{refused}");
         });
     }
 

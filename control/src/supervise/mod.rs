@@ -5,6 +5,7 @@
 
 mod banner;
 pub mod child;
+mod event;
 mod watch;
 
 use clap::Args;
@@ -56,7 +57,7 @@ pub fn up(up: &Up, engine: &EngineEntry) -> Result<(), Failure> {
         (None, false) => None,
     };
     if let Some(source) = &source {
-        source.checked(false)?;
+        source.checked(false, engine)?;
     }
     let state = match (&up.state, up.demo) {
         (None, true) => StateDirectory::at(
@@ -64,6 +65,7 @@ pub fn up(up: &Up, engine: &EngineEntry) -> Result<(), Failure> {
         ),
         (given, _) => state_directory(given.as_ref()),
     };
+    let state = state.absolute()?;
     state.create().map_err(|error| {
         Failure::new(
             exit::FAILURE,

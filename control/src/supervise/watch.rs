@@ -3,12 +3,9 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Write},
     net::SocketAddr,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -18,16 +15,13 @@ use contract::{
     bus::{self, Bus, Message},
     snapshot::Snapshot,
 };
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    fs::MemfdFlags,
-    process::Signal,
-};
+use rustix::{fs::MemfdFlags, process::Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{
     banner::Banner,
     child::{Start, Ward, number},
+    event::{Event, Signals, ready},
 };
 use crate::{
     bind,
@@ -251,10 +245,8 @@ impl Watch {
     /// Waits for something to happen and takes care of it.
     fn wait(&mut self, pause: Option<Duration>) -> io::Result<Option<End>> {
         let ready = {
-            let mut sources: Vec<(Event, BorrowedFd<'_>)> = vec![
-                (Event::Stop, self.stop.stream.as_fd()),
-                (Event::Reopen, self.reopen.stream.as_fd()),
-            ];
+            let mut sources: Vec<(Event, BorrowedFd<'_>)> =
+                vec![(Event::Stop, self.stop.as_fd()), (Event::Reopen, self.reopen.as_fd())];
             sources.extend(self.control.end().map(|fd| (Event::ControlEnded, fd)));
             sources.extend(self.engine.end().map(|fd| (Event::EngineEnded, fd)));
             sources.extend(self.origin.end().map(|fd| (Event::OriginEnded, fd)));
@@ -475,8 +467,7 @@ impl Watch {
             };
             let events = {
                 let Some(end) = ward(self).end() else { return Ok(true) };
-                let mut sources =
-                    vec![(Event::Stop, self.stop.stream.as_fd()), (Event::Ended, end)];
+                let mut sources = vec![(Event::Stop, self.stop.as_fd()), (Event::Ended, end)];
                 let bus = self.engine_bus.as_ref();
                 sources.extend(bus.map(|bus| (Event::EngineSays, bus.as_fd())));
                 ready(&sources, Some(left))?
@@ -542,62 +533,6 @@ fn bus_pair() -> io::Result<(Bus, Bus)> {
     let (ours, theirs) = Bus::pair()?;
     rustix::io::ioctl_fionbio(&ours, true)?;
     Ok((ours, theirs))
-}
-
-/// What `wait` waits for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Event {
-    Stop,
-    Reopen,
-    ControlSays,
-    EngineSays,
-    ControlEnded,
-    EngineEnded,
-    OriginEnded,
-    /// The child that is waited for.
-    Ended,
-}
-
-/// Polls `sources`; the events of those that have something.
-fn ready(sources: &[(Event, BorrowedFd<'_>)], pause: Option<Duration>) -> io::Result<Vec<Event>> {
-    let mut polled: Vec<PollFd<'_>> =
-        sources.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-    // Rounded up, so that a pause is over when poll says so.
-    let pause = pause.map(|pause| Timespec {
-        tv_sec: pause.as_secs() as i64,
-        tv_nsec: pause.subsec_nanos().into(),
-    });
-    match poll(&mut polled, pause.as_ref()) {
-        Ok(_) => {}
-        Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    }
-    let events = sources.iter().zip(&polled).filter(|(_, fd)| !fd.revents().is_empty());
-    Ok(events.map(|((event, _), _)| *event).collect())
-}
-
-/// Signals as something to poll.
-struct Signals {
-    /// A byte per signal.
-    stream: UnixStream,
-    /// Held so that the stream does not end when there is no signal to listen for.
-    _end: UnixStream,
-}
-
-impl Signals {
-    fn listen(signals: &[i32]) -> io::Result<Signals> {
-        let (stream, end) = UnixStream::pair()?;
-        stream.set_nonblocking(true)?;
-        for signal in signals {
-            signal_hook::low_level::pipe::register(*signal, end.try_clone()?)?;
-        }
-        Ok(Signals { stream, _end: end })
-    }
-
-    fn clear(&self) {
-        let mut buffer = [0; 64];
-        while matches!((&self.stream).read(&mut buffer), Ok(1..)) {}
-    }
 }
 
 /// A memfd with `bytes`.
