@@ -74,6 +74,7 @@ pub async fn forward(
     };
     let mut outgoing = Outgoing::new(shard, request, route, upstream);
     let mut avoid = None;
+    let mut fresh = false;
     for attempt in 1..=limits::ATTEMPTS {
         request.notes.attempts = attempt;
         let last = attempt == limits::ATTEMPTS;
@@ -84,14 +85,15 @@ pub async fn forward(
         avoid = Some(flight.index);
         // Nothing has been sent when there is no connection, so another target may be tried
         // whatever the method.
-        let lease = match lease(shard, request, responder, &flight, &timeouts, deadline_ms).await {
-            Ok(lease) => lease,
-            Err(reply) if last || !others => return Err(reply),
-            Err(_) => {
-                shard.meter.count(Counter::UpstreamRetries, 1);
-                continue;
-            }
-        };
+        let lease =
+            match lease(shard, request, responder, &flight, &timeouts, deadline_ms, fresh).await {
+                Ok(lease) => lease,
+                Err(reply) if last || !others => return Err(reply),
+                Err(_) => {
+                    shard.meter.count(Counter::UpstreamRetries, 1);
+                    continue;
+                }
+            };
         let reused = lease.reused;
         let attempted = exchange(
             shard,
@@ -112,6 +114,7 @@ pub async fn forward(
             Err(Failed::Stale) if reused && outgoing.replayable() && !last => {
                 shard.meter.count(Counter::UpstreamRetries, 1);
                 avoid = None;
+                fresh = true;
             }
             Err(Failed::Stale) => return Err(LocalReply::new(502, Reason::UpstreamReset)),
             Err(Failed::Reply(reply)) => return Err(reply),
@@ -127,15 +130,16 @@ async fn lease(
     flight: &InFlight,
     timeouts: &Timeouts,
     deadline_ms: u64,
+    fresh: bool,
 ) -> Result<Lease, LocalReply> {
     let clock = shard.io.clock();
-    if let Some(lease) = flight.pool().reuse(clock.now_ms()) {
+    if !fresh && let Some(lease) = flight.pool().reuse(clock.now_ms()) {
         shard.meter.count(Counter::UpstreamReuses, 1);
         return Ok(lease);
     }
     let started_us = clock.now_us();
     responder.watch.set_at(soonest(clock.now_ms() + u64::from(timeouts.connect_ms), deadline_ms));
-    let leased = flight.pool().lease(&shard.io, &responder.watch).await;
+    let leased = flight.pool().lease(&shard.io, &responder.watch, fresh).await;
     request.notes.connect_us = u32::try_from(clock.now_us() - started_us).unwrap_or(u32::MAX);
     match leased {
         Ok(lease) => {

@@ -1,5 +1,6 @@
 //! The engine process: its shards' threads, and the one thread that listens to the supervisor.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -73,7 +74,8 @@ pub fn run(start: Start) -> Result<(), StartError> {
             RESTART,
         ));
     }
-    let mut node = Node { bus, segment, mailboxes: Vec::new(), plans: None };
+    let mut node =
+        Node { bus, segment, mailboxes: Vec::new(), plans: None, retired: RefCell::default() };
     for _ in &start.cpus {
         node.mailboxes.push(Arc::new(Mailbox {
             sockets: Mutex::default(),
@@ -111,6 +113,9 @@ struct Node {
     segment: Segment,
     mailboxes: Vec<Arc<Mailbox>>,
     plans: Option<Arc<Swap<Plan>>>,
+    /// Replaced plans, until no shard has them any more: a large one takes long to free, so this
+    /// thread does it.
+    retired: RefCell<Vec<Arc<Plan>>>,
 }
 
 impl Node {
@@ -187,6 +192,9 @@ impl Node {
                 if seen < epoch {
                     return;
                 }
+                let mut retired = self.retired.borrow_mut();
+                retired.retain(|plan| Arc::strong_count(plan) > 1);
+                retired.push(plans.get());
                 plans.set(Arc::new(plan), epoch);
                 self.mailboxes.iter().for_each(|mailbox| mailbox.wake());
             }

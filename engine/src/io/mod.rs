@@ -31,4 +31,4 @@ pub use swap::Swap;
 pub use timer::{Elapsed, Watch};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use super::ring::RingConfig;
 use super::*;
 
-fn small() -> RingConfig {
+pub(crate) fn small() -> RingConfig {
     RingConfig { entries: 64, buffers: 64, buffer_bytes: 2048, depth: 16, multishot: true }
 }
 
 /// Runs a shard on a thread of its own and waits for its end.
-fn shard<F, Fut>(ring: RingConfig, main: F)
+pub(crate) fn shard<F, Fut>(ring: RingConfig, main: F)
 where
     F: FnOnce(Io) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + 'static,
@@ -34,7 +34,7 @@ where
     thread.join().expect("the shard ended without a panic");
 }
 
-fn listener() -> (TcpListener, std::net::SocketAddr) {
+pub(crate) fn listener() -> (TcpListener, std::net::SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)

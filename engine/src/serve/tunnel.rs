@@ -1,5 +1,6 @@
 //! After a 101: bytes both ways, until both sides have ended or nothing moves any more.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -8,7 +9,7 @@ use contract::record::Reason;
 
 use crate::exchange::{Ended, Next, Request, Responder};
 use crate::forward::Answer;
-use crate::io::{Chunk, Io, SendBuf, Stream};
+use crate::io::{Chunk, Elapsed, Io, SendBuf, Stream};
 use crate::message::{Name, write};
 use crate::shard::Shard;
 
@@ -50,8 +51,9 @@ pub async fn tunnel(
     let idle_ms = u64::from(timeouts.idle_ms);
     let rest = request.take_rest();
     let (client, upstream) = (&responder.stream, &lease.stream);
-    let mut up = pin!(pump(&shard.io, client, upstream, rest, idle_ms));
-    let mut down = pin!(pump(&shard.io, upstream, client, None, idle_ms));
+    let moved_ms = Cell::new(shard.io.clock().now_ms());
+    let mut up = pin!(pump(&shard.io, client, upstream, rest, idle_ms, &moved_ms));
+    let mut down = pin!(pump(&shard.io, upstream, client, None, idle_ms, &moved_ms));
     let (mut sent, mut received) = (None, None);
     let (sent, received) = poll_fn(|cx| {
         poll_once(&mut sent, up.as_mut(), cx);
@@ -80,7 +82,14 @@ fn poll_once(
 }
 
 /// Copies one direction until its end, then ends the other side's input.
-async fn pump(io: &Io, from: &Stream, to: &Stream, mut first: Option<Chunk>, idle_ms: u64) -> u64 {
+async fn pump(
+    io: &Io,
+    from: &Stream,
+    to: &Stream,
+    mut first: Option<Chunk>,
+    idle_ms: u64,
+    moved_ms: &Cell<u64>,
+) -> u64 {
     let watch = io.watch();
     let mut moved = 0;
     from.set_bulk(true);
@@ -88,13 +97,16 @@ async fn pump(io: &Io, from: &Stream, to: &Stream, mut first: Option<Chunk>, idl
         let chunk = match first.take() {
             Some(chunk) => chunk,
             None => {
-                watch.set_in(idle_ms);
+                watch.set_at(moved_ms.get() + idle_ms);
                 match watch.bound(from.recv()).await {
                     Ok(Ok(Some(chunk))) => chunk,
+                    // The other direction may have moved meanwhile: a tunnel is idle as a whole.
+                    Err(Elapsed) if moved_ms.get() + idle_ms > io.clock().now_ms() => continue,
                     _ => break,
                 }
             }
         };
+        moved_ms.set(io.clock().now_ms());
         moved += chunk.len() as u64;
         watch.set_in(idle_ms);
         if !matches!(watch.bound(to.send(SendBuf::Chunk(chunk))).await, Ok(Ok(()))) {

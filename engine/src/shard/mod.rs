@@ -48,7 +48,7 @@ impl Shard {
     /// `seed` is random; request ids come from it.
     pub fn new(io: Io, meter: Meter, plans: Arc<Swap<Plan>>, seed: [u64; 2]) -> Rc<Shard> {
         meter.start(&io);
-        let first = ShardPlan::build(plans.get(), &mut HashMap::new());
+        let first = ShardPlan::build(plans.get(), &mut Pools::new(), &mut Pools::new());
         let shard = Shard {
             io,
             meter,
@@ -82,15 +82,10 @@ impl Shard {
         let plan = self.plans.get();
         let epoch = plan.epoch;
         let mut pools = self.pools.borrow_mut();
-        let next = ShardPlan::build(plan, &mut pools);
+        let mut old = std::mem::take(&mut *pools);
+        let next = ShardPlan::build(plan, &mut old, &mut pools);
         // Targets that the plan no longer has: their busy connections end with their requests.
-        pools.retain(|key, pool| {
-            let kept = next.has_pool(key);
-            if !kept {
-                pool.clear();
-            }
-            kept
-        });
+        old.values().for_each(|pool| pool.clear());
         *self.current.borrow_mut() = next;
         self.meter.adopted(epoch);
     }

@@ -21,16 +21,21 @@ pub struct ShardPlan {
 }
 
 impl ShardPlan {
-    /// Puts the shard's state beside `plan`; pools of known targets are taken over.
-    pub(super) fn build(plan: Arc<Plan>, pools: &mut Pools) -> Rc<ShardPlan> {
+    /// Puts the shard's state beside `plan`. Pools of known targets move from `old` to `pools`, new
+    /// ones are made there.
+    pub(super) fn build(plan: Arc<Plan>, old: &mut Pools, pools: &mut Pools) -> Rc<ShardPlan> {
         let upstreams = plan
             .upstreams
             .iter()
             .map(|upstream| {
                 let mut pool = |address: SocketAddr| {
+                    let key = (upstream.name.clone(), address);
+                    let known = old.remove(&key);
                     let pool = pools
-                        .entry((upstream.name.clone(), address))
-                        .or_insert_with(|| Pool::new(address, upstream.pool))
+                        .entry(key)
+                        .or_insert_with(|| {
+                            known.unwrap_or_else(|| Pool::new(address, upstream.pool))
+                        })
                         .clone();
                     pool.configure(upstream.pool);
                     pool
@@ -48,12 +53,6 @@ impl ShardPlan {
             })
             .collect();
         Rc::new(ShardPlan { plan, upstreams, canaries })
-    }
-
-    pub(super) fn has_pool(&self, (name, address): &(Box<str>, SocketAddr)) -> bool {
-        self.plan.upstreams.iter().any(|upstream| {
-            upstream.name == *name && upstream.targets.iter().any(|t| t.address == *address)
-        })
     }
 
     /// The upstream that takes this request of the route; `None`: every weight is 0.

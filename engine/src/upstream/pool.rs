@@ -21,7 +21,23 @@ pub struct Pool {
     idle: RefCell<Vec<Idle>>,
     /// Idle and leased connections, and connects under way.
     open: Cell<u32>,
-    waiters: RefCell<VecDeque<Waker>>,
+    waiters: RefCell<VecDeque<Waiter>>,
+}
+
+/// A request that waits for a place.
+struct Waiter {
+    waker: Waker,
+    turn: Rc<Cell<Wait>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Wait {
+    #[default]
+    Waiting,
+    /// A place became free and it was this waiter's turn.
+    Called,
+    /// It took a place, or gave up.
+    Over,
 }
 
 struct Idle {
@@ -71,9 +87,16 @@ impl Pool {
     }
 
     /// A new connection, or one that becomes free while waiting for a place. `watch` carries the
-    /// connect deadline.
-    pub async fn lease(self: &Rc<Self>, io: &Io, watch: &Watch) -> Result<Lease, NoLease> {
-        let Ok(turn) = watch.bound(self.place(io)).await else { return Err(NoLease::Exhausted) };
+    /// connect deadline. With `fresh`, a connection that has carried nothing yet.
+    pub async fn lease(
+        self: &Rc<Self>,
+        io: &Io,
+        watch: &Watch,
+        fresh: bool,
+    ) -> Result<Lease, NoLease> {
+        let Ok(turn) = watch.bound(self.place(io, fresh)).await else {
+            return Err(NoLease::Exhausted);
+        };
         let place = match turn? {
             Turn::Reused(lease) => return Ok(lease),
             Turn::Place(place) => place,
@@ -85,9 +108,15 @@ impl Pool {
         }
     }
 
-    async fn place(self: &Rc<Self>, io: &Io) -> Result<Turn, NoLease> {
+    async fn place(self: &Rc<Self>, io: &Io, fresh: bool) -> Result<Turn, NoLease> {
+        let turn = Turned { pool: self, turn: Rc::default() };
         poll_fn(|cx| {
-            if let Some(lease) = self.reuse(io.clock().now_ms()) {
+            // A full pool closes an idle connection to make room for a fresh one.
+            let full = self.open.get() >= self.settings.get().max_connections;
+            if (!fresh || full)
+                && let Some(lease) = self.reuse(io.clock().now_ms())
+                && !fresh
+            {
                 return Poll::Ready(Ok(Turn::Reused(lease)));
             }
             if self.open.get() < self.settings.get().max_connections {
@@ -98,17 +127,21 @@ impl Pool {
             if waiters.len() >= limits::POOL_WAITERS {
                 return Poll::Ready(Err(NoLease::Exhausted));
             }
-            // A waiter that gave up leaves its waker behind; waking it costs a poll.
-            waiters.push_back(cx.waker().clone());
+            turn.turn.set(Wait::Waiting);
+            waiters.push_back(Waiter { waker: cx.waker().clone(), turn: turn.turn.clone() });
             Poll::Pending
         })
         .await
     }
 
     fn freed(&self) {
-        let waiter = self.waiters.borrow_mut().pop_front();
-        if let Some(waiter) = waiter {
-            waiter.wake();
+        loop {
+            let Some(waiter) = self.waiters.borrow_mut().pop_front() else { return };
+            // One that gave up has no use for the place.
+            if waiter.turn.get() == Wait::Waiting {
+                waiter.turn.set(Wait::Called);
+                return waiter.waker.wake();
+            }
         }
     }
 
@@ -131,6 +164,22 @@ impl Pool {
     pub fn clear(&self) {
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
         self.open.set(self.open.get() - idle.len() as u32);
+    }
+}
+
+/// A waiter's end: when it was called and leaves without a look, the next one is called.
+struct Turned<'a> {
+    pool: &'a Pool,
+    turn: Rc<Cell<Wait>>,
+}
+
+impl Drop for Turned<'_> {
+    fn drop(&mut self) {
+        let pool = self.pool;
+        let called = self.turn.replace(Wait::Over) == Wait::Called;
+        if called && pool.open.get() < pool.settings.get().max_connections {
+            pool.freed();
+        }
     }
 }
 
@@ -178,5 +227,77 @@ impl Lease {
             }
         }
         drop(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::tests::{listener, shard, small};
+
+    fn pool(address: SocketAddr, max_connections: u32) -> Rc<Pool> {
+        let settings = snapshot::Pool { max_idle: 8, max_connections, idle_timeout_ms: 60_000 };
+        Pool::new(address, settings)
+    }
+
+    #[test]
+    fn a_place_passes_over_those_who_gave_up() {
+        let (_origin, address) = listener();
+        shard(small(), move |io| async move {
+            let pool = pool(address, 1);
+            let watch = io.watch();
+            watch.set_in(5_000);
+            let first = pool.lease(&io, &watch, false).await.unwrap();
+            let done = Rc::new(Cell::new(0));
+            for (patience_ms, wins) in [(20, false), (20, false), (5_000, true)] {
+                let (pool, io2, done) = (pool.clone(), io.clone(), done.clone());
+                io.spawn(async move {
+                    let watch = io2.watch();
+                    watch.set_in(patience_ms);
+                    let leased = pool.lease(&io2, &watch, false).await;
+                    assert_eq!(leased.is_ok(), wins);
+                    done.set(done.get() + 1);
+                });
+            }
+            io.sleep_ms(100).await;
+            assert_eq!(done.get(), 2, "two gave up");
+            first.give_back(io.clock().now_ms());
+            io.sleep_ms(100).await;
+            assert_eq!(done.get(), 3, "the third got the connection");
+        });
+    }
+
+    #[test]
+    fn a_connection_its_peer_closed_is_never_reused() {
+        let (origin, address) = listener();
+        shard(small(), move |io| async move {
+            let pool = pool(address, 4);
+            let watch = io.watch();
+            watch.set_in(5_000);
+            let lease = pool.lease(&io, &watch, false).await.unwrap();
+            let (peer, _) = origin.accept().unwrap();
+            lease.give_back(io.clock().now_ms());
+            let lease = pool.reuse(io.clock().now_ms()).expect("it is good");
+            assert!(lease.reused);
+            lease.give_back(io.clock().now_ms());
+            drop(peer);
+            io.sleep_ms(50).await;
+            assert!(pool.reuse(io.clock().now_ms()).is_none());
+            assert_eq!(pool.open.get(), 0);
+        });
+    }
+
+    #[test]
+    fn a_fresh_connection_makes_room_in_a_full_pool() {
+        let (_origin, address) = listener();
+        shard(small(), move |io| async move {
+            let pool = pool(address, 1);
+            let watch = io.watch();
+            watch.set_in(5_000);
+            pool.lease(&io, &watch, false).await.unwrap().give_back(io.clock().now_ms());
+            let fresh = pool.lease(&io, &watch, true).await.unwrap();
+            assert!(!fresh.reused);
+            assert_eq!(pool.open.get(), 1);
+        });
     }
 }
