@@ -17,11 +17,11 @@ use crate::shard::Shard;
 
 /// Takes a request from its parsed head to its record. Answers exactly once: `responder` is
 /// consumed by the relay or by the reply.
-pub async fn handle(shard: &Shard, mut request: Request, responder: Responder) -> Next {
+pub async fn handle(shard: &Shard, request: &mut Request, responder: Responder) -> Next {
     let peer = responder.peer;
-    let ended = match decide(shard, &mut request, &responder).await {
-        Ok(answer) => relay::relay(shard, &mut request, responder, answer).await,
-        Err(reply) => relay::reply(shard, &mut request, responder, reply).await,
+    let ended = match decide(shard, request, &responder).await {
+        Ok(answer) => relay::relay(shard, request, responder, answer).await,
+        Err(reply) => relay::reply(shard, request, responder, reply).await,
     };
     record(shard, request, &ended, peer);
     ended.next
@@ -119,7 +119,7 @@ pub fn outbound<'a>(request: &'a Request, upgrade: Option<&'a [u8]>) -> Outbound
     }
 }
 
-fn record(shard: &Shard, mut request: Request, ended: &Ended, client: std::net::SocketAddr) {
+fn record(shard: &Shard, request: &mut Request, ended: &Ended, client: std::net::SocketAddr) {
     request.notes.reason = ended.reason;
     if request.notes.attempts > 0 {
         shard.meter.count(Counter::UpstreamBytesOut, request.notes.request_bytes);
@@ -133,6 +133,4 @@ fn record(shard: &Shard, mut request: Request, ended: &Ended, client: std::net::
         request_id: request.id.bytes(),
     };
     shard.meter.record(&request.notes.record(&shard.io, end));
-    shard.give_request_head(request.head);
-    shard.io.give_vec(request.notes.into_text());
 }

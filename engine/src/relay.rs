@@ -119,7 +119,8 @@ pub async fn relay(
     answer: Answer,
 ) -> Ended {
     if answer.head.switching {
-        return tunnel::tunnel(shard, request, responder, answer).await;
+        // Boxed: rare, and large enough to weigh on every other connection.
+        return Box::pin(tunnel::tunnel(shard, request, responder, answer)).await;
     }
     let Answer { lease, flight, head, mut bytes, upload, timeouts, deadline_ms } = answer;
     let status = head.status;

@@ -253,7 +253,7 @@ impl Connection {
             keep_alive: head.keep_alive && self.served < limits.max_requests,
             peer: self.client,
         };
-        let request = Request {
+        let mut request = Request {
             plan,
             head,
             bytes: Some(bytes),
@@ -263,7 +263,10 @@ impl Connection {
             id,
             notes,
         };
-        pipeline::handle(&self.shard, request, responder).await
+        let next = pipeline::handle(&self.shard, &mut request, responder).await;
+        self.shard.give_request_head(request.head);
+        self.shard.io.give_vec(request.notes.into_text());
+        next
     }
 
     /// Answers what never became a request.
