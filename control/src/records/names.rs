@@ -1,6 +1,9 @@
 //! What the indices in a record meant: the names of recent epochs.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use contract::snapshot::Snapshot;
 
@@ -18,7 +21,8 @@ pub struct Names {
 }
 
 impl Names {
-    /// The names in `snapshot`, sharing storage with `previous` where it can.
+    /// The names in `snapshot`, sharing storage with `previous` where it can: a thousand epochs that
+    /// differ in a name each must not hold a thousand times all of them.
     fn of(snapshot: &Snapshot, previous: Option<&Arc<Names>>) -> Arc<Names> {
         let routes = snapshot.routes.iter().map(|route| route.name.as_str());
         let upstreams = snapshot.upstreams.iter().map(|upstream| upstream.name.as_str());
@@ -28,9 +32,19 @@ impl Names {
         {
             return Arc::clone(previous);
         }
+        let known: HashMap<&str, &Arc<str>> = previous
+            .map(|previous| {
+                let names = previous.routes.iter().chain(&previous.upstreams);
+                names.map(|name| (&**name, name)).collect()
+            })
+            .unwrap_or_default();
+        let share = |name: &str| match known.get(name) {
+            Some(known) => Arc::clone(known),
+            None => Arc::from(name),
+        };
         Arc::new(Names {
-            routes: routes.map(Arc::from).collect(),
-            upstreams: upstreams.map(Arc::from).collect(),
+            routes: routes.map(share).collect(),
+            upstreams: upstreams.map(share).collect(),
         })
     }
 
@@ -102,10 +116,12 @@ mod tests {
         history.add(&snapshot(5, &["a"]));
         history.add(&snapshot(7, &["a"]));
         history.add(&snapshot(9, &["b"]));
+        history.add(&snapshot(10, &["c", "b"]));
         assert!(history.at(6).is_none());
         assert!(Arc::ptr_eq(&history.at(5).unwrap(), &history.at(7).unwrap()));
         assert_eq!(&*history.at(9).unwrap().routes[0], "b");
-        assert_eq!(history.names, 2);
+        assert!(Arc::ptr_eq(&history.at(9).unwrap().routes[0], &history.at(10).unwrap().routes[1]));
+        assert_eq!(history.names, 4);
     }
 
     #[test]

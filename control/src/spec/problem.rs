@@ -154,7 +154,8 @@ impl Problems {
         self.broken.contains(field)
     }
 
-    fn mark_broken(&mut self, field: &str) {
+    /// Notes that `field` has an error, which another problem tells.
+    pub fn mark_broken(&mut self, field: &str) {
         // By then nothing more is shown anyway.
         if self.broken.len() > MAX_BROKEN {
             return;

@@ -1,7 +1,8 @@
 //! The command line: what it prints, and its exit codes.
 
+use rustix::process::Signal;
 use serde_json::Value;
-use tests::process::{Outcome, cli};
+use tests::process::{self, Outcome, cli};
 use tests::scratch::Scratch;
 use tests::spec::{Names, Spec};
 use tests::{Gateway, Origin, get};
@@ -199,6 +200,10 @@ fn get_and_status() {
     }
     assert!(run(&["status"]).stdout.contains("ok"), "the engine's health is shown");
     assert!(run(&["metrics"]).stdout.contains("sluice_config_epoch"));
+    let families = json(&run(&["metrics", "--json"]));
+    let family = |name| families.as_array()?.iter().find(|one| one["name"] == name);
+    let epoch = family("sluice_config_epoch").expect("the epoch's family");
+    assert_eq!(epoch["samples"][0]["value"].as_f64(), status["epoch"].as_f64(), "{epoch}");
 }
 
 #[test]
@@ -295,5 +300,114 @@ fn explain_agrees_with_the_engine() {
         } else {
             assert!(outcome.stdout.contains(route), "{url} {header}: {outcome:?}");
         }
+    }
+}
+
+#[test]
+fn another_server_on_the_admin_address_is_told_apart() {
+    let origin = Origin::echo();
+    let address = origin.address().to_string();
+    let outcome = cli(&["status", "--admin", &address]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains(&address), "{outcome:?}");
+    assert!(outcome.stderr.contains("admin API"), "{outcome:?}");
+}
+
+#[test]
+fn a_control_process_that_hangs_is_waited_for_in_bounds() {
+    let origin = Origin::echo();
+    let gateway = Gateway::front(&origin);
+    let admin = gateway.admin_address();
+    process::signal(gateway.pid_of("control"), Signal::STOP);
+    // `cli` itself bounds the time.
+    let outcome = cli(&["status", "--admin", &admin]);
+    assert_eq!(outcome.code, Some(3), "{outcome:?}");
+    assert!(outcome.stderr.contains(&admin), "{outcome:?}");
+    assert!(outcome.stderr.contains("does not answer"), "{outcome:?}");
+    assert_eq!(gateway.ask(get("/x")).status, 200, "traffic does not need control");
+}
+
+#[test]
+fn one_state_directory_is_for_one_gateway() {
+    let origin = Origin::echo();
+    let spec = Spec::to(origin.address());
+    let mut gateway = Gateway::of(&spec);
+    let other = spec.text().replace("{PORT}", "{PORT2}").replace("{ADMIN}", "{PORT3}");
+    let other = gateway.spec_file("other.yaml", &other).display().to_string();
+    let state = gateway.dir().join("state").display().to_string();
+    let outcome = cli(&["up", "-f", &other, "--state", &state]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains(&state), "{outcome:?}");
+    assert_eq!(gateway.ask(get("/x")).status, 200);
+}
+
+#[test]
+fn a_port_in_use_is_named_by_up_and_by_apply() {
+    let origin = Origin::echo();
+    let taken = origin.address().to_string();
+    let spec = Spec::to(origin.address());
+    let mut gateway = Gateway::of(&spec);
+    let clash = spec.text().replace("127.0.0.1:{PORT}", &taken);
+    let file = gateway.spec_file("clash.yaml", &clash).display().to_string();
+    let outcome = cli(&["apply", "-f", &file, "--admin", &gateway.admin_address()]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains(&taken), "{outcome:?}");
+    assert_eq!(gateway.ask(get("/x")).status, 200, "the old listener stays");
+
+    let file = gateway.spec_file("up.yaml", &clash.replace("{ADMIN}", "{PORT3}"));
+    let state = gateway.dir().join("state2").display().to_string();
+    let outcome = cli(&["up", "-f", &file.display().to_string(), "--state", &state]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains(&taken), "{outcome:?}");
+}
+
+#[test]
+fn up_without_a_spec_says_how_to_give_one() {
+    let scratch = Scratch::new();
+    let state = scratch.path().join("state").display().to_string();
+    let outcome = cli(&["up", "--state", &state]);
+    assert_eq!(outcome.code, Some(2), "{outcome:?}");
+    assert!(outcome.stderr.contains("-f FILE"), "{outcome:?}");
+}
+
+#[test]
+fn host_names_are_resolved_and_those_that_are_not_are_noted() {
+    let origin = Origin::echo();
+    let spec = Spec::to(origin.address());
+    let mut gateway = Gateway::of(&spec);
+    let admin = gateway.admin_address();
+    let port = origin.address().port();
+    let target = origin.address().to_string();
+    let named = |host: &str| spec.text().replace(&target, &format!("{host}:{port}"));
+
+    let file = gateway.spec_file("local.yaml", &named("localhost")).display().to_string();
+    let outcome = cli(&["apply", "-f", &file, "--admin", &admin]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(!outcome.stdout.contains("note:"), "{outcome:?}");
+    assert_eq!(gateway.ask(get("/x")).text(), "GET /x\n");
+
+    // RFC 6761 §6.4: no such name, ever.
+    let file = gateway.spec_file("lost.yaml", &named("lost.invalid")).display().to_string();
+    let outcome = cli(&["apply", "-f", &file, "--admin", &admin]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stdout.contains("note: lost.invalid has no address"), "{outcome:?}");
+    let answer = gateway.ask(get("/x"));
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    let status = gateway.admin_json("/v1/status");
+    assert_eq!(status["unresolved"][0]["host"], "lost.invalid", "{status}");
+    let outcome = cli(&["get", "upstreams", "--admin", &admin]);
+    assert!(outcome.stdout.contains("(none resolved)"), "{outcome:?}");
+}
+
+#[test]
+fn every_command_has_an_example_in_its_help() {
+    for command in [
+        "up", "check", "schema", "apply", "diff", "get", "status", "explain", "rollback", "metrics",
+    ] {
+        let outcome = cli(&[command, "--help"]);
+        assert_eq!(outcome.code, Some(0), "{command}: {outcome:?}");
+        let examples = outcome.stdout.split_once("Example").map_or("", |(_, after)| after);
+        assert!(examples.contains(&format!("sluice {command}")), "{command}: {outcome:?}");
+        assert!(!outcome.stdout.contains('\u{1b}'), "{command} colours what is no terminal");
     }
 }

@@ -1,6 +1,8 @@
 //! What the gateway tells about itself: access log, metrics, health.
 
+use rustix::process::Signal;
 use serde_json::Value;
+use tests::process;
 use tests::spec::Spec;
 use tests::{Gateway, Origin, PATIENCE, eventually, get};
 
@@ -84,4 +86,55 @@ fn health_and_readiness() {
     for path in ["/metrics", "/v1/status", "/healthz"] {
         assert_eq!(gateway.ask(get(path)).text(), format!("GET {path}\n"));
     }
+}
+
+/// As logrotate does it: move the file, then ask for a new one.
+#[test]
+fn a_moved_access_log_is_begun_anew_on_sighup() {
+    let origin = Origin::echo();
+    let gateway = Gateway::front(&origin);
+    let log = gateway.dir().join("access.jsonl");
+    let written = |path: &str| gateway.access_log().contains(path);
+    gateway.ask(get("/before"));
+    assert!(eventually(PATIENCE, || written("/before")));
+    // To control itself, and to `sluice up`, which is what a service manager knows.
+    for (n, pid) in [gateway.pid_of("control"), gateway.pid()].into_iter().enumerate() {
+        let moved = gateway.dir().join(format!("access.{n}"));
+        std::fs::rename(&log, &moved).expect("the log can be moved");
+        let old = std::fs::read(&moved).expect("the moved log");
+        process::signal(pid, Signal::HUP);
+        let path = format!("/after/{n}");
+        // The first lines after the signal may still have been on their way into the old file.
+        let begun = || {
+            gateway.ask(get(&path));
+            written(&path)
+        };
+        assert!(eventually(PATIENCE, begun), "no new log after rotation {n}");
+        assert!(std::fs::read(&moved).expect("the moved log").starts_with(&old));
+        lines(&gateway);
+    }
+    assert_eq!(gateway.admin_json("/v1/status")["access_log"]["lines_dropped"], 0);
+}
+
+#[test]
+fn the_access_log_can_go_to_standard_output_and_be_turned_off() {
+    let origin = Origin::echo();
+    let spec = Spec::to(origin.address()).text();
+    let stdout = spec.replace("{DIR}/access.jsonl", "-");
+    let mut gateway = Gateway::start(&stdout);
+    gateway.ask(get("/to-stdout"));
+    assert!(eventually(PATIENCE, || gateway.log_text().contains("\"path\":\"/to-stdout\"")));
+    gateway.apply(&spec.replace("{DIR}/access.jsonl", "off"));
+    assert_eq!(gateway.admin_json("/v1/status")["access_log"]["path"], "off");
+    gateway.ask(get("/nowhere"));
+    // Its record is on its way until it is counted.
+    let counted = || gateway.metric("sluice_requests_total") == Some(2.0);
+    assert!(eventually(PATIENCE, counted));
+    gateway.apply(&spec);
+    let back = || {
+        gateway.ask(get("/back"));
+        gateway.access_log().contains("/back")
+    };
+    assert!(eventually(PATIENCE, back));
+    assert!(!gateway.access_log().contains("/nowhere") && !gateway.log_text().contains("/nowhere"));
 }

@@ -150,7 +150,12 @@ impl Walk<'_> {
             self.wrong_type(node, path, &format!("a map with {}", known.join(", ")));
             return None;
         };
-        let mut fields = Fields { mark: node.mark, path: path.into(), values: HashMap::new() };
+        let mut fields = Fields {
+            mark: node.mark,
+            path: path.into(),
+            values: HashMap::new(),
+            misspelt: Vec::new(),
+        };
         let mut first: HashMap<&str, Mark> = HashMap::new();
         for entry in entries {
             let field = fields.at(&entry.key);
@@ -171,15 +176,17 @@ impl Walk<'_> {
                     fields.values.insert(name, &entry.value);
                 }
             } else {
-                self.unknown(&entry.key, entry.key_mark, &field, known);
+                let meant = nearest(&entry.key, known.iter().copied());
+                fields.misspelt.extend(meant);
+                self.unknown(&entry.key, entry.key_mark, &field, known, meant);
             }
         }
         Some(fields)
     }
 
-    fn unknown(&mut self, key: &str, mark: Mark, field: &str, known: &[&str]) {
+    fn unknown(&mut self, key: &str, mark: Mark, field: &str, known: &[&str], meant: Option<&str>) {
         let short: String = key.chars().take(60).collect();
-        let message = match nearest(key, known.iter().copied()) {
+        let message = match meant {
             _ if key == "<<" => "merge keys are not supported; use an alias for a whole value \
                                  (`timeouts: *name`)"
                 .into(),
@@ -195,6 +202,8 @@ pub struct Fields<'n> {
     pub mark: Mark,
     pub path: String,
     values: HashMap<&'static str, &'n Node>,
+    /// Fields that an unknown one probably meant.
+    misspelt: Vec<&'static str>,
 }
 
 impl<'n> Fields<'n> {
@@ -228,7 +237,10 @@ impl<'n> Fields<'n> {
         expected: &str,
         read: impl FnOnce(&mut Walk<'_>, &Node, &str) -> Option<T>,
     ) -> Option<T> {
-        if self.node(name).is_none() {
+        if self.misspelt.contains(&name) {
+            // One slip gives one message.
+            walk.problems.mark_broken(&self.at(name));
+        } else if self.node(name).is_none() {
             let message = format!("`{name}` is missing; expected {expected}");
             walk.problems.error("missing-field", self.mark, &self.at(name), None, message);
         }
