@@ -30,6 +30,9 @@ pub fn compile(
             via: spec.node.via.clone(),
             drain_timeout_ms: spec.node.drain_timeout_ms,
         },
+        certificates: Vec::new(),
+        trust: Vec::new(),
+        ticket_keys: Vec::new(),
         listeners: spec.listeners.iter().map(listener).collect(),
         upstreams: spec.upstreams.iter().map(|one| upstream(one, resolve)).collect(),
         routes: spec.routes.iter().map(|one| route(one, &index)).collect(),
@@ -48,7 +51,10 @@ fn listener(listener: &Listener) -> flat::Listener {
             UnderscoreFields::Refuse => flat::UnderscoreFields::Refuse,
             UnderscoreFields::Drop => flat::UnderscoreFields::Drop,
         },
+        tls: None,
+        h2c: false,
         limits: flat::ListenerLimits {
+            max_streams: 100,
             max_connections: limits.max_connections,
             header_timeout_ms: limits.header_timeout_ms,
             idle_timeout_ms: limits.idle_timeout_ms,
@@ -99,6 +105,9 @@ fn upstream(upstream: &Upstream, resolve: &dyn Fn(&str) -> Vec<IpAddr>) -> flat:
             HostHeader::Target => flat::HostHeader::Target,
             HostHeader::Value(value) => flat::HostHeader::Literal(value.clone()),
         },
+        protocol: flat::Protocol::Http1,
+        tls: None,
+        health: None,
     }
 }
 
@@ -156,6 +165,8 @@ fn route(route: &Route, index: &HashMap<&str, flat::UpstreamIndex>) -> flat::Rou
         timeouts: route_timeouts(&route.timeouts),
         max_body_bytes: route.max_body_bytes,
         upgrades: route.upgrades.clone(),
+        early_data: false,
+        grpc_web: false,
     }
 }
 
@@ -207,6 +218,8 @@ mod tests {
                 },
                 max_body_bytes: 10 << 20,
                 upgrades: Vec::new(),
+                early_data: false,
+                grpc_web: false,
             }]
         );
     }

@@ -121,6 +121,12 @@ fn title(reason: Reason) -> &'static str {
         Reason::Loop => "The request has passed this gateway before",
         Reason::Draining => "The gateway is shutting down",
         Reason::Internal => "The gateway failed",
+        Reason::Misdirected => "The connection's certificate does not stand for this host",
+        Reason::TooEarly => "The request came too early; send it again after the handshake",
+        Reason::UpstreamTls => "The service could not be reached securely",
+        Reason::DeadlineExceeded => "The deadline of the request passed",
+        Reason::UnsupportedMediaType => "The body is of a type that is not accepted here",
+        Reason::UpstreamUnsuited => "The service does not speak the protocol of this request",
     }
 }
 

@@ -7,38 +7,6 @@ use std::{
 
 use contract::record::{Reason, Record};
 
-/// The stable name of `reason`, as logs and metrics carry it.
-pub fn reason_name(reason: Reason) -> &'static str {
-    match reason {
-        Reason::None => "none",
-        Reason::BadRequest => "bad_request",
-        Reason::NoRoute => "no_route",
-        Reason::MethodNotAllowed => "method_not_allowed",
-        Reason::HeaderTimeout => "header_timeout",
-        Reason::BodyTimeout => "body_timeout",
-        Reason::HeadTooLarge => "head_too_large",
-        Reason::BodyTooLarge => "body_too_large",
-        Reason::UriTooLong => "uri_too_long",
-        Reason::NotImplemented => "not_implemented",
-        Reason::VersionNotSupported => "version_not_supported",
-        Reason::ExpectationFailed => "expectation_failed",
-        Reason::NoTarget => "no_target",
-        Reason::ConnectFailed => "connect_failed",
-        Reason::ConnectTimeout => "connect_timeout",
-        Reason::PoolExhausted => "pool_exhausted",
-        Reason::UpstreamReset => "upstream_reset",
-        Reason::UpstreamInvalid => "upstream_invalid",
-        Reason::FirstByteTimeout => "first_byte_timeout",
-        Reason::UpstreamTruncated => "upstream_truncated",
-        Reason::TotalTimeout => "total_timeout",
-        Reason::ClientAborted => "client_aborted",
-        Reason::Loop => "loop",
-        Reason::Draining => "draining",
-        Reason::Internal => "internal",
-        Reason::Local => "local",
-    }
-}
-
 /// Writes lines; remembers the last second it spelled out.
 #[derive(Default)]
 pub struct LineWriter {
@@ -82,7 +50,7 @@ impl LineWriter {
         number(out, ",\"status\":", record.status.into());
         if record.reason != Reason::None {
             out.extend_from_slice(b",\"reason\":\"");
-            out.extend_from_slice(reason_name(record.reason).as_bytes());
+            out.extend_from_slice(record.reason.name().as_bytes());
             out.push(b'"');
         }
         if let Some(route) = route {

@@ -8,7 +8,6 @@ use std::{collections::HashMap, fmt::Write, net::SocketAddr, sync::Arc};
 use contract::record::{Reason, Record};
 
 use super::{
-    line::reason_name,
     names::{History, Names},
 };
 
@@ -39,7 +38,7 @@ const NO_ROUTE: &str = "_none";
 /// Epochs whose index-to-series tables are kept at hand.
 const TABLES: usize = 4;
 
-const REASONS: usize = Reason::Local as usize + 1;
+const REASONS: usize = Reason::ALL.len();
 
 /// All series of this control process, from its start.
 pub struct Metrics {
@@ -120,7 +119,7 @@ impl Default for Metrics {
     fn default() -> Metrics {
         // The enum has no list of itself; its numbers are dense and REASONS counts them.
         let mut errors = [(Reason::None, 0); REASONS];
-        for (place, reason) in ALL_REASONS.into_iter().enumerate() {
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
             if let Some(slot) = errors.get_mut(place) {
                 slot.0 = reason;
             }
@@ -245,7 +244,7 @@ impl Metrics {
             "Answers that the gateway made itself, and broken exchanges, by reason.",
         );
         for (reason, count) in self.errors.iter().filter(|(reason, _)| *reason != Reason::None) {
-            sample(out, "sluice_errors_total", &[("reason", reason_name(*reason))], *count);
+            sample(out, "sluice_errors_total", &[("reason", reason.name())], *count);
         }
         self.render_upstreams(out);
     }
@@ -378,35 +377,6 @@ fn series(out: &mut String, name: &str, labels: &[(&str, &str)]) {
     }
 }
 
-const ALL_REASONS: [Reason; REASONS] = [
-    Reason::None,
-    Reason::BadRequest,
-    Reason::NoRoute,
-    Reason::MethodNotAllowed,
-    Reason::HeaderTimeout,
-    Reason::BodyTimeout,
-    Reason::HeadTooLarge,
-    Reason::BodyTooLarge,
-    Reason::UriTooLong,
-    Reason::NotImplemented,
-    Reason::VersionNotSupported,
-    Reason::ExpectationFailed,
-    Reason::NoTarget,
-    Reason::ConnectFailed,
-    Reason::ConnectTimeout,
-    Reason::PoolExhausted,
-    Reason::UpstreamReset,
-    Reason::UpstreamInvalid,
-    Reason::FirstByteTimeout,
-    Reason::UpstreamTruncated,
-    Reason::TotalTimeout,
-    Reason::ClientAborted,
-    Reason::Loop,
-    Reason::Draining,
-    Reason::Internal,
-    Reason::Local,
-];
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
@@ -423,6 +393,9 @@ mod tests {
             pool: Default::default(),
             timeouts: Default::default(),
             host_header: Default::default(),
+            protocol: Default::default(),
+            tls: None,
+            health: None,
         };
         let mut history = History::default();
         history.add(&Snapshot {
@@ -530,6 +503,9 @@ mod tests {
                     pool: Default::default(),
                     timeouts: Default::default(),
                     host_header: Default::default(),
+                    protocol: Default::default(),
+                    tls: None,
+                    health: None,
                 })
                 .collect(),
             ..Snapshot::default()
@@ -538,10 +514,10 @@ mod tests {
 
     #[test]
     fn every_reason_is_in_its_place() {
-        for (place, reason) in ALL_REASONS.into_iter().enumerate() {
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, place);
         }
-        let names: BTreeSet<_> = ALL_REASONS.into_iter().map(reason_name).collect();
+        let names: BTreeSet<_> = Reason::ALL.into_iter().map(Reason::name).collect();
         assert_eq!(names.len(), REASONS);
     }
 }

@@ -106,6 +106,8 @@ mod tests {
             timeouts: Timeouts::default(),
             max_body_bytes: 0,
             upgrades: vec![],
+            early_data: false,
+            grpc_web: false,
         };
         Snapshot { epoch, routes: routes.iter().map(route).collect(), ..Snapshot::default() }
     }

@@ -148,7 +148,7 @@ fn read_body(input: &mut In<'_>) -> Result<Snapshot, DecodeError> {
     let upstreams = input.list("upstreams", MAX_UPSTREAMS, read_upstream)?;
     let routes = input.list("routes", MAX_ROUTES, |input| read_route(input, upstreams.len()))?;
     input.end()?;
-    Ok(Snapshot { epoch, revision, node, listeners, upstreams, routes })
+    Ok(Snapshot { epoch, revision, node, listeners, upstreams, routes, ..Snapshot::default() })
 }
 
 /// For a fuzz target: whatever `data` is, decoding ends without a panic, and what it accepts means
@@ -203,7 +203,10 @@ fn read_listener(input: &mut In<'_>) -> Result<Listener, DecodeError> {
             1 => UnderscoreFields::Drop,
             other => return Err(input.tag("listener.underscore_fields", other)),
         },
+        tls: None,
+        h2c: false,
         limits: ListenerLimits {
+            max_streams: 100,
             max_connections: input.u32("listener.limits.max_connections")?,
             header_timeout_ms: input.u32("listener.limits.header_timeout_ms")?,
             idle_timeout_ms: input.u32("listener.limits.idle_timeout_ms")?,
@@ -287,6 +290,9 @@ fn read_upstream(input: &mut In<'_>) -> Result<Upstream, DecodeError> {
             2 => HostHeader::Literal(input.text("upstream.host_header")?),
             other => return Err(input.tag("upstream.host_header", other)),
         },
+        protocol: Protocol::default(),
+        tls: None,
+        health: None,
     })
 }
 
@@ -378,6 +384,8 @@ fn read_route(input: &mut In<'_>, upstreams: usize) -> Result<Route, DecodeError
         timeouts: read_timeouts(input)?,
         max_body_bytes: input.u64("route.max_body_bytes")?,
         upgrades: input.list("route.upgrades", MAX_ENTRIES, |input| input.text("route.upgrade"))?,
+        early_data: false,
+        grpc_web: false,
     })
 }
 

@@ -45,6 +45,18 @@ pub enum Reason {
     Internal = 24,
     /// Answered by the gateway as asked (`OPTIONS *`).
     Local = 25,
+    /// The site of the request is not one that the connection's certificate stands for (421).
+    Misdirected = 26,
+    /// Early data that the route does not take (425).
+    TooEarly = 27,
+    /// The TLS handshake with the upstream failed, or its certificate did not verify.
+    UpstreamTls = 28,
+    /// The client's own deadline (`grpc-timeout`) passed.
+    DeadlineExceeded = 29,
+    /// The body is not of a type that the route translates.
+    UnsupportedMediaType = 30,
+    /// The upstream does not speak what the request needs (an extended CONNECT, say).
+    UpstreamUnsuited = 31,
 }
 
 /// One finished request. Times are microseconds, sizes bytes on the wire without heads.
@@ -272,7 +284,7 @@ fn take<'b, const N: usize>(bytes: &mut &'b [u8]) -> Option<&'b [u8; N]> {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 26] = [
+    pub const ALL: [Reason; 32] = [
         Reason::None,
         Reason::BadRequest,
         Reason::NoRoute,
@@ -299,6 +311,12 @@ impl Reason {
         Reason::Draining,
         Reason::Internal,
         Reason::Local,
+        Reason::Misdirected,
+        Reason::TooEarly,
+        Reason::UpstreamTls,
+        Reason::DeadlineExceeded,
+        Reason::UnsupportedMediaType,
+        Reason::UpstreamUnsuited,
     ];
 
     /// The reason of that number.
@@ -335,6 +353,12 @@ impl Reason {
             Reason::Draining => "draining",
             Reason::Internal => "internal",
             Reason::Local => "local",
+            Reason::Misdirected => "misdirected",
+            Reason::TooEarly => "too_early",
+            Reason::UpstreamTls => "upstream_tls",
+            Reason::DeadlineExceeded => "deadline_exceeded",
+            Reason::UnsupportedMediaType => "unsupported_media_type",
+            Reason::UpstreamUnsuited => "upstream_unsuited",
         }
     }
 }

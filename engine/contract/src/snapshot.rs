@@ -7,6 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Index into [`Snapshot::upstreams`].
 pub type UpstreamIndex = u32;
+/// Index into [`Snapshot::certificates`].
+pub type CertificateIndex = u32;
+/// Index into [`Snapshot::trust`].
+pub type TrustIndex = u32;
 
 /// The configuration of one epoch.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,6 +21,12 @@ pub struct Snapshot {
     /// a DNS answer changes the epoch, not the revision).
     pub revision: u64,
     pub node: Node,
+    /// Own identities: what listeners show to clients, and upstream connections to upstreams.
+    pub certificates: Vec<Certificate>,
+    /// Whom peers' certificates must come from.
+    pub trust: Vec<Trust>,
+    /// Keys of stateless session tickets, newest first: the first one seals, all of them open.
+    pub ticket_keys: Vec<TicketKey>,
     pub listeners: Vec<Listener>,
     pub upstreams: Vec<Upstream>,
     /// In the order of the spec: of two routes that match equally, the earlier wins.
@@ -51,7 +61,100 @@ pub struct Listener {
     pub forwarded: bool,
     /// Field names with `_`: refuse the request (B-19), or drop just the field.
     pub underscore_fields: UnderscoreFields,
+    /// `None`: clear text.
+    pub tls: Option<ListenerTls>,
+    /// Speak HTTP/2 with clients that begin with its preface on clear text (RFC 9113 §3.3).
+    pub h2c: bool,
     pub limits: ListenerLimits,
+}
+
+/// A certificate chain and its private key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// DER, the leaf first.
+    pub chain: Vec<Vec<u8>>,
+    /// DER: PKCS#8, SEC1 or PKCS#1. Secret.
+    pub key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Certificate {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificate").field("chain", &self.chain.len()).finish_non_exhaustive()
+    }
+}
+
+/// Trust anchors, and what they have revoked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// DER certificates.
+    pub roots: Vec<Vec<u8>>,
+    /// DER revocation lists (RFC 5280 §5).
+    pub crls: Vec<Vec<u8>>,
+}
+
+/// One key of session tickets (RFC 5077 §4, RFC 8446 §4.6.1).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TicketKey {
+    /// In clear in every ticket, so that the right key is found.
+    pub name: [u8; 16],
+    /// Secret.
+    pub secret: [u8; 32],
+}
+
+impl std::fmt::Debug for TicketKey {
+    /// Without the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TicketKey").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// How a listener speaks TLS.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerTls {
+    pub min_version: TlsVersion,
+    /// In order of preference; not empty.
+    pub alpn: Vec<Alpn>,
+    /// By server name: an exact name goes before a wildcard. At least one.
+    pub sites: Vec<TlsSite>,
+    /// Which of `sites` answers a client without a (known) server name; `None`: the handshake is
+    /// refused with `unrecognized_name`.
+    pub default_site: Option<u32>,
+    /// Most bytes of early data (0-RTT, RFC 8446 §2.3) that a client may send; 0: none is taken.
+    pub early_data_bytes: u32,
+    /// From the accept to the end of the handshake.
+    pub handshake_timeout_ms: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    V12,
+    #[default]
+    V13,
+}
+
+/// Application protocols of RFC 7301.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alpn {
+    Http11,
+    H2,
+}
+
+/// What is shown and asked under some server names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSite {
+    /// Lower case, `api.example.com` or `*.example.com` (exactly one label, RFC 6125 §6.4.3).
+    pub names: Vec<String>,
+    pub certificate: CertificateIndex,
+    pub client_auth: Option<ClientAuth>,
+}
+
+/// Client certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAuth {
+    pub trust: TrustIndex,
+    /// Without a certificate no handshake; otherwise it is asked for, and judged if it comes.
+    pub required: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +185,8 @@ pub struct ListenerLimits {
     pub max_fields: u16,
     /// Requests served per connection before it is closed.
     pub max_requests: u32,
+    /// Concurrent streams of an HTTP/2 connection.
+    pub max_streams: u32,
 }
 
 impl Default for ListenerLimits {
@@ -95,6 +200,7 @@ impl Default for ListenerLimits {
             max_head_bytes: 32 * 1024,
             max_fields: 100,
             max_requests: 1_000_000,
+            max_streams: 100,
         }
     }
 }
@@ -139,6 +245,51 @@ pub struct Upstream {
     pub pool: Pool,
     pub timeouts: Timeouts,
     pub host_header: HostHeader,
+    pub protocol: Protocol,
+    /// `None`: clear text.
+    pub tls: Option<UpstreamTls>,
+    /// Active checks; a target that fails them is passed over.
+    pub health: Option<HealthCheck>,
+}
+
+/// What is spoken with an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// On clear text by prior knowledge.
+    Http2,
+    /// What ALPN agrees on, HTTP/2 preferred; HTTP/1.1 on clear text.
+    Auto,
+}
+
+/// How an upstream is reached over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamTls {
+    pub min_version: TlsVersion,
+    /// Who must vouch for the upstream; `None`: its certificate is not verified at all.
+    pub trust: Option<TrustIndex>,
+    /// Name to ask for and to verify; `None`: the host of the target's name.
+    pub server_name: Option<String>,
+    /// What we show when the upstream asks (mTLS).
+    pub identity: Option<CertificateIndex>,
+}
+
+/// An active health check, run by one shard and shared with all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub kind: HealthKind,
+    pub interval_ms: u32,
+    pub timeout_ms: u32,
+    /// Consecutive successes that make a target healthy, and failures that make it unhealthy.
+    pub healthy_after: u32,
+    pub unhealthy_after: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthKind {
+    /// `grpc.health.v1.Health/Check` of this service (may be empty: the whole server).
+    Grpc { service: String },
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -230,6 +381,10 @@ pub struct Route {
     pub max_body_bytes: u64,
     /// `Upgrade` tokens that may be tunnelled, lower case (`websocket`).
     pub upgrades: Vec<String>,
+    /// Requests with a safe method are taken from early data (RFC 8470); others get 425.
+    pub early_data: bool,
+    /// gRPC-Web requests are translated to gRPC, and the answers back.
+    pub grpc_web: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

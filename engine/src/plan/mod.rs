@@ -8,7 +8,8 @@ mod route;
 use std::net::{IpAddr, SocketAddr};
 
 use contract::snapshot::{
-    self, Balance, Cidr, HostHeader, ListenerLimits, Pool, Snapshot, Timeouts, UnderscoreFields,
+    self, Balance, Cidr, HealthCheck, HostHeader, ListenerLimits, Pool, Protocol, Snapshot,
+    Timeouts, UnderscoreFields,
 };
 
 pub use self::route::{Backend, Route};
@@ -51,6 +52,8 @@ pub struct Listener {
     /// Also send RFC 7239 `Forwarded` upstream.
     pub forwarded: bool,
     pub underscore_fields: UnderscoreFields,
+    /// Speak HTTP/2 with clients that begin with its preface on clear text.
+    pub h2c: bool,
     pub limits: ListenerLimits,
 }
 
@@ -76,6 +79,8 @@ pub struct Upstream {
     pub pool: Pool,
     pub timeouts: Timeouts,
     pub host_header: HostHeader,
+    pub protocol: Protocol,
+    pub health: Option<HealthCheck>,
 }
 
 /// One address requests are sent to.
@@ -144,6 +149,7 @@ fn listener(from: snapshot::Listener) -> Listener {
         proxy_protocol_from: from.proxy_protocol_from.into(),
         forwarded: from.forwarded,
         underscore_fields: from.underscore_fields,
+        h2c: from.h2c,
         limits: from.limits,
     }
 }
@@ -161,5 +167,7 @@ fn upstream(from: snapshot::Upstream) -> Upstream {
         pool: from.pool,
         timeouts: from.timeouts,
         host_header: from.host_header,
+        protocol: from.protocol,
+        health: from.health,
     }
 }

@@ -19,6 +19,10 @@ pub struct Route {
     pub max_body_bytes: u64,
     /// `Upgrade` tokens that may be tunnelled, lower case.
     pub upgrades: Box<[Box<str>]>,
+    /// Takes requests with a safe method from early data.
+    pub early_data: bool,
+    /// Translates gRPC-Web.
+    pub grpc_web: bool,
 }
 
 /// A share of a route's requests.
@@ -62,6 +66,8 @@ impl Route {
                 .into_iter()
                 .map(|token| token.to_ascii_lowercase().into())
                 .collect(),
+            early_data: from.early_data,
+            grpc_web: from.grpc_web,
         })
     }
 
@@ -104,6 +110,8 @@ mod tests {
             timeouts: Timeouts { connect_ms: 7, first_byte_ms: 0, idle_ms: 0, total_ms: u32::MAX },
             max_body_bytes: 9,
             upgrades: vec!["WebSocket".into()],
+            early_data: false,
+            grpc_web: false,
         };
         let route = Route::build(from, 1).unwrap();
         let upstream = Upstream {
@@ -113,6 +121,9 @@ mod tests {
             pool: Default::default(),
             timeouts: Timeouts { connect_ms: 1, first_byte_ms: 2, idle_ms: 3, total_ms: 4 },
             host_header: Default::default(),
+            protocol: Default::default(),
+            tls: None,
+            health: None,
         };
         let want = Timeouts { connect_ms: 7, first_byte_ms: 2, idle_ms: 3, total_ms: u32::MAX };
         assert_eq!(route.timeouts(&upstream), want);

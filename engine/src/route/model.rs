@@ -26,6 +26,8 @@ pub(super) fn route(name: &str, hosts: &[&str], path: PathMatch) -> Route {
         timeouts: Timeouts { connect_ms: 0, first_byte_ms: 0, idle_ms: 0, total_ms: 0 },
         max_body_bytes: 1 << 20,
         upgrades: vec![],
+        early_data: false,
+        grpc_web: false,
     }
 }
 
@@ -37,6 +39,9 @@ pub(super) fn snapshot(routes: Vec<Route>) -> Snapshot {
         pool: Default::default(),
         timeouts: Default::default(),
         host_header: Default::default(),
+        protocol: Default::default(),
+        tls: None,
+        health: None,
     };
     Snapshot { upstreams: vec![upstream], routes, ..Snapshot::default() }
 }

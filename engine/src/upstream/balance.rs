@@ -133,6 +133,9 @@ mod tests {
             pool: Default::default(),
             timeouts: Default::default(),
             host_header: Default::default(),
+            protocol: Default::default(),
+            tls: None,
+            health: None,
         }
     }
 

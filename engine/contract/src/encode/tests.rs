@@ -52,7 +52,10 @@ fn listener() -> impl Strategy<Value = Listener> {
                     } else {
                         UnderscoreFields::Refuse
                     },
+                    tls: None,
+                    h2c: false,
                     limits: ListenerLimits {
+                        max_streams: 100,
                         max_connections: n[0],
                         header_timeout_ms: n[1],
                         idle_timeout_ms: n[2],
@@ -105,6 +108,9 @@ fn upstream() -> impl Strategy<Value = Upstream> {
             pool,
             timeouts,
             host_header,
+            protocol: Protocol::default(),
+            tls: None,
+            health: None,
         },
     )
 }
@@ -147,6 +153,8 @@ fn route(upstreams: u32) -> impl Strategy<Value = Route> {
                 timeouts,
                 max_body_bytes: body,
                 upgrades: lists.2,
+                early_data: false,
+                grpc_web: false,
             }
         })
 }
@@ -160,6 +168,9 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
     });
     (any::<u64>(), any::<u64>(), node, vec(listener(), 0..3), routed).prop_map(
         |(epoch, revision, node, listeners, (upstreams, routes))| Snapshot {
+            certificates: vec![],
+            trust: vec![],
+            ticket_keys: vec![],
             epoch,
             revision,
             node,
@@ -239,6 +250,9 @@ fn small() -> Snapshot {
             pool: Pool::default(),
             timeouts: Timeouts::default(),
             host_header: HostHeader::Preserve,
+            protocol: Protocol::default(),
+            tls: None,
+            health: None,
         }],
         routes: vec![Route {
             name: "users".into(),
@@ -252,6 +266,8 @@ fn small() -> Snapshot {
             timeouts: Timeouts::default(),
             max_body_bytes: 1 << 20,
             upgrades: vec![],
+            early_data: false,
+            grpc_web: false,
         }],
         ..Snapshot::default()
     }
@@ -298,6 +314,8 @@ fn invariants_of_the_model_are_held() {
             proxy_protocol_from: vec![],
             forwarded: false,
             underscore_fields: UnderscoreFields::Refuse,
+            tls: None,
+            h2c: false,
             limits: ListenerLimits::default(),
         });
     });
