@@ -134,7 +134,6 @@ mod tests {
             timeouts: Default::default(),
             host_header: Default::default(),
             protocol: Default::default(),
-            tls: None,
             health: None,
         }
     }
