@@ -41,6 +41,17 @@ pub const DRAIN_FIRST_MS: u64 = 1_000;
 pub const HOUSEKEEPING_MS: u64 = 500;
 /// Requests that wait for one target's connection on one shard.
 pub const POOL_WAITERS: usize = 10_000;
+/// Output of an HTTP/2 connection that waits for the peer: past it nothing more is read from it.
+pub const MUX_OUTPUT: usize = 64 * 1024;
+/// Header list that an upstream may send, in bytes as HTTP/2 counts them.
+pub const UPSTREAM_HEADER_LIST: u32 = 64 * 1024;
+/// How long a suspect upstream connection has for the answer to a ping, in milliseconds.
+pub const PING_ANSWER_MS: u64 = 5_000;
+/// How long a draining HTTP/2 connection still takes requests that were sent before the client
+/// knew, in milliseconds.
+pub const GOAWAY_GRACE_MS: u64 = 200;
+/// Longest deadline of a gRPC call that is told apart from none, in milliseconds.
+pub const GRPC_TIMEOUT_MS: u64 = 30 * 24 * 3_600_000;
 /// Heads for reuse that a shard keeps.
 pub const SPARE_HEADS: usize = 64;
 
