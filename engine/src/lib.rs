@@ -4,6 +4,7 @@
 mod body;
 mod exchange;
 mod forward;
+pub mod http2;
 pub mod io;
 pub mod limits;
 mod listener;
