@@ -1,0 +1,1 @@
+//! Tests of connections, by raw frames.
