@@ -19,6 +19,8 @@ pub mod route;
 mod serve;
 mod shard;
 mod start;
+pub mod tls;
+pub mod transport;
 mod upload;
 pub mod upstream;
 
