@@ -16,9 +16,11 @@ pub type Judge = fn(&Snapshot) -> Result<(), Unfit>;
 /// Why the engine cannot take a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfit {
-    /// Name of the route.
-    pub route: String,
-    /// Path of the field inside the snapshot's route, such as `headers[0].value`.
+    /// `listener`, `upstream` or `route`.
+    pub entity: &'static str,
+    pub name: String,
+    /// Path of the field inside the entity: of a route in the snapshot's words, such as
+    /// `headers[0].value`, of the others in the spec's, such as `tls.certificates[0].key`.
     pub field: String,
     /// What is wrong and what to write instead.
     pub problem: String,
@@ -38,9 +40,13 @@ pub fn load(file_name: &str, bytes: &[u8], judge: Judge) -> Loaded {
 }
 
 fn problem(file: &str, spec: &Spec, places: &spec::Places, unfit: Unfit) -> Problem {
-    let Unfit { route, field, problem } = unfit;
-    let at = spec.routes.iter().position(|one| one.name == route);
-    let field = at.map_or_else(String::new, |at| format!("routes[{at}].{}", of_spec(&field)));
+    let Unfit { entity, name, field, problem } = unfit;
+    let (at, field) = match entity {
+        "listener" => (spec.listeners.iter().position(|one| one.name == name), field),
+        "upstream" => (spec.upstreams.iter().position(|one| one.name == name), field),
+        _ => (spec.routes.iter().position(|one| one.name == name), of_spec(&field)),
+    };
+    let field = at.map_or_else(String::new, |at| format!("{entity}s[{at}].{field}"));
     let mark = places.get(&field);
     Problem {
         severity: Severity::Error,
@@ -48,9 +54,9 @@ fn problem(file: &str, spec: &Spec, places: &spec::Places, unfit: Unfit) -> Prob
         line: mark.line,
         column: mark.column,
         field,
-        value: Some(route),
-        message: format!("the engine cannot take this route: {problem}"),
-        code: "unfit-route",
+        value: Some(name),
+        message: format!("the engine cannot take this {entity}: {problem}"),
+        code: if entity == "route" { "unfit-route" } else { "unfit-tls" },
         related: None,
     }
 }
@@ -76,7 +82,12 @@ mod tests {
         - {name: two, upstream: users, match: {path: /y, hosts: [a.test, b.test]}}\n";
 
     fn refuse(_: &Snapshot) -> Result<(), Unfit> {
-        Err(Unfit { route: "two".into(), field: "hosts[1]".into(), problem: "no room".into() })
+        Err(Unfit {
+            entity: "route",
+            name: "two".into(),
+            field: "hosts[1]".into(),
+            problem: "no room".into(),
+        })
     }
 
     #[test]

@@ -24,7 +24,7 @@ mod serve;
 mod shard;
 mod start;
 pub mod tls;
-mod transport;
+pub mod transport;
 mod upload;
 pub mod upstream;
 

@@ -54,7 +54,20 @@ pub const GOAWAY_GRACE_MS: u64 = 200;
 pub const GRPC_TIMEOUT_MS: u64 = 30 * 24 * 3_600_000;
 /// Heads for reuse that a shard keeps.
 pub const SPARE_HEADS: usize = 64;
+/// Received TLS bytes that wait for the rest of their record or handshake message.
+pub const TLS_CARRY: usize = 80 * 1024;
+/// ClientHello, in bytes with its record headers. Post-quantum key shares make them about 2 KiB.
+pub const TLS_CLIENT_HELLO: usize = 32 * 1024;
+/// Sessions that a listener with early data remembers, over all shards.
+pub const TLS_SESSIONS: usize = 16 * 1024;
+/// One remembered session, in bytes (it carries the client's certificates).
+pub const TLS_SESSION_BYTES: usize = 8 * 1024;
+/// How long a session can be resumed, in seconds (RFC 8446 §4.6.1 allows a week).
+pub const TLS_SESSION_S: u32 = 6 * 60 * 60;
+/// Sessions that are remembered per upstream, by server name.
+pub const TLS_UPSTREAM_SESSIONS: usize = 256;
 
+const _: () = assert!(TLS_CARRY > 64 * 1024 + 18 * 1024 - 4096, "a message of rustls' bound");
 const _: () = assert!(REQUEST_LINE >= 8_000, "RFC 9112 §3");
 const _: () = assert!(FORWARDED_HEAD > 32 * 1024 + 4096);
 const _: () = assert!(DRAIN_BODY <= 64 * 1024, "bad-input B-41");
