@@ -8,7 +8,7 @@ use crate::body::{self, BodyReader, BodyWriter};
 use crate::http2::ErrorCode;
 use crate::io::{Chunk, Io, SendBuf};
 use crate::limits;
-use crate::message::{ChunkError, Dialect, encode_trailers};
+use crate::message::{ChunkError, encode_trailers};
 use crate::mux::MuxStream;
 use crate::transport::Transport;
 
@@ -52,15 +52,6 @@ impl Source {
 
     pub fn http2(stream: Rc<MuxStream>) -> Source {
         Source::Http2 { stream, trailers: Vec::new() }
-    }
-
-    /// Whether the body is over, as far as can be known without waiting. An HTTP/2 body that ends
-    /// with trailers is not, so that they are fetched.
-    pub fn is_done(&self) -> bool {
-        match self {
-            Source::Http1 { reader, .. } => reader.is_done(),
-            Source::Http2 { .. } => false,
-        }
     }
 
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, SourceFault>> {
@@ -170,13 +161,6 @@ pub enum Unsent {
 }
 
 impl Sink {
-    pub fn dialect(&self) -> Dialect {
-        match self {
-            Sink::Http1 { .. } => Dialect::Http1,
-            Sink::Http2 { .. } => Dialect::Http2,
-        }
-    }
-
     /// Queues a head in this sink's dialect (may be empty: it is gone already), data behind it, and
     /// with `end` the body's end and its trailer lines. What does not go at once comes back.
     ///
@@ -269,7 +253,7 @@ impl Sink {
     pub fn cut(&self) {
         match self {
             Sink::Http1 { stream, .. } => stream.set_reset_on_close(),
-            Sink::Http2 { stream } => stream.reset(ErrorCode::InternalError),
+            Sink::Http2 { stream } => stream.reset(ErrorCode::INTERNAL_ERROR),
         }
     }
 }

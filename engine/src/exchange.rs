@@ -140,7 +140,7 @@ impl Downstream {
         if let Downstream::Http2(stream) = self
             && !(next == Next::Keep && stream.is_done())
         {
-            stream.reset(if next == Next::Abort { ErrorCode::Cancel } else { ErrorCode::NoError });
+            stream.reset(if next == Next::Abort { ErrorCode::CANCEL } else { ErrorCode::NO_ERROR });
         }
     }
 }

@@ -43,6 +43,8 @@ pub const HOUSEKEEPING_MS: u64 = 500;
 pub const POOL_WAITERS: usize = 10_000;
 /// Output of an HTTP/2 connection that waits for the peer: past it nothing more is read from it.
 pub const MUX_OUTPUT: usize = 64 * 1024;
+/// Streams of one upstream connection, if the upstream allows as many.
+pub const UPSTREAM_STREAMS: u32 = 1_000;
 /// Header list that an upstream may send, in bytes as HTTP/2 counts them.
 pub const UPSTREAM_HEADER_LIST: u32 = 64 * 1024;
 /// How long a suspect upstream connection has for the answer to a ping, in milliseconds.

@@ -13,7 +13,9 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use crate::http2::{Connection, ErrorCode, Event, HeaderBlock, StreamId};
+use crate::http2::{
+    Config, Connection, ErrorCode, Event, HeaderBlock, RequestKind, Role, StreamId,
+};
 use crate::io::{Chunk, Io, SendBuf};
 use crate::limits;
 use crate::message::decode_trailers;
@@ -112,10 +114,10 @@ pub enum Over {
 pub struct Mux {
     pub io: Io,
     pub transport: Rc<Transport>,
+    /// We open the streams.
+    is_client: bool,
     core: RefCell<Connection>,
     streams: RefCell<Streams>,
-    /// Streams that wait for room to send.
-    blocked: RefCell<Vec<Rc<State>>>,
     events: RefCell<VecDeque<Event>>,
     driver: RefCell<Option<Waker>>,
     kicked: Cell<bool>,
@@ -134,7 +136,7 @@ pub struct Mux {
 }
 
 impl Mux {
-    pub fn new(io: Io, transport: Rc<Transport>, core: Connection) -> Rc<Mux> {
+    pub fn new(io: Io, transport: Rc<Transport>, config: Config) -> Rc<Mux> {
         let now_ms = io.clock().now_ms();
         Rc::new(Mux {
             used_ms: Cell::new(now_ms),
@@ -142,9 +144,9 @@ impl Mux {
             pinged_ms: Cell::new(0),
             io,
             transport,
-            core: RefCell::new(core),
+            is_client: config.role == Role::Client,
+            core: RefCell::new(Connection::new(config)),
             streams: RefCell::default(),
-            blocked: RefCell::default(),
             events: RefCell::default(),
             driver: RefCell::default(),
             kicked: Cell::new(false),
@@ -209,7 +211,7 @@ impl Mux {
     pub fn suspect(&self) {
         if self.pinged_ms.get() == 0 && !self.closed.get() {
             self.pinged_ms.set(self.io.clock().now_ms());
-            self.core.borrow_mut().send_ping();
+            self.core.borrow_mut().send_ping(self.io.clock().now_ms());
             self.kick();
         }
     }
@@ -251,13 +253,13 @@ impl Mux {
         self: &Rc<Self>,
         block: &[u8],
         end: bool,
-        head_request: bool,
+        kind: RequestKind,
     ) -> Result<MuxStream, StreamFault> {
         if self.closed.get() {
             return Err(StreamFault::Lost);
         }
-        let opened = self.core.borrow_mut().open(block, end, head_request);
-        let refused = StreamFault::Reset { code: ErrorCode::RefusedStream, by_peer: true };
+        let opened = self.core.borrow_mut().open(block, end, kind);
+        let refused = StreamFault::Reset { code: ErrorCode::REFUSED_STREAM, by_peer: true };
         let id = opened.map_err(|_| refused)?;
         let state = Rc::new(State::default());
         state.sent_end.set(end);
@@ -296,6 +298,9 @@ impl Mux {
             if self.poll_output(cx).is_err() {
                 return Poll::Ready(Err(Over::Gone));
             }
+            if !self.events.borrow().is_empty() {
+                continue;
+            }
             if idle || self.core.borrow().output_len() > limits::MUX_OUTPUT {
                 return Poll::Pending;
             }
@@ -306,7 +311,7 @@ impl Mux {
                     let events = &mut *self.events.borrow_mut();
                     let received = self.core.borrow_mut().receive(chunk, now_ms, events);
                     if let Err(error) = received {
-                        return Poll::Ready(Err(Over::Broken(error.code())));
+                        return Poll::Ready(Err(Over::Broken(error.code)));
                     }
                 }
                 Poll::Ready(_) => return Poll::Ready(Err(Over::Gone)),
@@ -335,8 +340,7 @@ impl Mux {
             if self.transport.try_send(SendBuf::Vec(out)).is_err() {
                 return Err(());
             }
-            let blocked = std::mem::take(&mut *self.blocked.borrow_mut());
-            blocked.iter().for_each(|state| wake(&state.writer));
+            self.core.borrow_mut().poll_writable(&mut self.events.borrow_mut());
         }
     }
 
@@ -350,7 +354,8 @@ impl Mux {
                     wake(&state.reader);
                     return None;
                 }
-                if !self.core.borrow().is_server() {
+                if self.is_client {
+                    self.recycle(block);
                     return None;
                 }
                 let state = Rc::new(State::default());
@@ -544,7 +549,6 @@ impl MuxStream {
                 return Poll::Ready(Ok(()));
             }
             remember(&self.state.writer, cx);
-            self.mux.blocked.borrow_mut().push(self.state.clone());
             Poll::Pending
         })
         .await
@@ -583,7 +587,7 @@ impl Drop for MuxStream {
     fn drop(&mut self) {
         let over = self.state.ended.get() && self.state.sent_end.get();
         if !over {
-            self.reset(ErrorCode::Cancel);
+            self.reset(ErrorCode::CANCEL);
         }
         let unread: usize = self.state.inbox.borrow().iter().map(Chunk::len).sum();
         if unread > 0 {

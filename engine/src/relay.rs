@@ -247,10 +247,12 @@ impl Framed {
         match head.framing {
             BodyFraming::None => plain(None),
             // An answer that was whole in its head frame needs no length of ours.
-            BodyFraming::Length(0) if head.version == Version::V20 => plain(match responder.version {
-                Version::V20 => None,
-                _ => Some(0),
-            }),
+            BodyFraming::Length(0) if head.version == Version::V20 => {
+                plain(match responder.version {
+                    Version::V20 => None,
+                    _ => Some(0),
+                })
+            }
             BodyFraming::Length(length) => plain(Some(length)),
             _ if responder.version == Version::V20 => plain(None),
             _ if responder.version == Version::V10 => Framed { close_ends: true, ..plain(None) },
@@ -433,7 +435,8 @@ impl Relay<'_> {
             return Reason::UpstreamTruncated;
         }
         if self.call_ends {
-            let trailers = b"grpc-status: 4\r\ngrpc-message: The deadline of the request passed\r\n";
+            let trailers =
+                b"grpc-status: 4\r\ngrpc-message: The deadline of the request passed\r\n";
             let _ = self.send(Vec::new(), None, Some(trailers)).await;
         }
         Reason::TotalTimeout

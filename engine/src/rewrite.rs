@@ -8,14 +8,14 @@ use std::rc::Rc;
 use contract::record::Reason;
 use contract::snapshot::HostHeader;
 
+use crate::grpc;
+use crate::http2::Encoder;
 use crate::limits;
 use crate::local_reply::LocalReply;
-use crate::http2::Encoder;
 use crate::message::{Dialect, Framing, HeadWriter, Name, RequestHead, Version, write};
-use crate::grpc;
-use crate::serve::websocket;
-use crate::serve::Secured;
 use crate::plan::{Plan, Target, Upstream};
+use crate::serve::Secured;
+use crate::serve::websocket;
 
 /// The id of a request: the client's, where it sent a sane one, else ours.
 #[derive(Clone, Copy)]
@@ -98,13 +98,7 @@ impl Outbound<'_> {
     }
 
     /// Appends the head for `target`.
-    pub fn write(
-        &self,
-        out: &mut Vec<u8>,
-        dialect: Dialect,
-        upstream: &Upstream,
-        target: &Target,
-    ) {
+    pub fn write(&self, out: &mut Vec<u8>, dialect: Dialect, upstream: &Upstream, target: &Target) {
         let (head, bytes) = (self.head, self.bytes);
         let authority = head.authority().map(|span| span.of(bytes));
         let host = match &upstream.host_header {

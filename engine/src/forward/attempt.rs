@@ -13,7 +13,7 @@ use super::{Answer, Carrier, Failed, soonest};
 use crate::body::BodyWriter;
 use crate::channel::Sink;
 use crate::exchange::{Request, Responder};
-use crate::http2::ErrorCode;
+use crate::http2::{ErrorCode, RequestKind};
 use crate::io::{Chunk, SendBuf};
 use crate::limits;
 use crate::local_reply::LocalReply;
@@ -110,8 +110,13 @@ impl Attempt<'_> {
         if upgrades && !self.takes_extended_connect(&share).await {
             return Err(LocalReply::new(502, Reason::UpstreamUnsuited).into());
         }
+        let kind = match (upgrades, self.responder.is_head) {
+            (true, _) => RequestKind::Connect,
+            (_, true) => RequestKind::Head,
+            _ => RequestKind::Plain,
+        };
         let end = outgoing.is_whole() && outgoing.body.is_empty() && !upgrades;
-        let opened = share.mux.open(&outgoing.head, end, self.responder.is_head);
+        let opened = share.mux.open(&outgoing.head, end, kind);
         let stream = Rc::new(opened.map_err(|_| Failed::Unprocessed)?);
         let sent_us = self.shard.io.clock().now_us();
         let mut upload = None;
@@ -120,8 +125,7 @@ impl Attempt<'_> {
         } else if !end && !upgrades {
             self.send_whole(&stream, &outgoing.body, share.reused).await?;
         }
-        let (head, bytes) =
-            self.http2_head(&stream, &mut upload, share.reused, sent_us).await?;
+        let (head, bytes) = self.http2_head(&stream, &mut upload, share.reused, sent_us).await?;
         let switched = upgrades && (200..300).contains(&head.status);
         Ok(self.answer(Carrier::Http2(stream), flight, head, bytes, upload, switched))
     }
@@ -165,7 +169,9 @@ impl Attempt<'_> {
         let limit_ms = self.shard.io.clock().now_ms() + u64::from(self.timeouts.connect_ms);
         self.responder.watch.set_at(soonest(limit_ms, self.deadline_ms));
         let told = self.responder.watch.bound(share.mux.told_settings());
-        told.await.is_ok() && share.mux.extended_connect() == Some(true) && share.mux.available() > 0
+        told.await.is_ok()
+            && share.mux.extended_connect() == Some(true)
+            && share.mux.available() > 0
     }
 
     async fn send_whole(
@@ -179,7 +185,7 @@ impl Attempt<'_> {
         match self.responder.watch.bound(stream.send(body, true)).await {
             Ok(Ok(())) => Ok(()),
             // It may have answered all the same: that is found out by reading.
-            Ok(Err(StreamFault::Reset { code: ErrorCode::NoError, .. })) => Ok(()),
+            Ok(Err(StreamFault::Reset { code: ErrorCode::NO_ERROR, .. })) => Ok(()),
             Ok(Err(fault)) => Err(failed(fault, reused)),
             Err(_) => Err(self.late(Some(stream)).into()),
         }
@@ -277,8 +283,7 @@ impl Attempt<'_> {
                 return Err(invalid());
             }
             let mut head = self.shard.take_response_head();
-            let read =
-                head.read_http2(&block.bytes, &block.fields, self.responder.is_head, end);
+            let read = head.read_http2(&block.bytes, &block.fields, self.responder.is_head, end);
             if read.is_err() {
                 return Err(invalid());
             }
@@ -382,7 +387,9 @@ fn client_gone() -> Failed {
 
 fn failed(fault: StreamFault, reused: bool) -> Failed {
     match fault {
-        StreamFault::Reset { code: ErrorCode::RefusedStream, by_peer: true } => Failed::Unprocessed,
+        StreamFault::Reset { code: ErrorCode::REFUSED_STREAM, by_peer: true } => {
+            Failed::Unprocessed
+        }
         // The peer's answer breaks the protocol: our state machine reset the stream.
         StreamFault::Reset { by_peer: false, .. } => invalid(),
         StreamFault::Lost if reused => Failed::Stale,

@@ -22,7 +22,6 @@ use crate::message::ResponseHead;
 use crate::mux::MuxStream;
 use crate::route::RouteIndex;
 use crate::shard::Shard;
-use crate::transport::Transport;
 use crate::upload::Upload;
 use crate::upstream::InFlight;
 use crate::upstream::pool::{Connection, Lease, NoLease};
@@ -64,13 +63,6 @@ impl Carrier {
             Carrier::Http1(connection) if cleanly => connection.give_back(now_ms),
             // Dropped, a connection closes and an unfinished stream is reset.
             Carrier::Http1(_) | Carrier::Http2(_) => {}
-        }
-    }
-
-    pub fn http1(&self) -> Option<&Rc<Transport>> {
-        match self {
-            Carrier::Http1(connection) => Some(&connection.stream),
-            Carrier::Http2(_) => None,
         }
     }
 }

@@ -49,28 +49,19 @@ impl Outgoing {
             }
             (Downstream::Http1(_), Framing::Chunked) => false,
             // Its bytes come beside the head, in frames of their own.
-            (Downstream::Http2(stream), _) if !request.is_translated() => {
-                match stream.take_whole(limits::REPLAY_BODY) {
-                    Some(whole) => {
-                        body = whole;
-                        true
-                    }
-                    None => false,
+            (Downstream::Http2(stream), _) => match stream.take_whole(limits::REPLAY_BODY) {
+                Some(whole) => {
+                    body = whole;
+                    true
                 }
-            }
-            (Downstream::Http2(_), _) => false,
+                None => false,
+            },
         };
-        request.notes.request_bytes = body.len() as u64;
         let idempotent = is_idempotent(request.head.method(bytes));
+        request.notes.request_bytes = body.len() as u64;
         let per_target = upstream.host_header == HostHeader::Target && upstream.targets.len() > 1;
         let anew = per_target || request.deadline_ms != 0 || upstream.protocol == Protocol::Auto;
-        Outgoing {
-            head: Rc::new(shard.io.take_vec()),
-            body,
-            whole,
-            idempotent,
-            anew,
-        }
+        Outgoing { head: Rc::new(shard.io.take_vec()), body, whole, idempotent, anew }
     }
 
     /// Writes the head (and in HTTP/1 a whole small body) for this attempt.
@@ -98,8 +89,7 @@ impl Outgoing {
             }
             (_, framing) => framing,
         };
-        pipeline::outbound(request, framing, timeout_ms)
-            .write(out, dialect, upstream, target);
+        pipeline::outbound(request, framing, timeout_ms).write(out, dialect, upstream, target);
         if !self.whole {
             return;
         }

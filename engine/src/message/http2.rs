@@ -140,7 +140,8 @@ impl RequestHead {
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => return Err(Refusal::BadRequest("no :authority")),
         };
-        let site = Authority::parse(bytes, site).ok_or(Refusal::BadRequest("invalid :authority"))?;
+        let site =
+            Authority::parse(bytes, site).ok_or(Refusal::BadRequest("invalid :authority"))?;
         self.host = Some(site);
         self.site = Some(site);
         if method.of(bytes) == b"CONNECT" && pseudo.protocol.is_none() {
@@ -339,7 +340,8 @@ mod tests {
 
     #[test]
     fn an_extended_connect_is_an_upgrade() {
-        let mut lines = GET.map(|line| if line.0 == ":method" { (line.0, "CONNECT") } else { line });
+        let mut lines =
+            GET.map(|line| if line.0 == ":method" { (line.0, "CONNECT") } else { line });
         lines[0] = (":method", "CONNECT");
         let mut lines = lines.to_vec();
         lines.insert(1, (":protocol", "websocket"));

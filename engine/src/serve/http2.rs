@@ -4,10 +4,11 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+use contract::Counter;
 
 use super::{Connection, head_limits};
 use crate::exchange::{Downstream, Request, Responder};
-use crate::http2::{self, HeaderBlock, Role};
+use crate::http2::{self, HeaderBlock};
 use crate::io::{Chunk, Elapsed};
 use crate::limits;
 use crate::local_reply::LocalReply;
@@ -30,10 +31,11 @@ pub async fn serve(connection: Connection, transport: Rc<Transport>) {
         max_concurrent_streams: limits.max_streams,
         max_fields: usize::from(limits.max_fields),
         extended_connect: upgrades,
-        ..http2::Config::new(Role::Server)
+        ..http2::Config::SERVER
     };
     drop(plan);
-    let mux = Mux::new(shard.io.clone(), transport, http2::Connection::new(config));
+    let mux = Mux::new(shard.io.clone(), transport, config);
+    shard.meter.count(Counter::Http2Connections, 1);
     let mut served = 0u32;
     let mut farewell = Farewell::No;
     watch.set_in(u64::from(limits.header_timeout_ms));
@@ -66,7 +68,11 @@ pub async fn serve(connection: Connection, transport: Rc<Transport>) {
                 }
             }
             Ok(Some(Ok(Happened::Changed))) => {}
-            Ok(Some(Err(Over::Gone | Over::Broken(_)))) => break,
+            Ok(Some(Err(Over::Gone))) => break,
+            Ok(Some(Err(Over::Broken(_)))) => {
+                shard.meter.count(Counter::Http2Faults, 1);
+                break;
+            }
             Err(Elapsed) => match farewell {
                 Farewell::No if mux.streams() > 0 => {
                     watch.set_in(u64::from(limits.idle_timeout_ms));
@@ -179,4 +185,3 @@ async fn exchange(connection: Rc<Connection>, stream: MuxStream, block: HeaderBl
     shard.give_request_head(request.head);
     shard.io.give_vec(request.notes.into_text());
 }
-

@@ -110,7 +110,8 @@ impl Connection {
         drop(plan);
         let Some(side) = side else {
             let transport = Transport::Plain(stream);
-            let preface = h2c && self.begins_with_preface(&transport, limits.header_timeout_ms).await;
+            let preface =
+                h2c && self.begins_with_preface(&transport, limits.header_timeout_ms).await;
             return Some((Rc::new(transport), preface));
         };
         let meter = &self.shard.meter;

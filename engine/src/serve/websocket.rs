@@ -60,8 +60,7 @@ pub fn key(id: &[u8]) -> Vec<u8> {
 
 /// What answers a client's key (RFC 6455 §4.2.2).
 pub fn accept(key: &[u8]) -> Vec<u8> {
-    let mut context =
-        ring::digest::Context::new(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY);
+    let mut context = ring::digest::Context::new(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY);
     context.update(key);
     context.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
     base64(context.finish().as_ref())

@@ -182,7 +182,7 @@ impl Pool {
             None => Transport::Plain(stream),
             Some(client) => match tls::connect(io, stream, client, &self.name, watch).await {
                 Ok(stream) => Transport::Tls(Box::new(stream)),
-                Err(failed) if failed.is_timeout() => return Err(NoLease::Timeout),
+                Err(failed) if failed.cause == tls::Cause::Timeout => return Err(NoLease::Timeout),
                 Err(failed) => return Err(NoLease::Handshake(failed)),
             },
         };

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 
 use super::pool::{Place, Pool};
-use crate::http2::{Config, Connection, Role};
+use crate::http2::Config;
 use crate::io::{Elapsed, Io};
 use crate::limits;
 use crate::mux::Mux;
@@ -13,11 +13,11 @@ use crate::transport::Transport;
 /// Begins HTTP/2 on a fresh connection, with a task that drives it to its end.
 pub fn start(pool: &Rc<Pool>, io: &Io, transport: Transport, place: Place) -> Rc<Mux> {
     let config = Config {
-        max_concurrent_streams: 0,
+        max_concurrent_streams: limits::UPSTREAM_STREAMS,
         max_header_list: limits::UPSTREAM_HEADER_LIST,
-        ..Config::new(Role::Client)
+        ..Config::CLIENT
     };
-    let mux = Mux::new(io.clone(), Rc::new(transport), Connection::new(config));
+    let mux = Mux::new(io.clone(), Rc::new(transport), config);
     let freed = Rc::downgrade(pool);
     mux.on_freed(move || {
         if let Some(pool) = freed.upgrade() {
