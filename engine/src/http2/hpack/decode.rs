@@ -83,6 +83,16 @@ impl Decoder {
         self.allowed = allowed;
     }
 
+    #[cfg(test)]
+    pub(super) fn dump(&self) -> (Vec<(String, String)>, usize) {
+        self.table.dump()
+    }
+
+    #[cfg(test)]
+    pub(super) fn table_max(&self) -> usize {
+        self.table.max()
+    }
+
     /// Decodes one whole block into `sink`.
     ///
     /// # Errors
