@@ -134,6 +134,7 @@ mod tests {
             timeouts: Default::default(),
             host_header: Default::default(),
             protocol: Default::default(),
+            tls: None,
             health: None,
         }
     }
