@@ -2,27 +2,37 @@
 //! whatever became of the ones before. Without, every connection is kept busy.
 
 pub mod client;
+pub mod connection;
 pub mod report;
 pub mod response;
 pub mod schedule;
+pub mod streams;
 pub mod target;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use client::{Job, Tally};
+use client::{Job, Secure, Tally};
+use connection::Script;
+use rustls::pki_types::ServerName;
 use schedule::{Due, Schedule};
-use target::Target;
+use streams::Request;
+use target::{Message, Target};
 
-use crate::pin;
+use crate::{pin, tls};
 
 /// One run of the generator.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub target: Target,
-    pub request: Vec<u8>,
-    pub head_only: bool,
+    pub message: Message,
+    /// For `https`.
+    pub tls: tls::Client,
+    /// The name to ask for and to expect; without it that of the target.
+    pub server_name: Option<String>,
+    /// A connection of its own for every request.
+    pub fresh: bool,
     pub threads: usize,
     pub connections: usize,
     pub warmup: Duration,
@@ -31,7 +41,7 @@ pub struct Plan {
     /// Requests a second over all connections; `None` is the closed loop.
     pub rate: Option<u64>,
     pub timeout: Duration,
-    /// Requests in flight on one connection.
+    /// Requests in flight on one connection: pipelined, or streams of HTTP/2.
     pub pipeline: usize,
     /// The CPU that all threads are held to.
     pub cpu: Option<usize>,
@@ -54,12 +64,18 @@ pub enum Edge {
 impl Plan {
     /// A `GET` of `url` with everything else at its default.
     pub fn get(url: &str, connections: usize) -> Result<Self, String> {
-        let target = Target::parse(url)?;
-        let request = target::request(&target, "GET", &[], 0);
         Ok(Self {
-            target,
-            request,
-            head_only: false,
+            target: Target::parse(url)?,
+            message: Message::default(),
+            tls: tls::Client {
+                trust: tls::Trust::System,
+                version: None,
+                http2: false,
+                resume: true,
+                equal_work: false,
+            },
+            server_name: None,
+            fresh: false,
             threads: 1,
             connections,
             warmup: Duration::ZERO,
@@ -71,11 +87,33 @@ impl Plan {
         })
     }
 
+    fn secure(&self) -> Result<Option<Secure>, String> {
+        if !self.target.secure {
+            return Ok(None);
+        }
+        let client = tls::Client { http2: self.message.http2, ..self.tls.clone() };
+        let name = self.server_name.as_deref().unwrap_or(self.target.host());
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|_| format!("{name:?} is no name that TLS can ask for"))?;
+        Ok(Some(Secure { config: client.config()?, name }))
+    }
+
+    fn request(&self) -> Option<Request> {
+        let Message { http2: true, grpc, .. } = self.message else { return None };
+        Some(Request::new(&self.message.fields(&self.target), &self.message.body(), grpc))
+    }
+
     /// Runs to the end, or until `stop`. `watch` is called at both edges of the measured window
     /// with the number of answers so far, so that other counters can be read at that moment.
     pub fn run(&self, stop: &AtomicBool, mut watch: impl FnMut(Edge, u64)) -> io::Result<Outcome> {
         let threads = self.threads.clamp(1, self.connections.max(1));
-        let batch = self.request.repeat(self.pipeline);
+        let request = self.message.http1(&self.target);
+        let batch = if self.message.http2 {
+            Vec::new()
+        } else {
+            request.repeat(self.pipeline)
+        };
+        let secure = self.secure().map_err(io::Error::other)?;
         let counters: Vec<AtomicU64> = (0..threads).map(|_| AtomicU64::new(0)).collect();
         let answers = || counters.iter().map(|counter| counter.load(Relaxed)).sum();
         let start = Instant::now();
@@ -90,17 +128,23 @@ impl Plan {
                         let schedule = Schedule::new(rate.max(1), self.connections.max(1) as u64);
                         Due::new(schedule, thread as u64, threads as u64, mine as u64)
                     });
-                    let batch = &batch;
+                    let (batch, secure, each) = (&batch, secure.clone(), request.len());
                     scope.spawn(move || {
                         if let Some(cpu) = self.cpu {
                             pin::this_thread(cpu)?;
                         }
                         client::run(Job {
                             address: self.target.address,
-                            batch,
-                            pipeline: self.pipeline,
-                            head_only: self.head_only,
+                            secure,
+                            script: Script {
+                                batch,
+                                each,
+                                request: self.request(),
+                                head_only: self.message.method == "HEAD",
+                                pipeline: self.pipeline,
+                            },
                             connections: mine,
+                            fresh: self.fresh,
                             due,
                             start,
                             warmup: self.warmup,
