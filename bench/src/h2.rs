@@ -90,14 +90,32 @@ pub struct Settings {
 /// One thing that has come. Header blocks come whole, bodies in pieces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    Headers { stream: u32, block: &'a [u8], end: bool },
+    Headers {
+        stream: u32,
+        block: &'a [u8],
+        end: bool,
+    },
     /// `counted` bytes of the windows are used up, padding among them.
-    Data { stream: u32, piece: &'a [u8], counted: usize, end: bool },
-    Reset { stream: u32, code: u32 },
+    Data {
+        stream: u32,
+        piece: &'a [u8],
+        counted: usize,
+        end: bool,
+    },
+    Reset {
+        stream: u32,
+        code: u32,
+    },
     Settings(Settings),
     Ping([u8; 8]),
-    GoAway { last: u32, code: u32 },
-    Window { stream: u32, more: u32 },
+    GoAway {
+        last: u32,
+        code: u32,
+    },
+    Window {
+        stream: u32,
+        more: u32,
+    },
 }
 
 /// The body of a frame that is passed on as it comes.
@@ -123,10 +141,7 @@ pub struct Reader {
 
 impl Reader {
     /// Takes some of `input`, at most to the end of one event. Returns the bytes used.
-    pub fn next<'a>(
-        &'a mut self,
-        input: &'a [u8],
-    ) -> Result<(usize, Option<Event<'a>>), Broken> {
+    pub fn next<'a>(&'a mut self, input: &'a [u8]) -> Result<(usize, Option<Event<'a>>), Broken> {
         if self.given {
             self.given = false;
             self.carry.clear();
@@ -185,7 +200,10 @@ impl Reader {
                     Meaning::Nothing => continue,
                     // The block lives here, so the borrow has to begin anew.
                     Meaning::Block { stream, end } => {
-                        return Ok((used, Some(Event::Headers { stream, block: &self.block, end })));
+                        return Ok((
+                            used,
+                            Some(Event::Headers { stream, block: &self.block, end }),
+                        ));
                     }
                     Meaning::Event(event) => return Ok((used, Some(event))),
                 }
@@ -359,11 +377,8 @@ pub fn put_greeting(client: bool, out: &mut Vec<u8>) {
     if client {
         out.extend_from_slice(PREFACE);
     }
-    let first = if client {
-        (setting::ENABLE_PUSH, 0)
-    } else {
-        (setting::MAX_CONCURRENT_STREAMS, 10_000)
-    };
+    let first =
+        if client { (setting::ENABLE_PUSH, 0) } else { (setting::MAX_CONCURRENT_STREAMS, 10_000) };
     let settings = [first, (setting::INITIAL_WINDOW_SIZE, MAX_WINDOW as u32)];
     put_head(settings.len() * 6, kind::SETTINGS, 0, 0, out);
     for (id, value) in settings {

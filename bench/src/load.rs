@@ -87,7 +87,8 @@ impl Plan {
         })
     }
 
-    fn secure(&self) -> Result<Option<Secure>, String> {
+    /// How to speak TLS, if the target asks for it.
+    pub fn secure(&self) -> Result<Option<Secure>, String> {
         if !self.target.secure {
             return Ok(None);
         }
@@ -108,11 +109,7 @@ impl Plan {
     pub fn run(&self, stop: &AtomicBool, mut watch: impl FnMut(Edge, u64)) -> io::Result<Outcome> {
         let threads = self.threads.clamp(1, self.connections.max(1));
         let request = self.message.http1(&self.target);
-        let batch = if self.message.http2 {
-            Vec::new()
-        } else {
-            request.repeat(self.pipeline)
-        };
+        let batch = if self.message.http2 { Vec::new() } else { request.repeat(self.pipeline) };
         let secure = self.secure().map_err(io::Error::other)?;
         let counters: Vec<AtomicU64> = (0..threads).map(|_| AtomicU64::new(0)).collect();
         let answers = || counters.iter().map(|counter| counter.load(Relaxed)).sum();
@@ -141,7 +138,7 @@ impl Plan {
                                 each,
                                 request: self.request(),
                                 head_only: self.message.method == "HEAD",
-                                pipeline: self.pipeline,
+                                pipeline: if self.fresh { 1 } else { self.pipeline },
                             },
                             connections: mine,
                             fresh: self.fresh,
@@ -283,6 +280,75 @@ mod tests {
         assert_eq!(edges[0].0, Edge::Start);
         assert_eq!(edges[1].0, Edge::End);
         assert!(edges[1].1 >= edges[0].1);
+    }
+
+    /// A plan for our own origin: TLS or not, HTTP/2 or not, gRPC or not.
+    fn to_origin(tls: bool, http2: bool, grpc: bool, path: &str) -> Plan {
+        let config = tls.then(|| {
+            let (chain, key) = tls::self_signed().unwrap();
+            tls::server(chain.as_bytes(), key.as_bytes()).unwrap()
+        });
+        let address = crate::origin::tests::running(config);
+        let scheme = if tls { "https" } else { "http" };
+        let mut plan = plan(&format!("{scheme}://{address}{path}"), 2, 300);
+        plan.tls.trust = tls::Trust::Anybody;
+        plan.message = Message { http2, grpc, body_bytes: 70_000, ..Message::default() };
+        plan.pipeline = 3;
+        plan
+    }
+
+    #[test]
+    fn every_way_to_speak_to_an_origin() {
+        for tls in [false, true] {
+            for (http2, grpc) in [(false, false), (true, false), (true, true)] {
+                for path in ["/bytes/0", "/bytes/1", "/bytes/200000", "/pkg.Service/Echo"] {
+                    let plan = Plan { rate: Some(200), ..to_origin(tls, http2, grpc, path) };
+                    let outcome = plan.run(&AtomicBool::new(false), |_, _| {}).unwrap();
+                    let tally = outcome.tally;
+                    let what = format!("{tls} {http2} {grpc} {path}: {:?}", tally.first_fault);
+                    assert_eq!(tally.answers, 60, "{what}");
+                    assert_eq!(tally.latency.len(), 60, "{what}");
+                    let bad = tally.not_2xx + tally.grpc_failures + tally.resets;
+                    let lost = tally.read_errors + tally.connect_errors + tally.timeouts;
+                    assert_eq!((bad, lost, tally.reconnects), (0, 0, 0), "{what}");
+                    assert_eq!(tally.handshakes, if tls { 2 } else { 0 }, "{what}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_for_every_request_resumes_if_it_may() {
+        for (http2, resume) in [(false, true), (true, true), (false, false)] {
+            let mut plan = to_origin(true, http2, false, "/bytes/9");
+            (plan.fresh, plan.tls.resume) = (true, resume);
+            let tally = plan.run(&AtomicBool::new(false), |_, _| {}).unwrap().tally;
+            assert!(tally.answers > 4, "{:?}", tally.first_fault);
+            assert!(tally.handshakes >= tally.answers);
+            // The first of each connection's place is full.
+            let resumed = if resume { tally.handshakes - 2 } else { 0 };
+            assert!(tally.resumed >= resumed.saturating_sub(2) && tally.resumed <= resumed);
+            assert_eq!((tally.reconnects, tally.read_errors), (0, 0));
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_no_grpc_is_a_failure_and_a_stranger_is_no_server() {
+        let mut plan = to_origin(true, true, true, "/bytes/9");
+        // The origin answers this one as a web page.
+        plan.message.headers = vec!["content-type: text/plain".to_owned()];
+        let tally = plan.run(&AtomicBool::new(false), |_, _| {}).unwrap().tally;
+        assert!(tally.answers > 0);
+        assert_eq!(tally.grpc_failures, tally.answers);
+        plan.tls.trust = tls::Trust::System;
+        let tally = match plan.run(&AtomicBool::new(false), |_, _| {}) {
+            Ok(outcome) => outcome.tally,
+            // A machine without authorities.
+            Err(_) => return,
+        };
+        assert_eq!(tally.answers, 0);
+        assert!(tally.connect_errors > 0);
+        assert!(tally.first_fault.unwrap().contains("TLS"));
     }
 
     #[test]

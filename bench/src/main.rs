@@ -49,7 +49,10 @@ enum Command {
     Load(LoadArgs),
     Origin(OriginArgs),
     Relay(RelayArgs),
+    /// Run Sluice and every peer found on the same work, and compare.
     Compare(CompareArgs),
+    /// The same for TLS handshakes: a new connection, a handshake, one request, and the end.
+    Handshakes(CompareArgs),
     Peers(PeersArgs),
     Agree(AgreeArgs),
     #[command(hide = true)]
@@ -189,7 +192,6 @@ struct Where {
     at: Vec<(Peer, PathBuf)>,
 }
 
-/// Run Sluice and every peer found on the same work, and compare.
 #[derive(Args)]
 struct CompareArgs {
     #[command(flatten)]
@@ -200,9 +202,12 @@ struct CompareArgs {
     /// Not these peers
     #[arg(long, value_delimiter = ',', value_parser = Peer::parse)]
     skip: Vec<Peer>,
-    /// Only these scenarios: sat64, sat256, body16k, rate5k, idle10k, routes10k
+    /// Only these scenarios; bench/README.md has them all
     #[arg(long, value_delimiter = ',', value_parser = compare::scenario::find)]
     scenario: Vec<Scenario>,
+    /// tls64, h2tls, grpc, hsfull and hsresumed in 3 rounds of 2 s: under 6 minutes
+    #[arg(long, conflicts_with_all = ["scenario", "rounds", "seconds"])]
+    quick: bool,
     /// Rounds, interleaved
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -305,7 +310,8 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             let RelayArgs { port, upstream, buffers, buffer_bytes } = args;
             Ok(relay::Relay { port, upstream, buffers, buffer_bytes }.run()?)
         }
-        Command::Compare(args) => compare(args),
+        Command::Compare(args) => compare(args, false),
+        Command::Handshakes(args) => compare(args, true),
         Command::Peers(args) => peers(args),
         Command::Agree(args) => {
             let cpus = pin::cpus()?;
@@ -409,7 +415,7 @@ impl Where {
     }
 }
 
-fn compare(args: CompareArgs) -> Result<(), Box<dyn Error>> {
+fn compare(mut args: CompareArgs, handshakes: bool) -> Result<(), Box<dyn Error>> {
     let (proxy, load, origin) = match compare::layout(&pin::cpus()?) {
         Ok(layout) => layout,
         Err(problem) => match (args.proxy_cpu, args.load_cpu) {
@@ -432,7 +438,15 @@ fn compare(args: CompareArgs) -> Result<(), Box<dyn Error>> {
             None => eprintln!("{peer} is not here and is left out; get it: {}", peer.source()),
         }
     }
-    let scenarios = if args.scenario.is_empty() { scenario::ALL.to_vec() } else { args.scenario };
+    if args.quick {
+        (args.rounds, args.seconds) = (3, 2.0);
+        args.scenario =
+            scenario::QUICK.into_iter().filter_map(|n| scenario::find(n).ok()).collect();
+    }
+    let mut scenarios = args.scenario;
+    if scenarios.is_empty() {
+        scenarios.extend(scenario::ALL.iter().filter(|s| s.is_handshakes() == handshakes));
+    }
     let comparison = compare::Comparison {
         peers,
         scenarios,

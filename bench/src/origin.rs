@@ -270,14 +270,8 @@ struct Server {
 fn serve(listener: OwnedFd, pantry: Pantry, tls: Option<Arc<ServerConfig>>) -> io::Result<()> {
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&poll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
-    let mut server = Server {
-        poll,
-        listener,
-        tls,
-        connections: Vec::new(),
-        free: Vec::new(),
-        pantry,
-    };
+    let mut server =
+        Server { poll, listener, tls, connections: Vec::new(), free: Vec::new(), pantry };
     let mut events: Vec<epoll::Event> = Vec::with_capacity(512);
     let mut buffer = vec![0; 32 * 1024];
     loop {
@@ -308,9 +302,7 @@ impl Server {
             sockopt::set_tcp_nodelay(&socket, true)?;
             let tls = match &self.tls {
                 None => None,
-                Some(config) => {
-                    Some(Session::server(config.clone()).map_err(io::Error::other)?)
-                }
+                Some(config) => Some(Session::server(config.clone()).map_err(io::Error::other)?),
             };
             let at = self.free.pop().unwrap_or(self.connections.len());
             epoll::add(&self.poll, &socket, EventData::new_u64(at as u64), EventFlags::IN)?;
@@ -510,18 +502,22 @@ impl Connection {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
 
     use super::*;
 
     /// An origin on a free port, for as long as the test process lives.
-    fn origin() -> TcpStream {
+    pub fn running(tls: Option<Arc<ServerConfig>>) -> std::net::SocketAddr {
         let listener = listen(0).unwrap();
         let address = SocketAddr::try_from(net::getsockname(&listener).unwrap()).unwrap();
-        std::thread::spawn(move || serve(listener, Pantry::new(128, Duration::ZERO), None));
-        let stream = TcpStream::connect(address).unwrap();
+        std::thread::spawn(move || serve(listener, Pantry::new(128, Duration::ZERO), tls));
+        address
+    }
+
+    fn origin() -> TcpStream {
+        let stream = TcpStream::connect(running(None)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream
     }

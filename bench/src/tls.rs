@@ -92,12 +92,13 @@ impl Client {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Unverified))
                 .with_no_client_auth(),
-            Trust::System => {
-                builder.with_root_certificates(roots(Path::new(SYSTEM_ROOTS))?).with_no_client_auth()
-            }
+            Trust::System => builder
+                .with_root_certificates(roots(Path::new(SYSTEM_ROOTS))?)
+                .with_no_client_auth(),
             Trust::File(path) => builder.with_root_certificates(roots(path)?).with_no_client_auth(),
         };
-        config.alpn_protocols = vec![if self.http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+        config.alpn_protocols =
+            vec![if self.http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
         config.resumption = if self.resume {
             Resumption::store(Arc::new(ClientSessionMemoryCache::new(SESSIONS)))
         } else {

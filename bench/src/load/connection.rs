@@ -118,13 +118,10 @@ pub struct Connection {
 impl Connection {
     pub fn new(socket: OwnedFd, tls: Option<Session>, opened: u64, script: &Script<'_>) -> Self {
         let talk = match &script.request {
-            Some(request) => {
-                Talk::Http2(Box::new(Streams::new(request.clone(), script.pipeline)))
+            Some(request) => Talk::Http2(Box::new(Streams::new(request.clone(), script.pipeline))),
+            None => {
+                Talk::Http1(Parser::new(script.head_only), VecDeque::with_capacity(script.pipeline))
             }
-            None => Talk::Http1(
-                Parser::new(script.head_only),
-                VecDeque::with_capacity(script.pipeline),
-            ),
         };
         Self {
             socket,

@@ -31,7 +31,8 @@ impl Request {
     pub fn new(fields: &[(String, String)], body: &[u8], grpc: bool) -> Self {
         let fields: Vec<_> = fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         let stateless = hpack::stateless(&fields);
-        let (first, rest) = hpack::indexed(&fields).unwrap_or((stateless.clone(), stateless.clone()));
+        let (first, rest) =
+            hpack::indexed(&fields).unwrap_or((stateless.clone(), stateless.clone()));
         Self {
             first: first.into(),
             rest: rest.into(),
@@ -45,7 +46,9 @@ impl Request {
 /// How one request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    Answer { status: u16 },
+    Answer {
+        status: u16,
+    },
     /// HTTP said 200, `grpc-status` something else than 0, or nothing.
     GrpcFailure,
     Reset,
@@ -208,7 +211,9 @@ impl Streams {
                     } else if self.server_allows == STREAMS_UNSEEN {
                         self.server_allows = usize::MAX;
                     }
-                    if settings.table_bytes.is_some_and(|bytes| (bytes as usize) < hpack::TABLE_BYTES)
+                    if settings
+                        .table_bytes
+                        .is_some_and(|bytes| (bytes as usize) < hpack::TABLE_BYTES)
                     {
                         self.stateless = true;
                         self.shrunk = true;

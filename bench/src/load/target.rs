@@ -208,8 +208,7 @@ mod tests {
     #[test]
     fn a_grpc_call() {
         let target = Target::parse("https://127.0.0.1/pkg.Service/Call").unwrap();
-        let message =
-            Message { body_bytes: 3, grpc: true, http2: true, ..Message::default() };
+        let message = Message { body_bytes: 3, grpc: true, http2: true, ..Message::default() };
         assert_eq!(message.body(), b"\0\0\0\0\x03xxx");
         let fields = message.fields(&target);
         for (name, value) in [
@@ -226,7 +225,8 @@ mod tests {
     #[test]
     fn what_cannot_be_sent_is_refused() {
         let target = Target::parse("http://127.0.0.1/").unwrap();
-        let with = |line: String, http2| Message { headers: vec![line], http2, ..Message::default() };
+        let with =
+            |line: String, http2| Message { headers: vec![line], http2, ..Message::default() };
         assert!(with("nonsense".to_owned(), false).check(&target).is_err());
         let long = format!("x: {}", "y".repeat(20_000));
         assert!(with(long.clone(), true).check(&target).is_err());
