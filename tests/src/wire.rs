@@ -170,14 +170,19 @@ impl Wire {
         }
     }
 
+    /// Reads the line before a chunk's data; its size.
+    pub fn chunk_size(&mut self) -> Result<u64, WireError> {
+        let line = self.line()?;
+        parse_chunk_size(&line).map_err(WireError::Malformed)
+    }
+
     /// Reads a chunked body to its end; returns the trailer fields.
     pub fn chunked(
         &mut self,
         sink: &mut dyn FnMut(&[u8]),
     ) -> Result<Vec<(String, String)>, WireError> {
         loop {
-            let line = self.line()?;
-            let size = parse_chunk_size(&line).map_err(WireError::Malformed)?;
+            let size = self.chunk_size()?;
             if size == 0 {
                 break;
             }
