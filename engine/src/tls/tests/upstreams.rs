@@ -54,13 +54,11 @@ fn serve(count: usize, certificate: &Certificate, alpn: &[&[u8]], ask: bool) -> 
     address
 }
 
-/// Connects and says hello; the protocol and whether it was resumed, or why not.
-fn ask(
-    side: &Arc<ClientSide>,
-    address: SocketAddr,
-    name: &str,
-    times: usize,
-) -> Vec<Result<(Option<Alpn>, bool), (Cause, String)>> {
+/// The protocol and whether it was resumed, or why not.
+type Asked = Result<(Option<Alpn>, bool), (Cause, String)>;
+
+/// Connects and says hello.
+fn ask(side: &Arc<ClientSide>, address: SocketAddr, name: &str, times: usize) -> Vec<Asked> {
     let results = Arc::new(Mutex::new(Vec::new()));
     let (out, side, name) = (results.clone(), side.clone(), name.to_owned());
     shard(small(), move |io| async move {
@@ -203,11 +201,8 @@ fn our_own_ends_understand_each_other() {
             writer.shutdown_write();
         });
         let mut back = Vec::new();
-        loop {
-            match watch.bound(tls.recv()).await.expect("in time").unwrap() {
-                Some(chunk) => back.extend_from_slice(chunk.bytes()),
-                None => break,
-            }
+        while let Some(chunk) = watch.bound(tls.recv()).await.expect("in time").unwrap() {
+            back.extend_from_slice(chunk.bytes());
         }
         assert!(back[..1 << 20] == expected && back[1 << 20..] == b"small".repeat(1_000));
         drop(tls);
