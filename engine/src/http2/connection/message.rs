@@ -304,12 +304,13 @@ impl Connection {
         }
         let end = header.has(flag::END_STREAM);
         let error = self.judge_data(stream, length, left, end)?;
-        if left == 0 && !end {
+        let ignored = error.is_some();
+        // What was under way on a stream that we have reset may be much, but not many crumbs.
+        if (left == 0 && !end) || (ignored && length < limits::H2_CRUMB as usize) {
             self.budget.control(1, self.now_ms)?;
-        } else {
+        } else if !ignored {
             self.budget.useful();
         }
-        let ignored = error.is_some();
         // Padding is nobody's; what is ignored, neither.
         self.give_back(stream, if ignored { length } else { length - left });
         self.arriving = Some(Arriving { stream, left, padding, end: end && !ignored, ignored });

@@ -197,6 +197,11 @@ impl Connection {
         self.settled
     }
 
+    /// A frame or a header block has begun and its end is awaited: for whoever times slow peers.
+    pub fn is_mid_frame(&self) -> bool {
+        !self.carry.is_empty() || self.unfinished.is_some()
+    }
+
     /// The peer speaks extended CONNECT (RFC 8441 §3).
     pub fn peer_allows_extended_connect(&self) -> bool {
         self.peer.extended_connect

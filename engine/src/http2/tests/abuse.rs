@@ -128,7 +128,7 @@ fn streams_over_the_number_are_refused_then_the_connection() {
 #[test]
 fn floods_of_frames_without_use() {
     type Flood = fn(u32) -> Vec<u8>;
-    let floods: [(&str, Flood); 9] = [
+    let floods: [(&str, Flood); 10] = [
         ("PING", |_| frame(kind::PING, 0, 0, &[0; 8])),
         ("PING acknowledgements", |_| frame(kind::PING, flag::ACK, 0, &[0; 8])),
         ("SETTINGS", |_| settings(&[])),
@@ -138,11 +138,13 @@ fn floods_of_frames_without_use() {
         ("WINDOW_UPDATE of a stream", |_| window_update(1, 1000)),
         ("empty DATA", |_| data(1, false, b"")),
         ("unknown", |_| frame(0xfa, 0, 1, b"x")),
+        ("DATA after a reset", |_| data(3, false, b"x")),
     ];
     for reads in [true, false] {
         for (name, flood) in floods {
             let mut bench = Bench::server();
-            assert!(bench.receive(&headers(1, false, GET)));
+            assert!(bench.receive(&[headers(1, false, GET), headers(3, false, GET)].concat()));
+            bench.connection.reset(3, ErrorCode::CANCEL);
             let (n, queued) = until_calm(&mut bench, reads, flood);
             assert!(n < 1000, "{name}: {n}");
             assert!(queued < 32 * 1024, "{name}: {queued} bytes queued");
