@@ -4,6 +4,7 @@
 //! A part that already has an error is not judged again, so that one slip gives one message.
 
 mod routes;
+mod tls;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ pub fn check(spec: &Spec, places: &Places, problems: &mut Problems) {
     check.addresses();
     check.references();
     check.targets();
+    tls::check(&mut check);
     check.counts();
     routes::shadows(&mut check);
 }

@@ -5,24 +5,40 @@ use std::net::{IpAddr, SocketAddr};
 
 use contract::snapshot as flat;
 
+use crate::material::Material;
 use crate::spec::{
-    Balance, Cidr, FieldMatch, HostHeader, Listener, PathMatch, Rewrite, Route, RouteTimeouts,
-    Spec, TargetHost, Timeouts, TotalMs, UnderscoreFields, Upstream, ValueMatch,
+    Balance, Cidr, FieldMatch, HostHeader, Listener, PathMatch, Protocol, Rewrite, Route,
+    RouteTimeouts, Spec, TargetHost, Timeouts, TotalMs, UnderscoreFields, Upstream, ValueMatch,
 };
+use identities::Identities;
+
+mod identities;
+
+/// What a spec is compiled with.
+pub struct Inputs<'a> {
+    /// The addresses of a host name, in any order; none leaves the target out until a later epoch.
+    pub resolve: &'a dyn Fn(&str) -> Vec<IpAddr>,
+    /// What the spec's files hold.
+    pub material: &'a Material,
+    /// Keys of session tickets, newest first. Left out when no listener speaks TLS.
+    pub ticket_keys: &'a [flat::TicketKey],
+}
 
 /// Compiles a spec that passed [`crate::spec::load`].
 ///
-/// `resolve` gives the addresses of a host name, in any order; none leaves the target out until a
-/// later epoch. The snapshot does not depend on the order, so that equal answers make equal
-/// snapshots. Total: a backend that names no upstream (which a loaded spec cannot have) is left out.
-pub fn compile(
-    spec: &Spec,
-    epoch: u64,
-    revision: u64,
-    resolve: &dyn Fn(&str) -> Vec<IpAddr>,
-) -> flat::Snapshot {
+/// The snapshot does not depend on the order of resolved addresses, so that equal answers make equal
+/// snapshots. Total: a backend that names no upstream (which a loaded spec cannot have) is left out;
+/// what material lacks makes a snapshot that is refused when it is decoded, never one that is less
+/// safe than the spec.
+pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> flat::Snapshot {
     let index: HashMap<&str, flat::UpstreamIndex> =
         (0..).zip(&spec.upstreams).map(|(at, upstream)| (upstream.name.as_str(), at)).collect();
+    let mut identities = Identities::new(inputs.material);
+    let listeners: Vec<_> =
+        spec.listeners.iter().map(|one| listener(one, &mut identities)).collect();
+    let upstreams =
+        spec.upstreams.iter().map(|one| upstream(one, inputs.resolve, &mut identities)).collect();
+    let secure = listeners.iter().any(|listener| listener.tls.is_some());
     flat::Snapshot {
         epoch,
         revision,
@@ -30,16 +46,16 @@ pub fn compile(
             via: spec.node.via.clone(),
             drain_timeout_ms: spec.node.drain_timeout_ms,
         },
-        certificates: Vec::new(),
-        trust: Vec::new(),
-        ticket_keys: Vec::new(),
-        listeners: spec.listeners.iter().map(listener).collect(),
-        upstreams: spec.upstreams.iter().map(|one| upstream(one, resolve)).collect(),
+        ticket_keys: if secure { inputs.ticket_keys.to_vec() } else { Vec::new() },
+        listeners,
+        upstreams,
         routes: spec.routes.iter().map(|one| route(one, &index)).collect(),
+        certificates: identities.certificates,
+        trust: identities.trust,
     }
 }
 
-fn listener(listener: &Listener) -> flat::Listener {
+fn listener(listener: &Listener, identities: &mut Identities<'_>) -> flat::Listener {
     let limits = &listener.limits;
     flat::Listener {
         name: listener.name.clone(),
@@ -51,10 +67,9 @@ fn listener(listener: &Listener) -> flat::Listener {
             UnderscoreFields::Refuse => flat::UnderscoreFields::Refuse,
             UnderscoreFields::Drop => flat::UnderscoreFields::Drop,
         },
-        tls: None,
-        h2c: false,
+        tls: listener.tls.as_ref().map(|tls| identities.listener(tls)),
+        h2c: listener.h2c,
         limits: flat::ListenerLimits {
-            max_streams: 100,
             max_connections: limits.max_connections,
             header_timeout_ms: limits.header_timeout_ms,
             idle_timeout_ms: limits.idle_timeout_ms,
@@ -63,6 +78,7 @@ fn listener(listener: &Listener) -> flat::Listener {
             max_head_bytes: limits.max_head_bytes,
             max_fields: limits.max_fields,
             max_requests: limits.max_requests,
+            max_streams: limits.max_streams,
         },
     }
 }
@@ -71,7 +87,11 @@ fn cidrs(list: &[Cidr]) -> Vec<flat::Cidr> {
     list.iter().map(|cidr| flat::Cidr { network: cidr.network, prefix: cidr.prefix }).collect()
 }
 
-fn upstream(upstream: &Upstream, resolve: &dyn Fn(&str) -> Vec<IpAddr>) -> flat::Upstream {
+fn upstream(
+    upstream: &Upstream,
+    resolve: &dyn Fn(&str) -> Vec<IpAddr>,
+    identities: &mut Identities<'_>,
+) -> flat::Upstream {
     let mut targets = Vec::with_capacity(upstream.targets.len());
     for target in &upstream.targets {
         let mut addresses = match &target.address.host {
@@ -105,9 +125,19 @@ fn upstream(upstream: &Upstream, resolve: &dyn Fn(&str) -> Vec<IpAddr>) -> flat:
             HostHeader::Target => flat::HostHeader::Target,
             HostHeader::Value(value) => flat::HostHeader::Literal(value.clone()),
         },
-        protocol: flat::Protocol::Http1,
-        tls: None,
-        health: None,
+        protocol: match upstream.protocol {
+            Protocol::Http1 => flat::Protocol::Http1,
+            Protocol::Http2 => flat::Protocol::Http2,
+            Protocol::Auto => flat::Protocol::Auto,
+        },
+        tls: upstream.tls.as_ref().map(|tls| identities.upstream(tls)),
+        health: upstream.health.as_ref().map(|health| flat::HealthCheck {
+            kind: flat::HealthKind::Grpc { service: health.grpc.service.clone() },
+            interval_ms: health.interval_ms,
+            timeout_ms: health.timeout_ms,
+            healthy_after: health.healthy_after,
+            unhealthy_after: health.unhealthy_after,
+        }),
     }
 }
 
@@ -165,8 +195,8 @@ fn route(route: &Route, index: &HashMap<&str, flat::UpstreamIndex>) -> flat::Rou
         timeouts: route_timeouts(&route.timeouts),
         max_body_bytes: route.max_body_bytes,
         upgrades: route.upgrades.clone(),
-        early_data: false,
-        grpc_web: false,
+        early_data: route.early_data,
+        grpc_web: route.grpc_web,
     }
 }
 
@@ -186,6 +216,16 @@ mod tests {
     use super::*;
     use crate::spec::load;
 
+    fn compiled(
+        spec: &Spec,
+        epoch: u64,
+        revision: u64,
+        resolve: &dyn Fn(&str) -> Vec<IpAddr>,
+    ) -> flat::Snapshot {
+        let material = Material::default();
+        compile(spec, epoch, revision, &Inputs { resolve, material: &material, ticket_keys: &[] })
+    }
+
     fn spec(text: &str) -> Spec {
         let loaded = load("t.yaml", text);
         loaded.spec.unwrap_or_else(|| panic!("{:#?}", loaded.problems))
@@ -194,7 +234,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_snapshot() {
         let spec = spec(include_str!("../../examples/minimal.yaml"));
-        let snapshot = compile(&spec, 2, 1, &|_| Vec::new());
+        let snapshot = compiled(&spec, 2, 1, &|_| Vec::new());
         assert_eq!(snapshot.node, flat::Node::default());
         assert_eq!(snapshot.listeners[0].limits, flat::ListenerLimits::default());
         assert_eq!(snapshot.upstreams[0].pool, flat::Pool::default());
@@ -233,8 +273,8 @@ mod tests {
         );
         assert_eq!(spec.host_names().into_iter().collect::<Vec<_>>(), ["x.internal"]);
         let (one, two) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let forth = compile(&spec, 1, 1, &|_| vec![one, two]);
-        let back = compile(&spec, 1, 1, &|name| match name {
+        let forth = compiled(&spec, 1, 1, &|_| vec![one, two]);
+        let back = compiled(&spec, 1, 1, &|name| match name {
             "x.internal" => vec![two, one, two],
             _ => Vec::new(),
         });
@@ -247,13 +287,13 @@ mod tests {
         let expected =
             ["10.0.0.1:81 3 x.internal:81", "10.0.0.2:81 3 x.internal:81", "[::1]:82 1 [::1]:82"];
         assert_eq!(targets, expected);
-        assert_eq!(compile(&spec, 1, 1, &|_| Vec::new()).upstreams[0].targets.len(), 1);
+        assert_eq!(compiled(&spec, 1, 1, &|_| Vec::new()).upstreams[0].targets.len(), 1);
     }
 
     #[test]
     fn no_total_bound_is_the_largest_number() {
         let spec = spec(include_str!("../../examples/limits.yaml"));
-        let snapshot = compile(&spec, 1, 1, &|_| Vec::new());
+        let snapshot = compiled(&spec, 1, 1, &|_| Vec::new());
         let events = snapshot.routes.iter().find(|route| route.name == "events").expect("is there");
         assert_eq!(events.timeouts.total_ms, u32::MAX);
         assert_eq!(events.timeouts.connect_ms, 0);

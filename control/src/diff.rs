@@ -262,7 +262,10 @@ fn keyed(list: &[Value]) -> Option<HashMap<&str, &Value>> {
 fn key(value: &Value) -> Option<&str> {
     match value {
         Value::String(text) => Some(text),
-        Value::Object(fields) => fields.get("name").or_else(|| fields.get("address"))?.as_str(),
+        Value::Object(fields) => {
+            let names = ["name", "address", "cert"];
+            names.iter().find_map(|name| fields.get(*name))?.as_str()
+        }
         _ => None,
     }
 }

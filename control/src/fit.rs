@@ -3,11 +3,14 @@
 //! [`crate::spec`] says what it can of a spec by itself, and better, as it has the text at hand.
 //! What the engine's own plan refuses beyond that is an error here, at the place of its field.
 
+use std::path::Path;
+
 use contract::snapshot::Snapshot;
 
 use crate::{
-    compile::compile,
-    spec::{self, Loaded, Problem, Severity, Spec},
+    compile::{Inputs, compile},
+    material::{Fault, Material},
+    spec::{self, Problem, Severity, Spec},
 };
 
 /// Builds the engine's plan of a snapshot and throws it away.
@@ -16,31 +19,112 @@ pub type Judge = fn(&Snapshot) -> Result<(), Unfit>;
 /// Why the engine cannot take a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfit {
-    /// Name of the route.
-    pub route: String,
-    /// Path of the field inside the snapshot's route, such as `headers[0].value`.
+    /// `listener`, `upstream` or `route`.
+    pub entity: &'static str,
+    pub name: String,
+    /// Path of the field inside the entity: of a route in the snapshot's words, such as
+    /// `headers[0].value`, of the others in the spec's, such as `tls.certificates[0].key`.
     pub field: String,
     /// What is wrong and what to write instead.
     pub problem: String,
 }
 
-/// As [`spec::load_bytes`], with the engine's judgement on top.
-pub fn load(file_name: &str, bytes: &[u8], judge: Judge) -> Loaded {
+/// A spec with what its files hold.
+#[derive(Clone, Debug)]
+pub struct Whole {
+    /// Its file names are absolute.
+    pub spec: Spec,
+    pub material: Material,
+}
+
+/// What [`load`] found.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// `None` when any problem is an error.
+    pub whole: Option<Whole>,
+    /// Errors and warnings in the order of the text.
+    pub problems: Vec<Problem>,
+    /// The spec as such is good, whatever its files are like.
+    pub spec: Option<Spec>,
+    /// The text with absolute file names.
+    pub text: String,
+}
+
+/// As [`spec::load_bytes`], with its files read and the engine's judgement on top.
+///
+/// Relative file names are taken from `directory`; without one they are errors.
+pub fn load(file_name: &str, bytes: &[u8], directory: Option<&Path>, judge: Judge) -> Checked {
     let mut loaded = spec::load_bytes(file_name, bytes);
-    let Some(spec) = &loaded.spec else { return loaded };
-    // A plan does not depend on addresses: nothing is resolved.
-    if let Err(unfit) = judge(&compile(spec, 1, 0, &|_| Vec::new())) {
-        let problem = problem(file_name, spec, &loaded.places, unfit);
-        loaded.problems.push(problem);
-        loaded.spec = None;
+    let text = String::from_utf8_lossy(bytes);
+    let Some(spec) = loaded.spec.take() else {
+        let (problems, text) = (loaded.problems, text.into_owned());
+        return Checked { whole: None, problems, spec: None, text };
+    };
+    loaded.spec = Some(spec.clone());
+    let (spec, text) = match directory {
+        Some(directory) => (spec.rooted(directory), spec::rooted_text(&text, &loaded, directory)),
+        None => (spec, text.into_owned()),
+    };
+    let places = &loaded.places;
+    let mut problems = loaded.problems;
+    let before = problems.len();
+    let mut faults = relative(&spec);
+    let mut material = Material::default();
+    if faults.is_empty() {
+        let now = unix_now();
+        (material, faults) = Material::load(&spec, None, now);
     }
-    loaded
+    problems.extend(faults.into_iter().map(|fault| fault.problem(file_name, places)));
+    let errors = |list: &[Problem]| list.iter().any(|one| one.severity == Severity::Error);
+    let mut whole = (!errors(problems.get(before..).unwrap_or_default()))
+        .then(|| Whole { spec: spec.clone(), material });
+    if let Some(Whole { spec, material }) = &whole
+        && let Err(unfit) = judge(&plain(spec, material))
+    {
+        problems.push(problem(file_name, spec, places, unfit));
+        whole = None;
+    }
+    problems.sort_by_key(|problem| (problem.line, problem.column, problem.severity));
+    Checked { whole, problems, spec: Some(spec), text }
+}
+
+/// A snapshot for questions that do not depend on addresses: nothing is resolved.
+pub fn plain(spec: &Spec, material: &Material) -> Snapshot {
+    compile(spec, 1, 0, &Inputs { resolve: &|_| Vec::new(), material, ticket_keys: &[] })
+}
+
+/// Seconds since the Unix epoch.
+pub fn unix_now() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+fn relative(spec: &Spec) -> Vec<Fault> {
+    let mut spec = spec.clone();
+    let files = spec.files_mut().into_iter();
+    files
+        .filter(|(_, file)| !Path::new(file).is_absolute())
+        .map(|(field, file)| Fault {
+            severity: Severity::Error,
+            code: "relative-file",
+            field,
+            value: file.clone(),
+            message: format!(
+                "`{file}` is relative to a directory that is not known here; write an absolute \
+                 name (`sluice apply -f` does it for you)"
+            ),
+        })
+        .collect()
 }
 
 fn problem(file: &str, spec: &Spec, places: &spec::Places, unfit: Unfit) -> Problem {
-    let Unfit { route, field, problem } = unfit;
-    let at = spec.routes.iter().position(|one| one.name == route);
-    let field = at.map_or_else(String::new, |at| format!("routes[{at}].{}", of_spec(&field)));
+    let Unfit { entity, name, field, problem } = unfit;
+    let (at, field) = match entity {
+        "listener" => (spec.listeners.iter().position(|one| one.name == name), field),
+        "upstream" => (spec.upstreams.iter().position(|one| one.name == name), field),
+        _ => (spec.routes.iter().position(|one| one.name == name), of_spec(&field)),
+    };
+    let field = at.map_or_else(String::new, |at| format!("{entity}s[{at}].{field}"));
     let mark = places.get(&field);
     Problem {
         severity: Severity::Error,
@@ -48,9 +132,9 @@ fn problem(file: &str, spec: &Spec, places: &spec::Places, unfit: Unfit) -> Prob
         line: mark.line,
         column: mark.column,
         field,
-        value: Some(route),
-        message: format!("the engine cannot take this route: {problem}"),
-        code: "unfit-route",
+        value: Some(name),
+        message: format!("the engine cannot take this {entity}: {problem}"),
+        code: if entity == "route" { "unfit-route" } else { "unfit-tls" },
         related: None,
     }
 }
@@ -76,14 +160,19 @@ mod tests {
         - {name: two, upstream: users, match: {path: /y, hosts: [a.test, b.test]}}\n";
 
     fn refuse(_: &Snapshot) -> Result<(), Unfit> {
-        Err(Unfit { route: "two".into(), field: "hosts[1]".into(), problem: "no room".into() })
+        Err(Unfit {
+            entity: "route",
+            name: "two".into(),
+            field: "hosts[1]".into(),
+            problem: "no room".into(),
+        })
     }
 
     #[test]
     fn what_the_engine_refuses_is_an_error_at_its_place() {
-        assert!(load("t.yaml", SPEC.as_bytes(), |_| Ok(())).spec.is_some());
-        let loaded = load("t.yaml", SPEC.as_bytes(), refuse);
-        assert!(loaded.spec.is_none());
+        assert!(load("t.yaml", SPEC.as_bytes(), None, |_| Ok(())).whole.is_some());
+        let loaded = load("t.yaml", SPEC.as_bytes(), None, refuse);
+        assert!(loaded.whole.is_none());
         let text: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
         assert_eq!(
             text,
@@ -94,8 +183,9 @@ mod tests {
 
     #[test]
     fn the_engine_is_not_asked_about_a_broken_spec() {
-        let loaded = load("t.yaml", b"version: 2", |_| unreachable!("a broken spec has no plan"));
-        assert!(loaded.spec.is_none() && !loaded.problems.is_empty());
+        let loaded =
+            load("t.yaml", b"version: 2", None, |_| unreachable!("a broken spec has no plan"));
+        assert!(loaded.whole.is_none() && !loaded.problems.is_empty());
     }
 
     #[test]

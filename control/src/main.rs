@@ -25,7 +25,9 @@ fn main() -> ExitCode {
         probe: |shards| engine::probe(shards).map_err(|error| error.to_string()),
         check: |snapshot| match Plan::build(snapshot.clone()) {
             Ok(_) => Ok(()),
-            Err(PlanError { route, field, problem }) => Err(Unfit { route, field, problem }),
+            Err(PlanError { entity, name, field, problem }) => {
+                Err(Unfit { entity, name, field, problem })
+            }
         },
         explain: explain_request,
     })

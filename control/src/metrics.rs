@@ -1,9 +1,11 @@
 //! Metrics of the node itself; those made of access records are in [`crate::records`].
 
+use std::collections::HashSet;
+
 use contract::{Counter, Segment};
 
 use crate::{
-    api::model::Status,
+    api::model::{Certificate, Status},
     records::{family, sample, seconds},
 };
 
@@ -51,6 +53,14 @@ fn render_state(out: &mut String, status: &Status) {
     );
     sample(out, "sluice_unresolved_hosts", &[], status.unresolved.len() as u64);
 
+    family(
+        out,
+        "sluice_tls_material_errors",
+        "gauge",
+        "Certificate files that cannot be used; what they held before stays in use.",
+    );
+    sample(out, "sluice_tls_material_errors", &[], status.certificate_errors.len() as u64);
+
     family(out, "sluice_shard_up", "gauge", "1 while the shard gives signs of life.");
     for shard in &status.shards {
         let label = shard.shard.to_string();
@@ -60,6 +70,27 @@ fn render_state(out: &mut String, status: &Status) {
     for shard in &status.shards {
         let label = shard.shard.to_string();
         sample(out, "sluice_shard_epoch", &[("shard", &label)], shard.epoch);
+    }
+}
+
+/// Appends when the certificates in use end.
+pub fn certificates(out: &mut String, certificates: &[Certificate]) {
+    const NAME: &str = "sluice_certificate_expiry_seconds";
+    if certificates.is_empty() {
+        return;
+    }
+    family(out, NAME, "gauge", "When the certificate ends, in Unix time; one per first name.");
+    let mut seen = HashSet::new();
+    for one in certificates {
+        let (kind, owner) = match (&one.listener, &one.upstream) {
+            (Some(listener), _) => ("listener", listener.as_str()),
+            (None, upstream) => ("upstream", upstream.as_deref().unwrap_or_default()),
+        };
+        let name = one.names.first().map_or(one.file.as_str(), String::as_str);
+        if seen.insert((kind, owner, name)) {
+            let end = one.not_after.max(0).unsigned_abs();
+            sample(out, NAME, &[(kind, owner), ("name", name)], end);
+        }
     }
 }
 
@@ -136,6 +167,7 @@ mod tests {
             control_uptime_ms: 12,
             shards: vec![shard(0), shard(1)],
             access_log: AccessLog { path: "-".into(), lines_dropped: 0 },
+            certificate_errors: vec![],
             unresolved: vec![],
         }
     }

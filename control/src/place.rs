@@ -48,6 +48,11 @@ impl StateDirectory {
         self.path.join("access.jsonl")
     }
 
+    /// Keys of session tickets; see [`crate::tickets`].
+    pub fn ticket_keys(&self) -> PathBuf {
+        self.path.join("ticket-keys")
+    }
+
     fn admin(&self) -> PathBuf {
         self.path.join("admin.addr")
     }

@@ -22,6 +22,7 @@ use crate::{
     spec,
     store::Store,
     supervise::child::{follow_parent, inherited as inherited_fd, is_parent, stdin},
+    tickets::Tickets,
 };
 
 /// What the supervisor hands to control. The bus is its standard input.
@@ -66,13 +67,15 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
     let last = last.and_then(last_snapshot);
 
     let store = Store::open(&state.store()).await?;
-    let chosen =
-        running::choose(&store, first(&inherited)?, engine.check).await.map_err(refused)?;
-    let (listener, admin) = listen(chosen.1.admin.listen).await?;
+    let chosen = running::choose(&store, first(&inherited)?, last.as_ref(), engine.check)
+        .await
+        .map_err(refused)?;
+    let (listener, admin) = listen(chosen.1.spec.admin.listen).await?;
     let records = Records::start(&segment, state.access_log())?;
     let resolver = Resolver::system();
     let names = resolver.clone();
-    let parts = Parts { store, resolver, publisher, records, segment, engine };
+    let tickets = Tickets::new(state.ticket_keys());
+    let parts = Parts { store, resolver, publisher, records, segment, engine, tickets };
     let running = Running::start(parts, chosen, last, admin).await.map_err(refused)?;
     state.write_admin(admin).map_err(|error| {
         let path = state.path().display();
@@ -85,6 +88,8 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
     tokio::spawn(async move { names.keep_fresh().await });
     let follower = running.clone();
     tokio::spawn(async move { follower.follow_names().await });
+    let follower = running.clone();
+    tokio::spawn(async move { follower.follow_files().await });
     let api = api::router(running.clone());
     tokio::spawn(async move { axum::serve(listener, api).await });
     loop {

@@ -1,27 +1,34 @@
 //! The running configuration: everything that changes it goes through here, one at a time.
 
+mod upkeep;
+
 use std::{
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
-use contract::{Counter, Segment, snapshot::Snapshot};
+use contract::{
+    Counter, Segment,
+    snapshot::{Snapshot, TicketKey},
+};
 use thiserror::Error;
 use tokio::sync::Mutex;
 
 use crate::{
     api::model::{self, Applied, Status, Unresolved},
-    compile::compile,
     diff::{Diff, diff},
     entry::EngineEntry,
     explain::{Explanation, Question},
-    fit::{self, Judge},
+    fit::{self, Checked, Judge, Whole, unix_now},
+    material::Material,
     publish::{EngineState, Publisher},
     records::Records,
     resolve::{HostState, Resolver},
-    spec::{Loaded, Problem, Severity, Spec},
+    spec::{Problem, Severity, Spec},
     store::{Draft, Revision, RevisionLine, Store, StoreError},
+    tickets::Tickets,
 };
+use upkeep::compiled;
 
 /// Longest that an apply waits for new host names; slower answers are published when they come.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -79,6 +86,8 @@ fn errors(problems: &[Problem]) -> String {
 pub struct Current {
     pub revision: Revision,
     pub spec: Arc<Spec>,
+    /// What its files hold.
+    pub material: Arc<Material>,
     pub snapshot: Arc<Snapshot>,
     /// From the last publish to its last adoption; `None` before the first of this process.
     pub convergence: Option<Duration>,
@@ -98,6 +107,7 @@ pub struct Parts {
     pub records: Records,
     pub segment: Arc<Segment>,
     pub engine: EngineEntry,
+    pub tickets: Tickets,
 }
 
 struct Shared {
@@ -109,6 +119,9 @@ struct Shared {
     segment: Arc<Segment>,
     engine: EngineEntry,
     engine_state: EngineState,
+    tickets: std::sync::Mutex<Tickets>,
+    /// What is wrong with certificate files.
+    file_errors: RwLock<Vec<String>>,
     current: RwLock<Arc<Current>>,
     /// Where the admin listener is; it does not move while this process lives.
     admin: std::net::SocketAddr,
@@ -121,11 +134,12 @@ impl Running {
     /// `admin` is where the admin listener is.
     pub async fn start(
         parts: Parts,
-        (revision, spec): (Revision, Spec),
+        (revision, whole): (Revision, Whole),
         last: Option<Snapshot>,
         admin: std::net::SocketAddr,
     ) -> Result<Running, Refused> {
-        let Parts { store, resolver, mut publisher, records, segment, engine } = parts;
+        let Parts { store, resolver, mut publisher, records, segment, engine, mut tickets } = parts;
+        let Whole { spec, material } = whole;
         resolver.ensure(&hosts(&spec), RESOLVE_TIMEOUT).await;
         records.write_to(&spec.access_log);
         for note in unresolved(&spec, &resolver) {
@@ -137,7 +151,8 @@ impl Running {
             records.remember(last);
         }
         let epoch = last.as_ref().map_or(0, |last| last.epoch);
-        let snapshot = compiled(&spec, epoch, revision.id, &resolver);
+        let keys = ticket_keys(&mut tickets, &spec);
+        let snapshot = compiled(&spec, epoch, revision.id, &resolver, &material, &keys);
         let (snapshot, convergence) = match last {
             Some(last) if last == snapshot => (last, None),
             _ => {
@@ -150,8 +165,13 @@ impl Running {
             }
         };
         let engine_state = publisher.engine();
-        let current =
-            Current { revision, spec: Arc::new(spec), snapshot: Arc::new(snapshot), convergence };
+        let current = Current {
+            revision,
+            spec: Arc::new(spec),
+            material: Arc::new(material),
+            snapshot: Arc::new(snapshot),
+            convergence,
+        };
         Ok(Running {
             shared: Arc::new(Shared {
                 store,
@@ -161,6 +181,8 @@ impl Running {
                 segment,
                 engine,
                 engine_state,
+                tickets: std::sync::Mutex::new(tickets),
+                file_errors: RwLock::default(),
                 current: RwLock::new(Arc::new(current)),
                 admin,
                 started: Instant::now(),
@@ -182,16 +204,16 @@ impl Running {
 
     /// Checks `change` and makes it the running configuration on every shard.
     pub async fn apply(&self, change: Change) -> Result<Applied, Refused> {
-        let spec = load(&change.source_name, &change.source, self.shared.engine.check).await?;
+        let whole = load(&change.source_name, &change.source, self.shared.engine.check).await?;
         let Change { source_name, source, author, message, dry_run, over } = change;
         let draft = Draft {
             author: cut(author, MAX_NAME),
             message: cut(message, MAX_MESSAGE),
-            spec: canonical(&spec)?,
+            spec: canonical(&whole.spec)?,
             source: String::from_utf8_lossy(&source).into_owned(),
             source_name: cut(source_name, MAX_NAME),
         };
-        self.install(spec, draft, dry_run, over).await
+        self.install(whole, draft, dry_run, over).await
     }
 
     /// Makes revision `to`, or the one before the running one, run again: as a new revision.
@@ -202,21 +224,21 @@ impl Running {
             None => running.saturating_sub(1),
         };
         let old = self.revision(to).await?;
-        let spec = parse(&old, self.shared.engine.check).await?;
+        let whole = parse(&old, self.shared.engine.check).await?;
         let draft = Draft {
             author: cut(author, MAX_NAME),
             message: format!("rollback to revision {to}"),
-            spec: canonical(&spec)?,
+            spec: canonical(&whole.spec)?,
             source: old.source,
             source_name: old.source_name,
         };
-        self.install(spec, draft, false, None).await
+        self.install(whole, draft, false, None).await
     }
 
     /// How the spec `source` differs from the running one.
     pub async fn diff(&self, source: Vec<u8>) -> Result<Diff, Refused> {
-        let spec = load("request", &source, self.shared.engine.check).await?;
-        Ok(diff(&self.current().spec, &spec))
+        let whole = load("request", &source, self.shared.engine.check).await?;
+        Ok(diff(&self.current().spec, &whole.spec))
     }
 
     /// Asks the engine's router about `question`.
@@ -236,33 +258,9 @@ impl Running {
         found.ok_or(Refused::NoRevision(id))
     }
 
-    /// Follows DNS: publishes a new epoch whenever a host's addresses change. Runs for ever.
-    pub async fn follow_names(&self) {
-        loop {
-            self.shared.resolver.changed().await;
-            if let Err(error) = self.refresh().await {
-                eprintln!("sluice: new upstream addresses could not be published: {error}");
-            }
-        }
-    }
-
-    /// Publishes the running spec again when its compiled form has changed.
-    async fn refresh(&self) -> Result<(), Refused> {
-        let mut publisher = self.shared.publisher.lock().await;
-        let current = self.current();
-        let Current { revision, spec, snapshot: old, .. } = &*current;
-        let snapshot = compiled(spec, old.epoch, revision.id, &self.shared.resolver);
-        if snapshot == **old {
-            return Ok(());
-        }
-        let snapshot = Snapshot { epoch: publisher.next_epoch(), ..snapshot };
-        self.publish(&mut publisher, revision.clone(), Arc::clone(spec), snapshot).await?;
-        Ok(())
-    }
-
     async fn install(
         &self,
-        spec: Spec,
+        Whole { spec, material }: Whole,
         draft: Draft,
         dry_run: bool,
         over: Option<u64>,
@@ -291,7 +289,7 @@ impl Running {
 
         let resolver = &self.shared.resolver;
         resolver.ensure(&hosts(&spec), RESOLVE_TIMEOUT).await;
-        let mut snapshot = compiled(&spec, publisher.next_epoch(), 0, resolver);
+        let mut snapshot = self.compiled(&spec, publisher.next_epoch(), 0, &material);
         applied.notes.extend(unresolved(&spec, resolver));
         // What can fail without trace comes before what cannot be undone.
         publisher.open(&snapshot.listeners).await.map_err(Refused::Listener)?;
@@ -306,7 +304,8 @@ impl Running {
         applied.revision = revision.id;
         applied.epoch = snapshot.epoch;
         self.shared.records.write_to(&spec.access_log);
-        let convergence = self.publish(&mut publisher, revision, Arc::new(spec), snapshot).await?;
+        let whole = (Arc::new(spec), Arc::new(material));
+        let convergence = self.publish(&mut publisher, revision, whole, snapshot).await?;
         applied.convergence_us = Some(convergence.as_micros() as u64);
         let current = self.current();
         publisher.close_others(&current.snapshot.listeners).await;
@@ -319,20 +318,21 @@ impl Running {
         &self,
         publisher: &mut Publisher,
         revision: Revision,
-        spec: Arc<Spec>,
+        (spec, material): (Arc<Spec>, Arc<Material>),
         snapshot: Snapshot,
     ) -> Result<Duration, Refused> {
         // Names first: records of the new epoch may come at once.
         self.shared.records.remember(&snapshot);
         let began = publisher.publish(&snapshot).await.map_err(Refused::Publish)?;
         let epoch = snapshot.epoch;
-        let now = Current { revision, spec, snapshot: Arc::new(snapshot), convergence: None };
-        self.set(now);
+        let snapshot = Arc::new(snapshot);
+        self.set(Current { revision, spec, material, snapshot, convergence: None });
         let convergence = publisher.converge(epoch, began).await.map_err(Refused::Publish)?;
         let current = self.current();
         self.set(Current {
             revision: current.revision.clone(),
             spec: Arc::clone(&current.spec),
+            material: Arc::clone(&current.material),
             snapshot: Arc::clone(&current.snapshot),
             convergence: Some(convergence),
         });
@@ -424,6 +424,7 @@ impl Running {
                 lines_dropped: self.shared.records.lines_dropped(),
             },
             unresolved: unresolved.collect(),
+            certificate_errors: self.file_errors(),
         }
     }
 
@@ -431,33 +432,36 @@ impl Running {
     pub fn metrics(&self) -> String {
         let mut text = String::with_capacity(64 * 1024);
         crate::metrics::render(&mut text, &self.status(), &self.shared.segment);
+        crate::metrics::certificates(&mut text, &crate::api::certificates(&self.current()));
         self.shared.records.render(&mut text);
         text
     }
 }
 
-/// What a control process begins with: the spec in `first`, or the latest revision.
+/// What a control process begins with: the spec in `first`, or the latest revision. `last` is the
+/// snapshot that the engine serves already.
 pub async fn choose(
     store: &Store,
     first: Option<Change>,
+    last: Option<&Snapshot>,
     judge: Judge,
-) -> Result<(Revision, Spec), Refused> {
+) -> Result<(Revision, Whole), Refused> {
     match first {
         Some(change) => stored(store, change, judge).await,
-        None => latest(store, judge).await,
+        None => latest(store, last, judge).await,
     }
 }
 
 /// The revision of `change`: the latest one when it has the same text, else a new one.
-async fn stored(store: &Store, change: Change, judge: Judge) -> Result<(Revision, Spec), Refused> {
-    let spec = load(&change.source_name, &change.source, judge).await?;
-    let text = canonical(&spec)?;
+async fn stored(store: &Store, change: Change, judge: Judge) -> Result<(Revision, Whole), Refused> {
+    let whole = load(&change.source_name, &change.source, judge).await?;
+    let text = canonical(&whole.spec)?;
     let source = String::from_utf8_lossy(&change.source).into_owned();
     if let Some(latest) = store.latest().await?
         && latest.spec == text
         && latest.source == source
     {
-        return Ok((latest, spec));
+        return Ok((latest, whole));
     }
     let draft = Draft {
         author: cut(change.author, MAX_NAME),
@@ -466,35 +470,62 @@ async fn stored(store: &Store, change: Change, judge: Judge) -> Result<(Revision
         source,
         source_name: cut(change.source_name, MAX_NAME),
     };
-    Ok((store.append(draft).await?, spec))
+    Ok((store.append(draft).await?, whole))
 }
 
-async fn latest(store: &Store, judge: Judge) -> Result<(Revision, Spec), Refused> {
+async fn latest(
+    store: &Store,
+    last: Option<&Snapshot>,
+    judge: Judge,
+) -> Result<(Revision, Whole), Refused> {
     let Some(latest) = store.latest().await? else {
         return Err(Refused::NoSpec);
     };
-    let spec = parse(&latest, judge).await?;
-    Ok((latest, spec))
+    let Checked { whole, problems, spec, .. } =
+        checked(&format!("revision {}", latest.id), latest.spec.as_bytes(), judge).await?;
+    match (whole, spec, last) {
+        (Some(whole), ..) => Ok((latest, whole)),
+        // A file cannot be read just now, but the engine serves with what it held.
+        (None, Some(spec), Some(last)) if last.revision == latest.id => {
+            for problem in problems {
+                eprintln!("sluice: {problem}");
+            }
+            let material = Material::recover(&spec, last);
+            Ok((latest, Whole { spec, material }))
+        }
+        _ => Err(Refused::Spec(problems)),
+    }
 }
 
 /// The spec of a stored revision, checked again: this version may be stricter than the one that
 /// stored it.
-async fn parse(revision: &Revision, judge: Judge) -> Result<Spec, Refused> {
+async fn parse(revision: &Revision, judge: Judge) -> Result<Whole, Refused> {
     load(&format!("revision {}", revision.id), revision.spec.as_bytes(), judge).await
 }
 
-/// Checks away from the async threads: a large spec takes a while. What the engine would refuse is
-/// refused here, so that it is never stored.
-async fn load(name: &str, source: &[u8], judge: Judge) -> Result<Spec, Refused> {
-    let (name, source) = (name.to_owned(), source.to_vec());
-    let loaded = tokio::task::spawn_blocking(move || fit::load(&name, &source, judge)).await;
-    let Loaded { spec, problems, .. } =
-        loaded.map_err(|error| Refused::Internal(error.to_string()))?;
-    spec.ok_or(Refused::Spec(problems))
+async fn load(name: &str, source: &[u8], judge: Judge) -> Result<Whole, Refused> {
+    let Checked { whole, problems, .. } = checked(name, source, judge).await?;
+    whole.ok_or(Refused::Spec(problems))
 }
 
-fn compiled(spec: &Spec, epoch: u64, revision: u64, resolver: &Resolver) -> Snapshot {
-    compile(spec, epoch, revision, &|host| resolver.addresses(host))
+/// Checks away from the async threads: a large spec takes a while, and so do files. What the engine
+/// would refuse is refused here, so that it is never stored.
+async fn checked(name: &str, source: &[u8], judge: Judge) -> Result<Checked, Refused> {
+    let (name, source) = (name.to_owned(), source.to_vec());
+    let work = move || fit::load(&name, &source, None, judge);
+    let checked = tokio::task::spawn_blocking(work).await;
+    checked.map_err(|error| Refused::Internal(error.to_string()))
+}
+
+/// The ticket keys in force; none when nothing in `spec` needs them.
+fn ticket_keys(tickets: &mut Tickets, spec: &Spec) -> Vec<TicketKey> {
+    if spec.listeners.iter().all(|listener| listener.tls.is_none()) {
+        return Vec::new();
+    }
+    tickets.supply(unix_now()).unwrap_or_else(|error| {
+        eprintln!("sluice: no key for TLS sessions can be made, none will be resumed: {error}");
+        Vec::new()
+    })
 }
 
 /// One note for each upstream host name of `spec` without an address.

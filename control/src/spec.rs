@@ -4,6 +4,7 @@
 //! in the text. The stages are: [`tree`] (YAML with positions) → [`read`] (a typed walk) →
 //! [`crate::check`] (what only the whole can tell). Nothing but a loaded spec is ever compiled.
 
+mod files;
 mod model;
 mod problem;
 mod read;
@@ -12,6 +13,7 @@ pub(crate) mod scalars;
 mod schema;
 mod tree;
 
+pub use files::rooted_text;
 pub use model::*;
 pub use problem::{Problem, Problems, Severity};
 pub use read::{Mark, Places};

@@ -2,19 +2,25 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use contract::record::Reason;
 use contract::snapshot::ListenerLimits;
 
-use crate::body::BodyReader;
-use crate::io::{Chunk, Stream, Watch};
+use crate::body::{BodyReader, BodyWriter};
+use crate::channel::{Sink, Source};
+use crate::grpc;
+use crate::http2::ErrorCode;
+use crate::io::{Chunk, Watch};
 use crate::limits;
 use crate::local_reply::LocalReply;
-use crate::message::{Name, RequestHead, Version};
+use crate::message::{Dialect, Name, RequestHead, Version};
+use crate::mux::MuxStream;
 use crate::observe::Notes;
 use crate::rewrite::{Client, RequestId};
 use crate::route::{HeaderLookup, path};
 use crate::shard::ShardPlan;
+use crate::transport::Transport;
 
 /// A request with its parsed head. The body is still on its way.
 pub struct Request {
@@ -29,6 +35,12 @@ pub struct Request {
     pub refused: Option<LocalReply>,
     pub client: Client,
     pub id: RequestId,
+    /// Set for a gRPC call.
+    pub grpc: Option<grpc::Kind>,
+    /// The client's own deadline, in monotonic milliseconds; 0: none.
+    pub deadline_ms: u64,
+    /// The switch of protocols that the client asks for, where its route lists it.
+    pub upgrade: Option<Box<Upgrade>>,
     pub notes: Notes,
 }
 
@@ -74,6 +86,70 @@ impl Request {
     pub fn body(&self) -> BodyReader {
         BodyReader::of_request(self.head.framing)
     }
+
+    /// The request's body from the client.
+    pub fn source(&mut self, responder: &Responder) -> Source {
+        match &responder.down {
+            Downstream::Http1(stream) => {
+                Source::http1(stream.clone(), self.body(), self.take_rest())
+            }
+            Downstream::Http2(stream) => Source::http2(stream.clone()),
+        }
+    }
+}
+
+/// The client's side of an exchange: a whole connection, or one of its streams.
+pub enum Downstream {
+    Http1(Rc<Transport>),
+    Http2(Rc<MuxStream>),
+}
+
+impl Downstream {
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Downstream::Http1(_) => Dialect::Http1,
+            Downstream::Http2(_) => Dialect::Http2,
+        }
+    }
+
+    /// Where an answer goes whose body is framed by `writer` in HTTP/1.
+    pub fn sink(&self, writer: BodyWriter) -> Sink {
+        match self {
+            Downstream::Http1(stream) => Sink::Http1 { stream: stream.clone(), writer },
+            Downstream::Http2(stream) => Sink::Http2 { stream: stream.clone() },
+        }
+    }
+
+    /// Ready once the client is gone, as far as can be known without reading.
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Downstream::Http1(stream) => stream.poll_failed(cx),
+            Downstream::Http2(stream) => stream.poll_fault(cx).map(|_| ()),
+        }
+    }
+
+    /// Puts bytes behind a request back, for the next one.
+    pub fn unread(&self, rest: Chunk) {
+        if let Downstream::Http1(stream) = self {
+            stream.unrecv(rest);
+        }
+    }
+
+    /// A stream whose answer is complete takes no more of its request (RFC 9113 §8.1).
+    pub fn refuse_rest(&self, next: Next) {
+        if let Downstream::Http2(stream) = self
+            && !(next == Next::Keep && stream.is_done())
+        {
+            stream.reset(if next == Next::Abort { ErrorCode::CANCEL } else { ErrorCode::NO_ERROR });
+        }
+    }
+}
+
+/// A switch of protocols (RFC 9110 §7.8, RFC 8441).
+pub struct Upgrade {
+    pub token: Vec<u8>,
+    /// The key of a WebSocket handshake in HTTP/1.
+    pub websocket_key: Option<Vec<u8>>,
 }
 
 /// The head's fields, as the router asks for them.
@@ -97,7 +173,7 @@ impl HeaderLookup for Fields<'_> {
 /// The one chance to answer: not `Clone`, and consumed by the answer. (Interim answers go by
 /// reference.)
 pub struct Responder {
-    pub stream: Rc<Stream>,
+    pub down: Downstream,
     pub watch: Rc<Watch>,
     pub limits: ListenerLimits,
     /// A HEAD request: its answer has no body.

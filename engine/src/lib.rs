@@ -2,13 +2,17 @@
 //! crate tells the rest.
 
 mod body;
+mod channel;
 mod exchange;
 mod forward;
+mod grpc;
+pub mod http2;
 pub mod io;
 pub mod limits;
 mod listener;
 mod local_reply;
 pub mod message;
+mod mux;
 mod observe;
 mod pipeline;
 pub mod plan;
@@ -19,6 +23,8 @@ pub mod route;
 mod serve;
 mod shard;
 mod start;
+pub mod tls;
+pub mod transport;
 mod upload;
 pub mod upstream;
 

@@ -41,11 +41,74 @@ pub const DRAIN_FIRST_MS: u64 = 1_000;
 pub const HOUSEKEEPING_MS: u64 = 500;
 /// Requests that wait for one target's connection on one shard.
 pub const POOL_WAITERS: usize = 10_000;
+/// Output of an HTTP/2 connection that waits for the peer: past it nothing more is read from it.
+pub const MUX_OUTPUT: usize = 64 * 1024;
+/// Streams of one upstream connection, if the upstream allows as many.
+pub const UPSTREAM_STREAMS: u32 = 1_000;
+/// Header list that an upstream may send, in bytes as HTTP/2 counts them.
+pub const UPSTREAM_HEADER_LIST: u32 = 64 * 1024;
+/// How long a suspect upstream connection has for the answer to a ping, in milliseconds.
+pub const PING_ANSWER_MS: u64 = 5_000;
+/// How long a draining HTTP/2 connection still takes requests that were sent before the client
+/// knew, in milliseconds.
+pub const GOAWAY_GRACE_MS: u64 = 200;
+/// Longest deadline of a gRPC call that is told apart from none, in milliseconds.
+pub const GRPC_TIMEOUT_MS: u64 = 30 * 24 * 3_600_000;
 /// Heads for reuse that a shard keeps.
 pub const SPARE_HEADS: usize = 64;
+/// Received TLS bytes that wait for the rest of their record or handshake message.
+pub const TLS_CARRY: usize = 80 * 1024;
+/// ClientHello, in bytes with its record headers. Post-quantum key shares make them about 2 KiB.
+pub const TLS_CLIENT_HELLO: usize = 32 * 1024;
+/// Sessions that a listener with early data remembers, over all shards.
+pub const TLS_SESSIONS: usize = 16 * 1024;
+/// One remembered session, in bytes (it carries the client's certificates).
+pub const TLS_SESSION_BYTES: usize = 8 * 1024;
+/// How long a session can be resumed, in seconds (RFC 8446 §4.6.1 allows a week).
+pub const TLS_SESSION_S: u32 = 6 * 60 * 60;
+/// Sessions that are remembered per upstream, by server name.
+pub const TLS_UPSTREAM_SESSIONS: usize = 256;
 
+const _: () = assert!(TLS_CARRY > 64 * 1024 + 18 * 1024 - 4096, "a message of rustls' bound");
 const _: () = assert!(REQUEST_LINE >= 8_000, "RFC 9112 §3");
 const _: () = assert!(FORWARDED_HEAD > 32 * 1024 + 4096);
 const _: () = assert!(DRAIN_BODY <= 64 * 1024, "bad-input B-41");
 const _: () = assert!(ATTEMPTS >= 2);
 const _: () = assert!(size_of::<usize>() == 8, "sizes are 64-bit throughout");
+
+// HTTP/2 (http2/budget.rs tells how the budgets are used).
+
+/// Frames that one header block may come in.
+pub const H2_BLOCK_FRAMES: usize = 32;
+/// Encoded bytes of a header block beyond the limit of the decoded one.
+pub const H2_BLOCK_SLACK: usize = 16 * 1024;
+/// Times the limit that a header block may decode to, contents being dropped past the limit,
+/// before the connection is given up.
+pub const H2_BLOCK_GIVE_UP: usize = 4;
+/// Streams that ended, of which is known how.
+pub const H2_ENDED_STREAMS: usize = 256;
+/// Streams that a peer may reset, or make us reset, at once...
+pub const H2_RESETS: u32 = 100;
+/// ...and per second. Every second finished stream allows one more.
+pub const H2_RESETS_PER_SECOND: u32 = 20;
+/// Frames without use that a peer may send at once...
+pub const H2_CONTROL_FRAMES: u32 = 500;
+/// ...and per second...
+pub const H2_CONTROL_FRAMES_PER_SECOND: u32 = 20;
+/// ...and for each HEADERS and DATA frame, of either side.
+pub const H2_CONTROL_FRAMES_EARNED: u32 = 2;
+/// WINDOW_UPDATE increments below this are never part of a sensible flow.
+pub const H2_CRUMB: u32 = 256;
+/// Replies to control frames that may wait for a peer that does not read.
+pub const H2_QUEUED_REPLIES: usize = 900;
+/// Output that may be queued before no more DATA is taken.
+pub const H2_OUTPUT: usize = 256 * 1024;
+/// Time to acknowledge SETTINGS and PING, in milliseconds.
+pub const H2_ACK_MS: u64 = 10_000;
+/// Header blocks for reuse that a connection keeps, and the largest kept.
+pub const H2_SPARE_BLOCKS: usize = 4;
+pub const H2_SPARE_BLOCK_BYTES: usize = 8 * 1024;
+
+const _: () = assert!(H2_RESETS < 1_000 && H2_CONTROL_FRAMES < 1_000, "faults 16, 19");
+const _: () = assert!(H2_QUEUED_REPLIES < 1_000, "faults 19");
+const _: () = assert!(H2_BLOCK_FRAMES <= 32, "faults 18");

@@ -10,7 +10,7 @@ use std::task::{Poll, Waker};
 
 use crate::io::Acceptor;
 use crate::limits;
-use crate::serve::http1;
+use crate::serve;
 use crate::shard::Shard;
 
 /// Accepts on the sockets that the supervisor handed down, as far as the plan names them.
@@ -107,8 +107,8 @@ async fn accept(shard: Rc<Shard>, address: SocketAddr, fd: OwnedFd, stop: Rc<Sto
         match accepted {
             None => return,
             Some(Ok((stream, peer))) => {
-                if http1::admit(&shard, address) {
-                    shard.io.spawn(http1::serve(shard.clone(), stream, peer, address));
+                if serve::admit(&shard, address) {
+                    shard.io.spawn(serve::serve(shard.clone(), stream, peer, address));
                 }
             }
             // Out of descriptors or memory: asking again at once would spin.

@@ -3,7 +3,8 @@
 
 use contract::record::Reason;
 
-use crate::message::{Refusal, write};
+use crate::grpc;
+use crate::message::{Dialect, HeadWriter, Refusal, write};
 
 /// An answer of ours. The only way a request ends that no upstream answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,31 +34,41 @@ impl LocalReply {
         }
     }
 
-    /// Appends the whole answer. `with_body` is false for HEAD.
-    pub fn write(&self, out: &mut Vec<u8>, head: &ReplyHead<'_>) {
-        write::status_line(out, self.status);
-        write::field(out, b"Date", head.date);
+    /// Appends the head and returns the body, which may be empty. A gRPC call is answered by a
+    /// head alone, in which the status stands that its client looks for ("Trailers-Only").
+    pub fn write(&self, out: &mut Vec<u8>, dialect: Dialect, head: &ReplyHead<'_>) -> Vec<u8> {
+        let out = &mut HeadWriter::new(out, dialect);
+        let call = head.grpc.is_some();
+        out.status(if call { 200 } else { self.status }, b"");
+        out.field(b"Date", head.date);
         if !head.request_id.is_empty() {
-            write::field(out, b"X-Request-Id", head.request_id);
+            out.field(b"X-Request-Id", head.request_id);
         }
         if let Some((name, value)) = &self.field {
-            write::field(out, name.as_bytes(), value);
+            out.field(name.as_bytes(), value);
         }
         if head.close {
-            out.extend_from_slice(b"Connection: close\r\n");
+            out.field(b"Connection", b"close");
         }
-        if self.status == 204 {
-            out.extend_from_slice(write::CRLF);
-            return;
+        let mut body = Vec::new();
+        if let Some(kind) = head.grpc {
+            out.field(b"Content-Type", kind.content_type());
+            out.field_decimal(b"grpc-status", grpc::status_code(self.status, self.reason).into());
+            out.field_of(b"grpc-message", |out| grpc::write_message(out, title(self.reason)));
+            if dialect == Dialect::Http1 {
+                out.field(b"Content-Length", b"0");
+            }
+        } else if self.status != 204 {
+            body.reserve(256);
+            self.body(&mut body, head.request_id);
+            out.field(b"Content-Type", b"application/problem+json");
+            out.field_decimal(b"Content-Length", body.len() as u64);
         }
-        let mut body = Vec::with_capacity(256);
-        self.body(&mut body, head.request_id);
-        out.extend_from_slice(b"Content-Type: application/problem+json\r\n");
-        write::field_decimal(out, b"Content-Length", body.len() as u64);
-        out.extend_from_slice(write::CRLF);
-        if head.with_body {
-            out.extend_from_slice(&body);
+        out.end();
+        if !head.with_body {
+            body.clear();
         }
+        body
     }
 
     fn body(&self, out: &mut Vec<u8>, request_id: &[u8]) {
@@ -83,6 +94,8 @@ pub struct ReplyHead<'a> {
     pub request_id: &'a [u8],
     pub close: bool,
     pub with_body: bool,
+    /// The request was a gRPC call.
+    pub grpc: Option<grpc::Kind>,
 }
 
 impl From<Refusal> for LocalReply {
@@ -141,8 +154,10 @@ mod tests {
             request_id: b"id-1",
             close,
             with_body,
+            grpc: None,
         };
-        reply.write(&mut out, &head);
+        let body = reply.write(&mut out, Dialect::Http1, &head);
+        out.extend_from_slice(&body);
         String::from_utf8(out).unwrap()
     }
 
@@ -156,6 +171,23 @@ mod tests {
         assert!(body.contains("\"type\":\"urn:sluice:problem:no_route\""));
         assert!(body.contains("\"request_id\":\"id-1\""));
         assert!(!head.contains("Connection"));
+    }
+
+    #[test]
+    fn a_call_is_answered_by_a_status() {
+        let mut out = Vec::new();
+        let head = ReplyHead {
+            date: b"now",
+            request_id: b"",
+            close: false,
+            with_body: true,
+            grpc: Some(grpc::Kind::Grpc),
+        };
+        let reply = LocalReply::new(503, Reason::NoTarget);
+        assert!(reply.write(&mut out, Dialect::Http1, &head).is_empty());
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("grpc-status: 14\r\n"));
+        assert!(text.contains("application/grpc\r\n") && text.contains("grpc-message: The"));
     }
 
     #[test]

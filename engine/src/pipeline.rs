@@ -3,10 +3,11 @@
 use contract::Counter;
 use contract::record::Reason;
 
-use crate::exchange::{Ended, Fields, Next, Request, Responder};
+use crate::exchange::{Ended, Fields, Next, Request, Responder, Upgrade};
 use crate::forward::{self, Answer};
+use crate::grpc;
 use crate::local_reply::LocalReply;
-use crate::message::Target;
+use crate::message::{Framing, Name, Target, Version};
 use crate::observe::End;
 use crate::plan::{Plan, Route};
 use crate::relay;
@@ -35,14 +36,17 @@ async fn decide(
 ) -> Result<Answer, LocalReply> {
     let plan = request.plan.clone();
     request.refused.take().map_or(Ok(()), Err)?;
+    read_call(shard, request);
     own_methods(request)?;
+    admit_site(request)?;
     request.normalise_path()?;
     let index = find_route(&plan.plan, request)?;
     let route = plan.plan.route(index);
     request.notes.route = Some(index);
+    admit_early(request, route)?;
     admit_body(request, route)?;
     admit_upgrade(request, route)?;
-    outbound(request, None).check_loop()?;
+    outbound(request, request.head.framing, None).check_loop()?;
     forward::forward(shard, request, responder, index).await
 }
 
@@ -88,34 +92,81 @@ fn find_route(plan: &Plan, request: &Request) -> Result<RouteIndex, LocalReply> 
 /// Refuses a body whose announced length is past the route's bound, before any of it is read.
 fn admit_body(request: &Request, route: &Route) -> Result<(), LocalReply> {
     match request.head.framing {
-        crate::message::Framing::Length(length) if length > route.max_body_bytes => {
+        Framing::Length(length) if length > route.max_body_bytes => {
             Err(LocalReply::closing(413, Reason::BodyTooLarge))
         }
         _ => Ok(()),
     }
 }
 
-/// Refuses a malformed handshake of an upgrade that the route would tunnel.
-fn admit_upgrade(request: &Request, route: &Route) -> Result<(), LocalReply> {
-    let token = request.head.upgrade.map(|span| span.of(request.bytes()));
-    match token {
-        Some(token) if route.allows_upgrade(token) && token.eq_ignore_ascii_case(b"websocket") => {
-            websocket::check(request)
-        }
-        _ => Ok(()),
+/// Takes a switch of protocols that the route lists; a malformed handshake is refused. In HTTP/1
+/// an upgrade that is not listed is a plain request (RFC 9110 §7.8); in HTTP/2 there is nothing
+/// else that it could be.
+fn admit_upgrade(request: &mut Request, route: &Route) -> Result<(), LocalReply> {
+    let Some(token) = request.head.upgrade else { return Ok(()) };
+    let token = token.of(request.bytes());
+    if !route.allows_upgrade(token) || !request.head.framing.is_empty() {
+        return match request.head.version {
+            Version::V20 => Err(LocalReply::new(501, Reason::NotImplemented)),
+            _ => Ok(()),
+        };
+    }
+    let token = token.to_vec();
+    let mut websocket_key = None;
+    if token.eq_ignore_ascii_case(b"websocket") {
+        websocket::check(request)?;
+        websocket_key = websocket::client_key(request);
+    }
+    request.upgrade = Some(Box::new(Upgrade { token, websocket_key }));
+    Ok(())
+}
+
+/// Refuses what came as early data where the route does not take it, or where a replay would
+/// matter (RFC 8470 §3, §5.2).
+fn admit_early(request: &Request, route: &Route) -> Result<(), LocalReply> {
+    let safe = matches!(request.head.method(request.bytes()), b"GET" | b"HEAD" | b"OPTIONS");
+    if request.client.early && !(route.early_data && safe && request.head.framing.is_empty()) {
+        return Err(LocalReply::new(425, Reason::TooEarly));
+    }
+    Ok(())
+}
+
+/// Refuses a request for a site that the connection's certificate (or the client's, towards it)
+/// does not stand for (RFC 9110 §7.4).
+fn admit_site(request: &Request) -> Result<(), LocalReply> {
+    let Some(connected) = &request.client.tls else { return Ok(()) };
+    let host = request.head.site.map_or(&[][..], |site| site.host.of(request.bytes()));
+    match connected.covers(host) {
+        true => Ok(()),
+        false => Err(LocalReply::new(421, Reason::Misdirected)),
     }
 }
 
-/// The request as `rewrite` will write it for an upstream.
-pub fn outbound<'a>(request: &'a Request, upgrade: Option<&'a [u8]>) -> Outbound<'a> {
+/// Reads what makes a request a gRPC call: its kind, and its deadline.
+fn read_call(shard: &Shard, request: &mut Request) {
+    let content_type = request.head.value(request.bytes(), Name::ContentType);
+    request.grpc = content_type.and_then(grpc::Kind::of);
+    if request.grpc.is_some() {
+        let bytes = request.bytes();
+        let timeout = request.head.other(bytes, b"grpc-timeout");
+        request.deadline_ms = grpc::deadline_ms(timeout, shard.io.clock().now_ms());
+    }
+}
+
+/// The request as `rewrite` will write it for an upstream, its body framed by `framing`.
+/// `timeout_ms`: what is left of the client's deadline.
+pub fn outbound(request: &Request, framing: Framing, timeout_ms: Option<u64>) -> Outbound<'_> {
+    let upgrade = request.upgrade.as_ref();
     Outbound {
+        framing,
+        timeout_ms,
         plan: &request.plan.plan,
         head: &request.head,
         bytes: request.bytes(),
         path: request.path(),
-        client: request.client,
+        client: &request.client,
         request_id: &request.id,
-        upgrade,
+        upgrade: upgrade.map(|upgrade| upgrade.token.as_slice()),
     }
 }
 

@@ -6,13 +6,14 @@ use std::task::Poll;
 
 use contract::record::Reason;
 
-use crate::body::{self, BodyReader, BodyWriter};
-use crate::exchange::{Ended, Next, Request, Responder};
+use crate::body::{BodyReader, BodyWriter};
+use crate::channel::{Piece, Sink, Source, SourceFault, Unsent};
+use crate::exchange::{Downstream, Ended, Next, Request, Responder};
 use crate::forward::{Answer, soonest};
 use crate::io::{Chunk, Elapsed, SendBuf};
 use crate::limits;
 use crate::local_reply::{LocalReply, ReplyHead};
-use crate::message::{BodyFraming, Name, ResponseHead, Version, write};
+use crate::message::{BodyFraming, Dialect, HeadWriter, Name, ResponseHead, Version};
 use crate::serve::tunnel;
 use crate::shard::Shard;
 use crate::upload::{Upload, UploadEnd};
@@ -27,32 +28,67 @@ pub async fn reply(
     let reason = reply.reason;
     if reply.status == 0 {
         // The client is gone: there is no one to answer.
+        responder.down.refuse_rest(Next::Abort);
         return Ended { status: 0, reason, response_bytes: 0, relayed_bytes: 0, next: Next::Abort };
     }
     let keep = responder.keep_alive && !reply.close && !shard.is_draining();
     let keep = keep && drain_body(request, &responder).await;
-    let mut out = shard.io.take_vec();
+    let date = shard.date();
     let head = ReplyHead {
-        date: &shard.date(),
+        date: &date,
         request_id: request.id.bytes(),
-        close: !keep,
+        close: !keep && responder.down.dialect() == Dialect::Http1,
         with_body: !responder.is_head,
+        grpc: request.grpc,
     };
-    reply.write(&mut out, &head);
-    let response_bytes = out.len() as u64;
     responder.watch.set_in(u64::from(responder.limits.write_timeout_ms));
-    let sent = responder.watch.bound(responder.stream.send(SendBuf::Vec(out))).await;
+    let (sent, response_bytes) = send_reply(shard, &responder, &reply, &head).await;
     let next = match sent {
-        Ok(Ok(())) if keep => Next::Keep,
-        Ok(Ok(())) => Next::Linger,
-        Ok(Err(_)) | Err(Elapsed) => Next::Abort,
+        true if keep => Next::Keep,
+        true => Next::Linger,
+        false => Next::Abort,
     };
+    responder.down.refuse_rest(next);
     Ended { status: reply.status, reason, response_bytes, relayed_bytes: 0, next }
+}
+
+async fn send_reply(
+    shard: &Shard,
+    responder: &Responder,
+    reply: &LocalReply,
+    head: &ReplyHead<'_>,
+) -> (bool, u64) {
+    let mut out = shard.io.take_vec();
+    match &responder.down {
+        Downstream::Http1(stream) => {
+            let body = reply.write(&mut out, Dialect::Http1, head);
+            out.extend_from_slice(&body);
+            let bytes = out.len() as u64;
+            let sent = responder.watch.bound(stream.send(SendBuf::Vec(out))).await;
+            (matches!(sent, Ok(Ok(()))), bytes)
+        }
+        Downstream::Http2(stream) => {
+            let body = reply.write(&mut out, Dialect::Http2, head);
+            let bytes = (out.len() + body.len()) as u64;
+            let sent = stream.send_head(&out, body.is_empty());
+            shard.io.give_vec(out);
+            if sent.is_err() || body.is_empty() {
+                return (sent.is_ok(), bytes);
+            }
+            let sent = responder.watch.bound(stream.send(&body, true)).await;
+            (matches!(sent, Ok(Ok(()))), bytes)
+        }
+    }
 }
 
 /// Reads the rest of a small body that no one wants, so that the connection can go on. What is
 /// larger, unknown or late ends the connection instead; its bytes are never parsed as a request.
 async fn drain_body(request: &mut Request, responder: &Responder) -> bool {
+    let stream = match &responder.down {
+        // The stream ends with its answer; the others go on.
+        Downstream::Http2(stream) => return stream.is_done(),
+        Downstream::Http1(stream) => stream,
+    };
     if request.bytes.is_none() {
         // The body was under way to an upstream: it is not known how much of it is left.
         return request.head.framing.is_empty();
@@ -70,13 +106,13 @@ async fn drain_body(request: &mut Request, responder: &Responder) -> bool {
     loop {
         if reader.is_done() {
             if let Some(rest) = rest {
-                responder.stream.unrecv(rest);
+                stream.unrecv(rest);
             }
             return true;
         }
         let chunk = match rest.take() {
             Some(chunk) => chunk,
-            None => match responder.watch.bound(responder.stream.recv()).await {
+            None => match responder.watch.bound(stream.recv()).await {
                 Ok(Ok(Some(chunk))) => chunk,
                 _ => return false,
             },
@@ -89,9 +125,14 @@ async fn drain_body(request: &mut Request, responder: &Responder) -> bool {
 
 /// Tells the client to send its body.
 pub async fn interim_continue(responder: &Responder) {
+    let deadline_ms = responder.watch.deadline_ms();
     responder.watch.set_in(u64::from(responder.limits.write_timeout_ms));
-    let buf = SendBuf::Static(b"HTTP/1.1 100 Continue\r\n\r\n");
-    let _ = responder.watch.bound(responder.stream.send(buf)).await;
+    let mut out = Vec::with_capacity(32);
+    let mut writer = HeadWriter::new(&mut out, responder.down.dialect());
+    writer.status(100, b"");
+    writer.end();
+    send_interim(responder, out).await;
+    responder.watch.set_at(deadline_ms);
 }
 
 /// Passes an interim answer on. 100 is our own business (see `forward`), and HTTP/1.0 knows none
@@ -100,15 +141,23 @@ pub async fn interim(responder: &Responder, head: &ResponseHead, bytes: &[u8]) {
     if responder.version == Version::V10 || head.status == 100 {
         return;
     }
-    let mut out = Vec::with_capacity(bytes.len());
-    write::status_line(&mut out, head.status);
+    let mut out = Vec::with_capacity(bytes.len() + 32);
+    let mut writer = HeadWriter::new(&mut out, responder.down.dialect());
+    writer.status(head.status, b"");
     for field in head.fields.iter().filter(|field| field.forwarded()) {
-        write::field(&mut out, field.name.of(bytes), field.value.of(bytes));
+        writer.field(field.name.of(bytes), field.value.of(bytes));
     }
-    out.extend_from_slice(write::CRLF);
-    let deadline = responder.watch.deadline_ms();
-    let _ = responder.watch.bound(responder.stream.send(SendBuf::Vec(out))).await;
-    responder.watch.set_at(deadline);
+    writer.end();
+    send_interim(responder, out).await;
+}
+
+async fn send_interim(responder: &Responder, out: Vec<u8>) {
+    match &responder.down {
+        Downstream::Http1(stream) => {
+            let _ = responder.watch.bound(stream.send(SendBuf::Vec(out))).await;
+        }
+        Downstream::Http2(stream) => drop(stream.send_head(&out, false)),
+    }
 }
 
 /// Relays an upstream's answer to its end.
@@ -118,54 +167,63 @@ pub async fn relay(
     responder: Responder,
     answer: Answer,
 ) -> Ended {
-    if answer.head.switching {
+    if answer.switched {
         // Boxed: rare, and large enough to weigh on every other connection.
         return Box::pin(tunnel::tunnel(shard, request, responder, answer)).await;
     }
-    let Answer { lease, flight, head, mut bytes, upload, timeouts, deadline_ms } = answer;
+    let Answer { carrier, flight, head, mut bytes, upload, timeouts, deadline_ms, .. } = answer;
     let status = head.status;
+    let framing = Framed::of(&head, &responder);
     let mut relay = Relay {
         shard,
         responder: &responder,
+        sink: responder.down.sink(framing.writer),
         upload,
         upload_failed: false,
         idle_ms: u64::from(timeouts.idle_ms),
         deadline_ms,
+        call_ends: request.grpc.is_some() && responder.down.dialect() == Dialect::Http2,
         sent: 0,
     };
-    let reader = BodyReader::of_response(head.framing);
-    let framing = Framed::of(&head, &responder);
     // A body of unknown end needs the close to end it towards an old client; an upload that is
-    // still going on after an early answer is not waited for (RFC 9112 §9.3).
+    // still going on after an early answer is not waited for (RFC 9112 §9.3), unless it is a
+    // stream of its own.
     let mut keep = responder.keep_alive && !framing.close_ends && !shard.is_draining();
     if relay.upload.is_some() {
-        keep &= relay.upload_is_over().await;
+        let over = relay.upload_is_over().await;
+        keep &= over || responder.down.dialect() == Dialect::Http2;
     }
     let mut out = shard.io.take_vec();
     write_head(shard, request, &responder, &head, bytes.bytes(), &framing, keep, &mut out);
+    let reader = BodyReader::of_response(head.framing);
+    // An HTTP/2 answer without body may still be told to end only by its last frame.
+    let bodiless = reader.is_done();
     bytes.advance(head.head_len);
     let upstream_keeps = head.keep_alive;
     shard.give_response_head(head);
-    let ended = relay.body(&lease.stream, reader, framing.writer, out, bytes).await;
+    let rest = Some(bytes).filter(|bytes| !bytes.is_empty());
+    let mut source = carrier.source(reader, rest);
+    let ended = relay.body(&mut source, bodiless, out).await;
     let upload_done = relay.upload.is_none() && !relay.upload_failed;
     let response_bytes = relay.sent;
     drop(flight);
     let (reason, next) = match ended {
-        Ok(clean) => {
-            if clean && upstream_keeps && upload_done {
-                lease.give_back(shard.io.clock().now_ms());
-            }
+        Ok(()) => {
+            let cleanly = source.is_clean() && upstream_keeps && upload_done;
+            carrier.release(cleanly, shard.io.clock().now_ms());
             (Reason::None, if keep && upload_done { Next::Keep } else { Next::Linger })
         }
         Err(reason) => {
             // The client must not take what it has for the whole answer: with a length or chunks
             // the missing rest tells, an answer that the close ends needs a reset.
-            if framing.close_ends {
-                responder.stream.set_reset_on_close();
+            if framing.close_ends || responder.down.dialect() == Dialect::Http2 {
+                relay.sink.cut();
             }
             (reason, Next::Abort)
         }
     };
+    drop(relay);
+    responder.down.refuse_rest(next);
     Ended { status, reason, response_bytes, relayed_bytes: response_bytes, next }
 }
 
@@ -188,7 +246,15 @@ impl Framed {
         };
         match head.framing {
             BodyFraming::None => plain(None),
+            // An answer that was whole in its head frame needs no length of ours.
+            BodyFraming::Length(0) if head.version == Version::V20 => {
+                plain(match responder.version {
+                    Version::V20 => None,
+                    _ => Some(0),
+                })
+            }
             BodyFraming::Length(length) => plain(Some(length)),
+            _ if responder.version == Version::V20 => plain(None),
             _ if responder.version == Version::V10 => Framed { close_ends: true, ..plain(None) },
             _ => Framed { writer: BodyWriter::CHUNKED, chunked: true, ..plain(None) },
         }
@@ -206,16 +272,8 @@ fn write_head(
     keep: bool,
     out: &mut Vec<u8>,
 ) {
-    let phrase = head.reason.of(bytes);
-    if phrase.is_empty() || head.status == 200 {
-        write::status_line(out, head.status);
-    } else {
-        out.extend_from_slice(b"HTTP/1.1 ");
-        write::decimal(out, u64::from(head.status));
-        out.push(b' ');
-        out.extend_from_slice(phrase);
-        out.extend_from_slice(write::CRLF);
-    }
+    let out = &mut HeadWriter::new(out, responder.down.dialect());
+    out.status(head.status, head.reason.of(bytes));
     let mut dated = false;
     for field in &head.fields {
         match field.id {
@@ -226,36 +284,47 @@ fn write_head(
             _ => {}
         }
         if field.forwarded() {
-            write::field(out, field.name.of(bytes), field.value.of(bytes));
+            out.field(field.name.of(bytes), field.value.of(bytes));
         }
     }
     if !dated {
-        write::field(out, b"Date", &shard.date());
+        out.field(b"Date", &shard.date());
     }
-    out.extend_from_slice(b"Via: 1.1 ");
-    out.extend_from_slice(request.plan.plan.node.via.as_bytes());
-    out.extend_from_slice(write::CRLF);
-    write::field(out, b"X-Request-Id", request.id.bytes());
+    out.field_of(b"Via", |out| {
+        let version: &[u8] = match head.version {
+            Version::V10 => b"1.0 ",
+            Version::V11 => b"1.1 ",
+            Version::V20 => b"2.0 ",
+        };
+        out.extend_from_slice(version);
+        out.extend_from_slice(request.plan.plan.node.via.as_bytes());
+    });
+    out.field(b"X-Request-Id", request.id.bytes());
     if let Some(length) = framing.length {
-        write::field_decimal(out, b"Content-Length", length);
+        out.field_decimal(b"Content-Length", length);
     } else if framing.chunked {
-        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        out.field(b"Transfer-Encoding", b"chunked");
     }
-    if !keep {
-        out.extend_from_slice(b"Connection: close\r\n");
-    } else if responder.version == Version::V10 {
-        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    if out.dialect() == Dialect::Http1 {
+        if !keep {
+            out.field(b"Connection", b"close");
+        } else if responder.version == Version::V10 {
+            out.field(b"Connection", b"keep-alive");
+        }
     }
-    out.extend_from_slice(write::CRLF);
+    out.end();
 }
 
 struct Relay<'a> {
     shard: &'a Shard,
     responder: &'a Responder,
+    sink: Sink,
     upload: Option<Upload>,
     upload_failed: bool,
     idle_ms: u64,
     deadline_ms: u64,
+    /// A gRPC call whose client understands a status behind a cut answer.
+    call_ends: bool,
     sent: u64,
 }
 
@@ -294,96 +363,118 @@ impl Relay<'_> {
         watch.bound(both).await
     }
 
-    /// Sends the head (`out`) and the body. `Ok(true)`: the upstream's message ended cleanly, with
-    /// nothing behind it.
+    /// Sends the head (`out`) and the body.
     async fn body(
         &mut self,
-        upstream: &crate::io::Stream,
-        mut reader: BodyReader,
-        mut writer: BodyWriter,
+        source: &mut Source,
+        bodiless: bool,
         mut out: Vec<u8>,
-        bytes: Chunk,
-    ) -> Result<bool, Reason> {
-        let mut came = Some(bytes).filter(|bytes| !bytes.is_empty());
+    ) -> Result<(), Reason> {
+        if bodiless {
+            return self.send(out, None, Some(&[])).await;
+        }
         let mut bulk = false;
-        let mut clean = true;
         loop {
-            let mut ended = reader.is_done();
-            let mut data = None;
-            if let Some(chunk) = came.take() {
-                match reader.take(chunk) {
-                    Ok(taken) => {
-                        // Bytes behind the message: no one asked for them.
-                        clean &= taken.rest.is_none();
-                        data = taken.data;
-                        ended = taken.done || reader.is_done();
-                    }
-                    Err(_) => {
-                        self.flush_head(out).await?;
-                        return Err(Reason::UpstreamInvalid);
-                    }
+            // A head does not wait for a body that is not there yet.
+            let came = match out.is_empty() {
+                false => now(source).await,
+                true => Some(self.next(source).await?),
+            };
+            let piece = match came {
+                Some(Ok(piece)) => piece,
+                None => {
+                    self.send(std::mem::take(&mut out), None, None).await?;
+                    continue;
                 }
-            }
-            if let Some(data) = &data {
+                Some(Err(fault)) => {
+                    self.flush_head(out).await?;
+                    return Err(match fault {
+                        SourceFault::Malformed(_) => Reason::UpstreamInvalid,
+                        SourceFault::Gone => Reason::UpstreamTruncated,
+                    });
+                }
+            };
+            if let Some(data) = &piece.data {
                 self.sent += data.len() as u64;
-                writer.prefix(data.len(), &mut out);
             }
-            if ended {
-                return self.finish(&reader, &mut writer, out, data).await.map(|()| clean);
+            if piece.end {
+                return self.send(out, piece.data, Some(source.trailers())).await;
             }
-            if data.is_some() || !out.is_empty() {
-                let buf = body::join(std::mem::take(&mut out), data, &[]);
-                self.send(buf).await?;
+            if piece.data.is_some() || !out.is_empty() {
+                self.send(std::mem::take(&mut out), piece.data, None).await?;
             }
-            if !bulk && !matches!(reader, BodyReader::Length(left) if left <= limits::RUN_AHEAD) {
+            if !bulk && source.is_long() {
                 bulk = true;
-                upstream.set_bulk(true);
-            }
-            match self.beside(self.idle_ms, upstream.recv()).await {
-                Ok(Ok(Some(chunk))) => {
-                    out = self.shard.io.take_vec();
-                    came = Some(chunk);
-                }
-                Ok(Ok(None)) if reader.ends_with_stream() => {
-                    let out = self.shard.io.take_vec();
-                    self.finish(&reader, &mut writer, out, None).await?;
-                    return Ok(false);
-                }
-                Ok(_) => return Err(Reason::UpstreamTruncated),
-                Err(Elapsed) => return Err(Reason::UpstreamTruncated),
+                source.set_bulk(true);
             }
         }
     }
 
-    async fn finish(
-        &mut self,
-        reader: &BodyReader,
-        writer: &mut BodyWriter,
-        out: Vec<u8>,
-        data: Option<Chunk>,
-    ) -> Result<(), Reason> {
-        let mut tail = self.shard.io.take_vec();
-        writer.suffix(reader.trailers(), &mut tail);
-        let buf = body::join(out, data, &tail);
-        self.shard.io.give_vec(tail);
-        self.send(buf).await
+    /// Waits for the next piece, or for the client to go away.
+    async fn next(&mut self, source: &mut Source) -> Result<Result<Piece, SourceFault>, Reason> {
+        let responder = self.responder;
+        // While a body is read, its reader sees a reset itself.
+        let watches = self.upload.is_none();
+        let next = poll_fn(|cx| match source.poll_piece(cx) {
+            Poll::Ready(piece) => Poll::Ready(Ok(piece)),
+            Poll::Pending if watches => {
+                responder.down.poll_gone(cx).map(|()| Err(Reason::ClientAborted))
+            }
+            Poll::Pending => Poll::Pending,
+        });
+        match self.beside(self.idle_ms, next).await {
+            Ok(seen) => seen,
+            Err(Elapsed) => Err(self.late().await),
+        }
+    }
+
+    /// The upstream was silent, or the exchange as a whole took too long.
+    async fn late(&mut self) -> Reason {
+        let now_ms = self.shard.io.clock().now_ms();
+        if self.deadline_ms == 0 || now_ms < self.deadline_ms {
+            return Reason::UpstreamTruncated;
+        }
+        if self.call_ends {
+            let trailers =
+                b"grpc-status: 4\r\ngrpc-message: The deadline of the request passed\r\n";
+            let _ = self.send(Vec::new(), None, Some(trailers)).await;
+        }
+        Reason::TotalTimeout
     }
 
     async fn flush_head(&mut self, out: Vec<u8>) -> Result<(), Reason> {
-        if out.is_empty() { Ok(()) } else { self.send(SendBuf::Vec(out)).await }
+        if out.is_empty() { Ok(()) } else { self.send(out, None, None).await }
     }
 
-    async fn send(&mut self, buf: SendBuf) -> Result<(), Reason> {
+    async fn send(
+        &mut self,
+        head: Vec<u8>,
+        data: Option<Chunk>,
+        end: Option<&[u8]>,
+    ) -> Result<(), Reason> {
         // The common case: nothing outstanding, so nothing to wait for.
-        let buf = match self.responder.stream.try_send(buf) {
-            Ok(()) => return Ok(()),
-            Err(buf) => buf,
-        };
+        match self.sink.start(&self.shard.io, head, data, end) {
+            Ok(None) => Ok(()),
+            Ok(Some(unsent)) => self.finish(unsent).await,
+            Err(_) => Err(Reason::ClientAborted),
+        }
+    }
+
+    async fn finish(&mut self, unsent: Unsent) -> Result<(), Reason> {
         let write_ms = u64::from(self.responder.limits.write_timeout_ms);
-        let stream = self.responder.stream.clone();
-        match self.beside(write_ms, stream.send(buf)).await {
+        let sink = self.responder.down.sink(BodyWriter::Plain);
+        match self.beside(write_ms, sink.finish(unsent)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(Elapsed) => Err(Reason::ClientAborted),
         }
     }
+}
+
+/// The piece that is there already, if one is.
+async fn now(source: &mut Source) -> Option<Result<Piece, SourceFault>> {
+    poll_fn(|cx| match source.poll_piece(cx) {
+        Poll::Ready(piece) => Poll::Ready(Some(piece)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }

@@ -3,14 +3,19 @@
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use contract::record::Reason;
 use contract::snapshot::HostHeader;
 
+use crate::grpc;
+use crate::http2::Encoder;
 use crate::limits;
 use crate::local_reply::LocalReply;
-use crate::message::{Framing, Name, RequestHead, write};
+use crate::message::{Dialect, Framing, HeadWriter, Name, RequestHead, Version, write};
 use crate::plan::{Plan, Target, Upstream};
+use crate::serve::Secured;
+use crate::serve::websocket;
 
 /// The id of a request: the client's, where it sent a sane one, else ours.
 #[derive(Clone, Copy)]
@@ -46,7 +51,7 @@ impl RequestId {
 }
 
 /// What the connection knows of its client.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
     /// The peer of the connection, or whom the PROXY protocol named.
     pub address: SocketAddr,
@@ -54,6 +59,10 @@ pub struct Client {
     pub trusted: bool,
     /// Also send `Forwarded`.
     pub forwarded: bool,
+    /// What the connection's handshake has settled; `None` on clear text.
+    pub tls: Option<Rc<Secured>>,
+    /// The request came as early data (RFC 8470).
+    pub early: bool,
 }
 
 /// What a head is written from.
@@ -62,9 +71,13 @@ pub struct Outbound<'a> {
     pub head: &'a RequestHead,
     pub bytes: &'a [u8],
     pub path: &'a [u8],
-    pub client: Client,
+    pub client: &'a Client,
     pub request_id: &'a RequestId,
     pub upgrade: Option<&'a [u8]>,
+    /// How the body goes out.
+    pub framing: Framing,
+    /// What is left of the client's deadline, in milliseconds (`grpc-timeout`).
+    pub timeout_ms: Option<u64>,
 }
 
 impl Outbound<'_> {
@@ -85,25 +98,30 @@ impl Outbound<'_> {
     }
 
     /// Appends the head for `target`.
-    pub fn write(&self, out: &mut Vec<u8>, upstream: &Upstream, target: &Target) {
+    pub fn write(&self, out: &mut Vec<u8>, dialect: Dialect, upstream: &Upstream, target: &Target) {
         let (head, bytes) = (self.head, self.bytes);
-        write::request_line(out, head.method(bytes), self.path, head.query(bytes));
         let authority = head.authority().map(|span| span.of(bytes));
-        match &upstream.host_header {
-            HostHeader::Preserve => {
-                write::field(out, b"Host", authority.unwrap_or(target.name.as_bytes()));
+        let host = match &upstream.host_header {
+            HostHeader::Preserve => authority.unwrap_or(target.name.as_bytes()),
+            HostHeader::Target => target.name.as_bytes(),
+            HostHeader::Literal(host) => host.as_bytes(),
+        };
+        match dialect {
+            Dialect::Http1 => {
+                write::request_line(out, head.method(bytes), self.path, head.query(bytes));
+                write::field(out, b"Host", host);
             }
-            HostHeader::Target => write::field(out, b"Host", target.name.as_bytes()),
-            HostHeader::Literal(host) => write::field(out, b"Host", host.as_bytes()),
+            Dialect::Http2 => self.pseudo_fields(out, upstream, host),
         }
+        let out = &mut HeadWriter::new(out, dialect);
         let mut seen = Seen::default();
         for field in &head.fields {
             let value = field.value.of(bytes);
             match field.id {
                 Name::Other => {
                     let name = field.name.of(bytes);
-                    if !field.drop && (self.client.trusted || !is_identity(name)) {
-                        write::field(out, name, value);
+                    if !field.drop && self.passes(name, dialect) {
+                        out.field(name, value);
                     }
                     continue;
                 }
@@ -135,59 +153,115 @@ impl Outbound<'_> {
                 _ => {}
             }
             if field.forwarded() {
-                write::field(out, field.name.of(bytes), value);
+                out.field(field.name.of(bytes), value);
             }
         }
         self.own_fields(out, &seen, authority);
-        match head.framing {
+        match self.framing {
+            _ if self.upgrade.is_some() => {}
             Framing::None => {}
-            Framing::Length(length) => write::field_decimal(out, b"Content-Length", length),
-            Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            Framing::Length(length) => out.field_decimal(b"Content-Length", length),
+            Framing::Chunked if dialect == Dialect::Http2 => {}
+            Framing::Chunked => out.field(b"Transfer-Encoding", b"chunked"),
         }
-        match self.upgrade {
-            Some(token) => {
-                write::field(out, b"Upgrade", token);
-                out.extend_from_slice(b"Connection: upgrade\r\n");
+        match (dialect, self.upgrade) {
+            (Dialect::Http1, Some(token)) => {
+                out.field(b"Upgrade", token);
+                out.field(b"Connection", b"upgrade");
+                if head.version == Version::V20 && token.eq_ignore_ascii_case(b"websocket") {
+                    // HTTP/2 has no key (RFC 8441 §5); any will do, as we check nothing but 101.
+                    out.field(b"Sec-WebSocket-Key", &websocket::key(self.request_id.bytes()));
+                }
             }
-            None if head.te_trailers => {
-                out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
+            (Dialect::Http1, None) if head.te_trailers => {
+                out.field(b"TE", b"trailers");
+                out.field(b"Connection", b"TE");
             }
-            None => {}
+            (Dialect::Http2, None) if head.te_trailers => out.field(b"te", b"trailers"),
+            _ => {}
         }
-        out.extend_from_slice(write::CRLF);
+        out.end();
     }
 
-    fn own_fields(&self, out: &mut Vec<u8>, seen: &Seen, authority: Option<&[u8]>) {
-        out.extend_from_slice(b"X-Forwarded-For: ");
-        if seen.forwarded_for && self.client.trusted {
-            self.join(out, Name::XForwardedFor);
+    /// RFC 9113 §8.3.1; for an upgrade the extended CONNECT of RFC 8441 §4.
+    fn pseudo_fields(&self, out: &mut Vec<u8>, upstream: &Upstream, host: &[u8]) {
+        let (head, bytes) = (self.head, self.bytes);
+        let method = if self.upgrade.is_some() { b"CONNECT" } else { head.method(bytes) };
+        Encoder::field(out, b":method", method);
+        if let Some(token) = self.upgrade {
+            Encoder::field(out, b":protocol", &token.to_ascii_lowercase());
         }
-        write_ip(out, self.client.address.ip());
-        out.extend_from_slice(write::CRLF);
+        let scheme: &[u8] = if upstream.tls.is_some() { b"https" } else { b"http" };
+        Encoder::field(out, b":scheme", scheme);
+        Encoder::field(out, b":authority", host);
+        let path = if self.path.is_empty() { b"/" } else { self.path };
+        match head.query(bytes) {
+            None => Encoder::field(out, b":path", path),
+            Some(query) => Encoder::field(out, b":path", &[path, b"?", query].concat()),
+        }
+    }
+
+    /// Whether a field that the gateway does not know goes on.
+    fn passes(&self, name: &[u8], dialect: Dialect) -> bool {
+        if matches!(name.first(), Some(b'x' | b'X')) && is_identity(name) {
+            // A certificate that the gateway saw itself goes before anyone's word.
+            let certificate = name.len() == CERTIFICATE.len();
+            let own = self.client.tls.as_ref().is_some_and(|tls| tls.certificate.is_some());
+            return self.client.trusted && !(certificate && own);
+        }
+        if name.len() == TIMEOUT.len() && name.eq_ignore_ascii_case(TIMEOUT) {
+            return self.timeout_ms.is_none();
+        }
+        if name.len() == WEBSOCKET_KEY.len() && name.eq_ignore_ascii_case(WEBSOCKET_KEY) {
+            // Only HTTP/1's handshake has it; with HTTP/2's, ours goes in its place.
+            return dialect == Dialect::Http1 && self.head.version != Version::V20;
+        }
+        !self.client.early || !name.eq_ignore_ascii_case(b"early-data")
+    }
+
+    fn own_fields(&self, out: &mut HeadWriter<'_>, seen: &Seen, authority: Option<&[u8]>) {
+        let tls = self.client.tls.as_deref();
+        let proto: &[u8] = if tls.is_some() { b"https" } else { b"http" };
+        out.field_of(b"X-Forwarded-For", |out| {
+            if seen.forwarded_for && self.client.trusted {
+                self.join(out, Name::XForwardedFor);
+            }
+            write_ip(out, self.client.address.ip());
+        });
         if !seen.proto {
-            out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
+            out.field(b"X-Forwarded-Proto", proto);
         }
         if !seen.host
             && let Some(authority) = authority
         {
-            write::field(out, b"X-Forwarded-Host", authority);
+            out.field(b"X-Forwarded-Host", authority);
         }
         if self.client.forwarded {
-            out.extend_from_slice(b"Forwarded: ");
-            if seen.forwarded {
-                self.join(out, Name::Forwarded);
+            out.field_of(b"Forwarded", |out| {
+                if seen.forwarded {
+                    self.join(out, Name::Forwarded);
+                }
+                write_forwarded(out, self.client.address.ip(), authority, proto);
+            });
+        }
+        if let Some(certificate) = tls.and_then(|tls| tls.certificate.as_deref()) {
+            out.field(b"X-Forwarded-Client-Cert", certificate.as_bytes());
+        }
+        if self.client.early {
+            // RFC 8470 §5.1.
+            out.field(b"Early-Data", b"1");
+        }
+        if let Some(timeout_ms) = self.timeout_ms {
+            out.field_of(b"grpc-timeout", |out| grpc::write_timeout(out, timeout_ms));
+        }
+        out.field_of(b"Via", |out| {
+            if seen.via {
+                self.join(out, Name::Via);
             }
-            write_forwarded(out, self.client.address.ip(), authority);
-            out.extend_from_slice(write::CRLF);
-        }
-        out.extend_from_slice(b"Via: ");
-        if seen.via {
-            self.join(out, Name::Via);
-        }
-        out.extend_from_slice(via_version(self.head));
-        out.extend_from_slice(self.plan.node.via.as_bytes());
-        out.extend_from_slice(write::CRLF);
-        write::field(out, b"X-Request-Id", self.request_id.bytes());
+            out.extend_from_slice(via_version(self.head));
+            out.extend_from_slice(self.plan.node.via.as_bytes());
+        });
+        out.field(b"X-Request-Id", self.request_id.bytes());
     }
 
     /// The values of all fields of that name, each with `, ` behind it.
@@ -207,8 +281,12 @@ fn is_identity(name: &[u8]) -> bool {
     const CONSUMER: &[u8] = b"x-consumer-";
     matches!(name.first(), Some(b'x' | b'X'))
         && (name.get(..CONSUMER.len()).is_some_and(|start| start.eq_ignore_ascii_case(CONSUMER))
-            || name.eq_ignore_ascii_case(b"x-forwarded-client-cert"))
+            || name.eq_ignore_ascii_case(CERTIFICATE))
 }
+
+const CERTIFICATE: &[u8] = b"x-forwarded-client-cert";
+const TIMEOUT: &[u8] = b"grpc-timeout";
+const WEBSOCKET_KEY: &[u8] = b"sec-websocket-key";
 
 #[derive(Default)]
 struct Seen {
@@ -222,6 +300,7 @@ struct Seen {
 fn via_version(head: &RequestHead) -> &'static [u8] {
     match head.version.number() {
         10 => b"1.0 ",
+        20 => b"2.0 ",
         _ => b"1.1 ",
     }
 }
@@ -245,7 +324,7 @@ fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
 }
 
 /// One `Forwarded` element (RFC 7239 §4): IPv6 addresses and hosts with ports need quotes.
-fn write_forwarded(out: &mut Vec<u8>, ip: IpAddr, authority: Option<&[u8]>) {
+fn write_forwarded(out: &mut Vec<u8>, ip: IpAddr, authority: Option<&[u8]>, proto: &[u8]) {
     out.extend_from_slice(b"for=");
     if ip.is_ipv6() && ip.to_canonical().is_ipv6() {
         out.extend_from_slice(b"\"[");
@@ -259,5 +338,6 @@ fn write_forwarded(out: &mut Vec<u8>, ip: IpAddr, authority: Option<&[u8]>) {
         out.extend_from_slice(authority);
         out.push(b'"');
     }
-    out.extend_from_slice(b";proto=http");
+    out.extend_from_slice(b";proto=");
+    out.extend_from_slice(proto);
 }

@@ -20,6 +20,7 @@ use crate::listener::Listeners;
 use crate::observe::Meter;
 use crate::plan::Plan;
 use crate::shard::Shard;
+use crate::tls;
 
 /// What the supervisor hands to an engine.
 pub struct Start {
@@ -74,8 +75,14 @@ pub fn run(start: Start) -> Result<(), StartError> {
             RESTART,
         ));
     }
-    let mut node =
-        Node { bus, segment, mailboxes: Vec::new(), plans: None, retired: RefCell::default() };
+    let mut node = Node {
+        bus,
+        segment,
+        mailboxes: Vec::new(),
+        plans: None,
+        retired: RefCell::default(),
+        tls: tls::Memory::default(),
+    };
     for _ in &start.cpus {
         node.mailboxes.push(Arc::new(Mailbox {
             sockets: Mutex::default(),
@@ -116,6 +123,8 @@ struct Node {
     /// Replaced plans, until no shard has them any more: a large one takes long to free, so this
     /// thread does it.
     retired: RefCell<Vec<Arc<Plan>>>,
+    /// TLS sessions and configurations, kept over plans.
+    tls: tls::Memory,
 }
 
 impl Node {
@@ -174,7 +183,7 @@ impl Node {
         if snapshot.epoch != epoch {
             return Err(format!("epoch {} where {epoch} was announced", snapshot.epoch));
         }
-        Plan::build(snapshot).map_err(|error| error.to_string())
+        Plan::build_with(snapshot, &self.tls).map_err(|error| error.to_string())
     }
 
     /// Builds the plan off the hot path, waits for its publication, puts it in place.

@@ -1,7 +1,7 @@
 //! The request's body on its way to the upstream, beside whatever the exchange waits for.
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 use contract::record::Reason;
 use contract::snapshot::ListenerLimits;
 
-use crate::body::{self, BodyReader, BodyWriter};
+use crate::channel::{Piece, Sink, Source, SourceFault};
 use crate::exchange::Responder;
-use crate::io::{Chunk, Elapsed, Io, Stream, Watch};
+use crate::io::{Chunk, Elapsed, Io, Watch};
 use crate::limits;
 use crate::local_reply::LocalReply;
 use crate::shard::Shard;
@@ -36,27 +36,28 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Moves the body from the client to `upstream`. `rest` is what came with the head; bytes
-    /// behind the body go back to the client's stream, where the next request is read.
+    /// Moves the body from `source` to `sink`; bytes behind the body go back to the client's
+    /// connection, where the next request is read. `judged`: it must keep up the listener's rate.
     pub fn new(
         shard: &Shard,
         responder: &Responder,
-        upstream: Rc<Stream>,
-        reader: BodyReader,
-        rest: Option<Chunk>,
+        source: Source,
+        sink: Sink,
         max_bytes: u64,
+        judged: bool,
     ) -> Upload {
         let bytes = Rc::new(Cell::new(0));
         let run = Run {
             io: shard.io.clone(),
-            client: responder.stream.clone(),
-            upstream,
+            source,
+            sink,
             watch: shard.io.watch(),
             limits: responder.limits,
             max_bytes,
+            judged,
             bytes: bytes.clone(),
         };
-        Upload { future: Box::pin(run.run(reader, rest)), bytes }
+        Upload { future: Box::pin(run.run()), bytes }
     }
 
     /// Body bytes sent so far.
@@ -75,79 +76,75 @@ impl Future for Upload {
 
 struct Run {
     io: Io,
-    client: Rc<Stream>,
-    upstream: Rc<Stream>,
+    source: Source,
+    sink: Sink,
     watch: Watch,
     limits: ListenerLimits,
     max_bytes: u64,
+    /// A slow body is refused. Not that of a gRPC call, which may be a conversation with pauses.
+    judged: bool,
     bytes: Rc<Cell<u64>>,
 }
 
 impl Run {
-    async fn run(self, mut reader: BodyReader, mut rest: Option<Chunk>) -> UploadEnd {
-        let mut writer = match reader {
-            BodyReader::Chunked(_) => BodyWriter::CHUNKED,
-            _ => BodyWriter::Plain,
-        };
-        self.client.set_bulk(true);
+    async fn run(mut self) -> UploadEnd {
+        self.source.set_bulk(true);
+        let end = self.transfer().await;
+        self.source.set_bulk(false);
+        end
+    }
+
+    async fn transfer(&mut self) -> UploadEnd {
         let mut rate = Rate::new(&self.io, self.limits.min_body_rate);
-        let end = loop {
-            let chunk = match rest.take() {
-                Some(chunk) => chunk,
-                None => match self.receive(&mut rate).await {
-                    Ok(chunk) => chunk,
-                    Err(end) => break end,
-                },
+        loop {
+            let piece = match self.receive(&mut rate).await {
+                Ok(piece) => piece,
+                Err(end) => return end,
             };
-            rate.progress(&self.io, chunk.len());
-            let taken = match reader.take(chunk) {
-                Ok(taken) => taken,
-                Err(error) => break UploadEnd::Refused(LocalReply::from(error.refusal())),
-            };
-            let len = taken.data.as_ref().map_or(0, Chunk::len);
+            let len = piece.data.as_ref().map_or(0, Chunk::len);
+            rate.progress(len);
             self.bytes.set(self.bytes.get() + len as u64);
             // A chunk's size counts when it is announced: there is no need to wait for the bytes.
-            if self.bytes.get().saturating_add(reader.announced()) > self.max_bytes {
-                break UploadEnd::Refused(LocalReply::closing(413, Reason::BodyTooLarge));
+            if self.bytes.get().saturating_add(self.source.announced()) > self.max_bytes {
+                return UploadEnd::Refused(LocalReply::closing(413, Reason::BodyTooLarge));
             }
-            let mut head = self.io.take_vec();
-            if len > 0 {
-                writer.prefix(len, &mut head);
-            }
-            let mut tail = self.io.take_vec();
-            if taken.done {
-                writer.suffix(reader.trailers(), &mut tail);
-            }
-            if len > 0 || !tail.is_empty() {
-                let buf = body::join(head, taken.data, &tail);
-                self.watch.set_in(u64::from(self.limits.write_timeout_ms));
-                match self.watch.bound(self.upstream.send(buf)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) | Err(Elapsed) => break UploadEnd::UpstreamGone,
+            if piece.data.is_some() || piece.end {
+                let end = piece.end.then(|| self.source.trailers());
+                let head = self.io.take_vec();
+                match self.sink.start(&self.io, head, piece.data, end) {
+                    Ok(None) => {}
+                    Ok(Some(unsent)) => {
+                        self.watch.set_in(u64::from(self.limits.write_timeout_ms));
+                        match self.watch.bound(self.sink.finish(unsent)).await {
+                            Ok(Ok(())) => {}
+                            Ok(Err(_)) | Err(Elapsed) => return UploadEnd::UpstreamGone,
+                        }
+                    }
+                    Err(_) => return UploadEnd::UpstreamGone,
                 }
                 // Time that the upstream took is not the client's slowness.
                 rate.restart(&self.io);
             }
-            self.io.give_vec(tail);
-            if let Some(rest) = taken.rest {
-                self.client.unrecv(rest);
+            if piece.end {
+                self.source.unread();
+                return UploadEnd::Done;
             }
-            if taken.done {
-                break UploadEnd::Done;
-            }
-        };
-        self.client.set_bulk(false);
-        end
+        }
     }
 
-    async fn receive(&self, rate: &mut Rate) -> Result<Chunk, UploadEnd> {
+    async fn receive(&mut self, rate: &mut Rate) -> Result<Piece, UploadEnd> {
         loop {
             self.watch.set_at(rate.deadline_ms);
-            match self.watch.bound(self.client.recv()).await {
-                Ok(Ok(Some(chunk))) => return Ok(chunk),
+            let source = &mut self.source;
+            match self.watch.bound(poll_fn(|cx| source.poll_piece(cx))).await {
+                Ok(Ok(piece)) => return Ok(piece),
+                Ok(Err(SourceFault::Malformed(error))) => {
+                    return Err(UploadEnd::Refused(LocalReply::from(error.refusal())));
+                }
                 // B-43: cut off; the upstream's request is aborted, never completed.
-                Ok(_) => return Err(UploadEnd::ClientGone),
+                Ok(Err(SourceFault::Gone)) => return Err(UploadEnd::ClientGone),
                 Err(Elapsed) if rate.suffices() => rate.restart(&self.io),
+                Err(Elapsed) if !self.judged => rate.restart(&self.io),
                 Err(Elapsed) => {
                     let reply = LocalReply::closing(408, Reason::BodyTimeout);
                     return Err(UploadEnd::Refused(reply));
@@ -179,7 +176,7 @@ impl Rate {
         }
     }
 
-    fn progress(&mut self, _io: &Io, bytes: usize) {
+    fn progress(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }
 

@@ -20,6 +20,7 @@ use axum::{
 };
 
 pub use problem::Problem;
+pub use state::in_use as certificates;
 
 use crate::{running::Running, spec};
 
@@ -36,7 +37,8 @@ pub fn router(running: Running) -> Router {
         .route("/status", get(state::status))
         .route("/routes", get(state::routes))
         .route("/upstreams", get(state::upstreams))
-        .route("/listeners", get(state::listeners));
+        .route("/listeners", get(state::listeners))
+        .route("/certificates", get(state::certificates));
     let guard = guard::Guard::new(running.admin());
     Router::new()
         .nest("/v1", v1)

@@ -40,6 +40,8 @@ pub struct Status {
     pub access_log: AccessLog,
     /// Upstream host names that do not resolve.
     pub unresolved: Vec<Unresolved>,
+    /// Certificate files that cannot be used; what they held before stays in use.
+    pub certificate_errors: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -106,8 +108,34 @@ pub struct Target {
 pub struct Listener {
     pub name: String,
     pub address: String,
+    /// Protocols that it speaks, such as `h2` and `http/1.1`.
+    pub protocols: Vec<String>,
+    pub tls: bool,
     /// Sockets that accept, one per shard.
     pub shards: usize,
+}
+
+/// A certificate in use. Never its key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// The listener that shows it; of an upstream's (mTLS) it is null.
+    pub listener: Option<String>,
+    /// The upstream that it is shown to.
+    pub upstream: Option<String>,
+    /// Server names that it answers to.
+    pub names: Vec<String>,
+    pub subject: String,
+    pub issuer: String,
+    /// Seconds since the Unix epoch.
+    pub not_before: i64,
+    pub not_after: i64,
+    /// Whole days until `not_after`; negative: it has ended.
+    pub days_left: i64,
+    pub key_type: String,
+    /// `none`, `request` or `require`.
+    pub client_auth: String,
+    /// File with the chain.
+    pub file: String,
 }
 
 /// The running spec.

@@ -199,6 +199,7 @@ enum What {
     Routes,
     Upstreams,
     Listeners,
+    Certificates,
     Revisions,
     Spec,
 }

@@ -1,20 +1,24 @@
 //! Commands that need no running gateway.
 
-use std::{io::Read, path::Path};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use super::{Failure, color, exit};
 use crate::{
-    compile::compile,
     entry::EngineEntry,
     explain::Question,
-    fit,
-    spec::{self, Loaded, Spec},
+    fit::{self, Checked, Whole},
+    spec,
 };
 
 /// A spec file as read: its name for messages, and its bytes.
 pub struct Source {
     pub name: String,
     pub bytes: Vec<u8>,
+    /// Where its relative file names begin.
+    pub directory: PathBuf,
 }
 
 impl Source {
@@ -23,9 +27,11 @@ impl Source {
         // One more than is allowed: `load` then says that it is too large.
         let limit = spec::MAX_BYTES as u64 + 1;
         let mut bytes = Vec::new();
+        let directory = std::path::absolute(file)?.parent().map(Path::to_owned);
+        let directory = directory.unwrap_or_else(|| "/".into());
         if file.as_os_str() == "-" {
             std::io::stdin().take(limit).read_to_end(&mut bytes)?;
-            return Ok(Source { name: "stdin".into(), bytes });
+            return Ok(Source { name: "stdin".into(), bytes, directory: std::env::current_dir()? });
         }
         let name = file.display().to_string();
         std::fs::File::open(file)
@@ -33,12 +39,12 @@ impl Source {
             .map_err(|error| {
                 Failure::new(exit::BAD_SPEC, format!("cannot read {name}: {error}"))
             })?;
-        Ok(Source { name, bytes })
+        Ok(Source { name, bytes, directory })
     }
 
-    /// Checks it in full, the engine's judgement included.
-    pub fn load(&self, engine: &EngineEntry) -> Loaded {
-        fit::load(&self.name, &self.bytes, engine.check)
+    /// Checks it in full, its files and the engine's judgement included.
+    pub fn load(&self, engine: &EngineEntry) -> Checked {
+        fit::load(&self.name, &self.bytes, Some(&self.directory), engine.check)
     }
 
     pub fn text(&self) -> String {
@@ -47,29 +53,37 @@ impl Source {
 
     /// The spec; when it is bad, its problems go to stderr (or to stdout as JSON). Warnings are
     /// shown as well.
-    pub fn checked(&self, json: bool, engine: &EngineEntry) -> Result<Spec, Failure> {
-        let Loaded { spec, problems, .. } = self.load(engine);
+    pub fn checked(&self, json: bool, engine: &EngineEntry) -> Result<Good, Failure> {
+        let Checked { whole, problems, text, .. } = self.load(engine);
         if !problems.is_empty() && !json {
             eprint!("{}", spec::render(&problems, &self.text(), color(&std::io::stderr())));
         }
-        spec.ok_or_else(|| {
+        let whole = whole.ok_or_else(|| {
             if json {
                 print_json(&serde_json::json!({ "ok": false, "problems": problems }));
             }
             Failure::new(exit::BAD_SPEC, "")
-        })
+        })?;
+        Ok(Good { whole, text })
     }
+}
+
+/// A spec that passed every check.
+pub struct Good {
+    pub whole: Whole,
+    /// The text with absolute file names, for control.
+    pub text: String,
 }
 
 pub fn check(file: &Path, json: bool, engine: &EngineEntry) -> Result<(), Failure> {
     let source = Source::read(file)?;
-    let Loaded { spec, problems, .. } = source.load(engine);
+    let Checked { whole, problems, .. } = source.load(engine);
     if json {
-        print_json(&serde_json::json!({ "ok": spec.is_some(), "problems": problems }));
+        print_json(&serde_json::json!({ "ok": whole.is_some(), "problems": problems }));
     } else if !problems.is_empty() {
         eprint!("{}", spec::render(&problems, &source.text(), color(&std::io::stderr())));
     }
-    let Some(spec) = spec else { return Err(Failure::new(exit::BAD_SPEC, "")) };
+    let Some(Whole { spec, .. }) = whole else { return Err(Failure::new(exit::BAD_SPEC, "")) };
     if !json {
         println!(
             "{} is good: {}, {}, {}",
@@ -94,9 +108,8 @@ pub fn explain(
     json: bool,
     engine: &EngineEntry,
 ) -> Result<(), Failure> {
-    let spec = Source::read(file)?.checked(json, engine)?;
-    // Routing does not depend on addresses: nothing is resolved.
-    let snapshot = compile(&spec, 1, 0, &|_| Vec::new());
+    let Whole { spec, material } = Source::read(file)?.checked(json, engine)?.whole;
+    let snapshot = fit::plain(&spec, &material);
     let explanation = (engine.explain)(&snapshot, question).map_err(Failure::from)?;
     match json {
         true => print_json(&explanation),

@@ -12,7 +12,7 @@ use super::{
     show,
 };
 use crate::{
-    api::model::{Applied, Listener, Route, Running, Status, Upstream},
+    api::model::{Applied, Certificate, Listener, Route, Running, Status, Upstream},
     diff,
     entry::EngineEntry,
     explain::{Explanation, Question},
@@ -30,13 +30,13 @@ pub fn apply(
 ) -> Result<(), Failure> {
     let source = Source::read(file)?;
     // The same check that control does, with the text at hand to point into.
-    source.checked(remote.json, engine)?;
+    let good = source.checked(remote.json, engine)?;
     let author = author();
     let mut query = vec![("message", message), ("author", &author), ("source", &source.name)];
     if dry_run {
         query.push(("dry_run", "true"));
     }
-    let applied: Applied = Admin::new(remote).post("/v1/apply", &query, &source.text())?;
+    let applied: Applied = Admin::new(remote).post("/v1/apply", &query, &good.text)?;
     match remote.json {
         true => print_json(&applied),
         false => print_text(&show::applied(&applied)),
@@ -57,7 +57,7 @@ pub fn rollback(revision: Option<u64>, remote: &Remote) -> Result<(), Failure> {
 }
 
 pub fn diff(file: &Path, remote: &Remote, engine: &EngineEntry) -> Result<(), Failure> {
-    let new = Source::read(file)?.checked(remote.json, engine)?;
+    let new = Source::read(file)?.checked(remote.json, engine)?.whole.spec;
     let running: Running = Admin::new(remote).get("/v1/spec")?;
     let old: Spec = serde_json::from_value(running.spec)?;
     let diff = diff::diff(&old, &new);
@@ -76,6 +76,7 @@ pub fn get(what: What, remote: &Remote) -> Result<(), Failure> {
         What::Routes => list::<Route>("/v1/routes", remote, show::routes),
         What::Upstreams => list::<Upstream>("/v1/upstreams", remote, show::upstreams),
         What::Listeners => list::<Listener>("/v1/listeners", remote, show::listeners),
+        What::Certificates => list::<Certificate>("/v1/certificates", remote, show::certificates),
         What::Revisions => list::<RevisionLine>("/v1/revisions", remote, show::revisions),
         What::Spec => {
             let running: Running = Admin::new(remote).get("/v1/spec")?;

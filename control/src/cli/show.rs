@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{offline::count, table::Table};
 use crate::{
-    api::model::{Applied, Listener, Route, Share, Status, Upstream},
+    api::model::{Applied, Certificate, Listener, Route, Share, Status, Upstream},
     records::date,
     store::RevisionLine,
 };
@@ -72,11 +72,49 @@ pub fn upstreams(upstreams: &[Upstream], color: bool) -> String {
 }
 
 pub fn listeners(listeners: &[Listener], color: bool) -> String {
-    let mut table = Table::new(&["NAME", "ADDRESS", "SHARDS"]);
+    let mut table = Table::new(&["NAME", "ADDRESS", "TLS", "PROTOCOLS", "SHARDS"]);
     for listener in listeners {
-        table.row([listener.name.clone(), listener.address.clone(), listener.shards.to_string()]);
+        table.row([
+            listener.name.clone(),
+            listener.address.clone(),
+            if listener.tls { "yes" } else { "no" }.into(),
+            listener.protocols.join(","),
+            listener.shards.to_string(),
+        ]);
     }
     or_none(table, "no listeners", color)
+}
+
+pub fn certificates(certificates: &[Certificate], color: bool) -> String {
+    let mut table = Table::new(&[
+        "USED BY",
+        "NAMES",
+        "SUBJECT",
+        "ISSUER",
+        "NOT AFTER (UTC)",
+        "DAYS",
+        "KEY",
+        "CLIENTS",
+        "FILE",
+    ]);
+    for one in certificates {
+        let used_by = match (&one.listener, &one.upstream) {
+            (Some(listener), _) => format!("listener {listener}"),
+            (None, upstream) => format!("upstream {}", upstream.as_deref().unwrap_or("-")),
+        };
+        table.row([
+            used_by,
+            one.names.join(","),
+            one.subject.clone(),
+            one.issuer.clone(),
+            date(one.not_after.max(0).unsigned_abs()).replace('T', " "),
+            one.days_left.to_string(),
+            one.key_type.clone(),
+            one.client_auth.clone(),
+            one.file.clone(),
+        ]);
+    }
+    or_none(table, "no certificates", color)
 }
 
 pub fn revisions(revisions: &[RevisionLine], color: bool) -> String {
@@ -118,6 +156,9 @@ pub fn status(status: &Status, color: bool) -> String {
     }
     for host in &status.unresolved {
         _ = writeln!(text, "unresolved  {}: {}", host.host, host.error);
+    }
+    for error in &status.certificate_errors {
+        _ = writeln!(text, "certificate {error} (the one in use stays)");
     }
     let mut table =
         Table::new(&["SHARD", "EPOCH", "STATE", "REQUESTS", "CONNECTIONS", "RECORDS DROPPED"]);

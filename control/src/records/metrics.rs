@@ -7,9 +7,7 @@ use std::{collections::HashMap, fmt::Write, net::SocketAddr, sync::Arc};
 
 use contract::record::{Reason, Record};
 
-use super::{
-    names::{History, Names},
-};
+use super::names::{History, Names};
 
 /// Upper bounds of the duration buckets, in microseconds.
 const BUCKETS_US: [u32; 15] = [

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::scalars::{Cidr, TargetAddress, TargetHost};
 use super::schema;
+pub use tls::*;
+
+mod tls;
 
 /// The only version of the format there is.
 pub const VERSION: u32 = 1;
@@ -149,6 +152,12 @@ pub struct Listener {
     /// What to do with requests that have a field name with an underscore.
     #[serde(default)]
     pub underscore_fields: UnderscoreFields,
+    /// TLS with certificates by server name; without it: clear text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
+    /// Also speak HTTP/2 with clients that begin with it on clear text (RFC 9113 §3.3).
+    #[serde(default)]
+    pub h2c: bool,
     /// Bounds and deadlines towards clients.
     #[serde(default)]
     pub limits: Limits,
@@ -201,6 +210,9 @@ pub struct Limits {
     /// Requests served per connection before it is closed.
     #[schemars(range(min = 1))]
     pub max_requests: u32,
+    /// Concurrent streams of an HTTP/2 connection.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_streams: u32,
 }
 
 impl Default for Limits {
@@ -215,6 +227,7 @@ impl Default for Limits {
             max_head_bytes: limits.max_head_bytes,
             max_fields: limits.max_fields,
             max_requests: limits.max_requests,
+            max_streams: limits.max_streams,
         }
     }
 }
@@ -241,6 +254,15 @@ pub struct Upstream {
     /// What Host the upstream sees.
     #[serde(default)]
     pub host_header: HostHeader,
+    /// What is spoken with the targets.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Reach the targets over TLS; without it: clear text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<UpstreamTls>,
+    /// Ask the targets whether they are well; one that is not is passed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
 }
 
 /// How requests are spread over the targets of an upstream.
@@ -393,6 +415,13 @@ pub struct Route {
     /// Protocols that may be switched to, such as websocket.
     #[serde(default)]
     pub upgrades: Vec<String>,
+    /// Serve requests from early data (0-RTT), which an attacker can replay: safe methods only,
+    /// others get 425 (RFC 8470).
+    #[serde(default)]
+    pub early_data: bool,
+    /// Translate gRPC-Web requests, binary and text, to gRPC, and the answers back.
+    #[serde(default)]
+    pub grpc_web: bool,
 }
 
 impl fmt::Display for Route {

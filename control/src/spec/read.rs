@@ -7,6 +7,7 @@ mod fields;
 mod listener;
 mod parts;
 mod route;
+mod tls;
 mod upstream;
 
 use std::collections::HashMap;

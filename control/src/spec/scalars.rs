@@ -280,6 +280,35 @@ pub fn host_pattern(text: &str) -> Result<String, String> {
     Ok(format!("{star}{name}"))
 }
 
+/// A server name as TLS has it (RFC 6066 §3): a DNS name, never an address.
+pub fn server_name(text: &str) -> Result<String, String> {
+    const EXPECTED: &str = "expected a name like api.example.com";
+    if text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+        return Err(format!("clients send no server name for an address; {EXPECTED}"));
+    }
+    if text.contains("://") || text.contains([':', '/']) {
+        return Err(format!("a server name has no scheme, port or path; {EXPECTED}"));
+    }
+    if text.contains('*') {
+        return Err(format!("a server name has no `*`; {EXPECTED}"));
+    }
+    dns_name(text).map_err(|why| format!("{why}; {EXPECTED}"))
+}
+
+/// A server name, or `*.` and a name: the wildcard is the whole left-most label (RFC 6125 §6.4.3).
+pub fn server_pattern(text: &str) -> Result<String, String> {
+    let Some(rest) = text.strip_prefix("*.") else {
+        return match text.contains('*') {
+            true => Err("`*` may only be the whole first label, as in *.example.com".into()),
+            false => server_name(text),
+        };
+    };
+    if rest.contains('*') {
+        return Err("`*` may only be the whole first label, as in *.example.com".into());
+    }
+    Ok(format!("*.{}", server_name(rest)?))
+}
+
 /// A token of RFC 9110 §5.6.2.
 pub fn is_token(text: &str) -> bool {
     !text.is_empty()

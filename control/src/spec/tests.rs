@@ -2,6 +2,7 @@
 
 mod broken;
 mod random;
+mod secure;
 mod validate;
 
 use super::*;

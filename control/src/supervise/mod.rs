@@ -52,13 +52,19 @@ pub fn up(up: &Up, engine: &EngineEntry) -> Result<(), Failure> {
     let source = match (&up.file, up.demo) {
         (Some(file), _) => Some(Source::read(file)?),
         (None, true) => {
-            Some(Source { name: demo::SPEC_NAME.into(), bytes: demo::SPEC.as_bytes().to_vec() })
+            let bytes = demo::SPEC.as_bytes().to_vec();
+            Some(Source { name: demo::SPEC_NAME.into(), bytes, directory: "/".into() })
         }
         (None, false) => None,
     };
-    if let Some(source) = &source {
-        source.checked(false, engine)?;
-    }
+    let source = match source {
+        // Control runs elsewhere: it gets absolute file names.
+        Some(source) => {
+            let bytes = source.checked(false, engine)?.text.into_bytes();
+            Some(Source { bytes, ..source })
+        }
+        None => None,
+    };
     let state = match (&up.state, up.demo) {
         (None, true) => StateDirectory::at(
             &std::env::temp_dir().join(format!("sluice-demo-{}", std::process::id())),

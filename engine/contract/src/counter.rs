@@ -33,6 +33,15 @@ pub enum Counter {
     Panics,
     DriverEnters,
     DriverWaits,
+    TlsHandshakes,
+    TlsResumed,
+    TlsEarlyData,
+    TlsFailed,
+    UpstreamTlsHandshakes,
+    UpstreamTlsResumed,
+    UpstreamTlsFailed,
+    Http2Connections,
+    Http2Faults,
 }
 
 /// How many counters there are.
@@ -40,7 +49,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 27] = [
+    pub const ALL: [Counter; 36] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -68,6 +77,15 @@ impl Counter {
         Counter::Panics,
         Counter::DriverEnters,
         Counter::DriverWaits,
+        Counter::TlsHandshakes,
+        Counter::TlsResumed,
+        Counter::TlsEarlyData,
+        Counter::TlsFailed,
+        Counter::UpstreamTlsHandshakes,
+        Counter::UpstreamTlsResumed,
+        Counter::UpstreamTlsFailed,
+        Counter::Http2Connections,
+        Counter::Http2Faults,
     ];
 
     /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
@@ -113,6 +131,15 @@ impl Counter {
             Counter::Panics => "sluice_panics_total",
             Counter::DriverEnters => "sluice_reactor_enters_total",
             Counter::DriverWaits => "sluice_reactor_waits_total",
+            Counter::TlsHandshakes => "sluice_tls_handshakes_total",
+            Counter::TlsResumed => "sluice_tls_resumed_total",
+            Counter::TlsEarlyData => "sluice_tls_early_data_total",
+            Counter::TlsFailed => "sluice_tls_failed_total",
+            Counter::UpstreamTlsHandshakes => "sluice_upstream_tls_handshakes_total",
+            Counter::UpstreamTlsResumed => "sluice_upstream_tls_resumed_total",
+            Counter::UpstreamTlsFailed => "sluice_upstream_tls_failed_total",
+            Counter::Http2Connections => "sluice_http2_connections_total",
+            Counter::Http2Faults => "sluice_http2_faults_total",
         }
     }
 
@@ -158,6 +185,19 @@ impl Counter {
             Counter::Panics => "Panics caught at a request's edge: defects, please report them.",
             Counter::DriverEnters => "io_uring_enter calls of the reactor.",
             Counter::DriverWaits => "io_uring_enter calls that waited for a completion.",
+            Counter::TlsHandshakes => "TLS handshakes completed with clients.",
+            Counter::TlsResumed => {
+                "TLS handshakes with clients that resumed a session: the hit rate is this of all."
+            }
+            Counter::TlsEarlyData => "TLS connections that took early data.",
+            Counter::TlsFailed => "TLS handshakes with clients that failed or timed out.",
+            Counter::UpstreamTlsHandshakes => "TLS handshakes completed with upstreams.",
+            Counter::UpstreamTlsResumed => "TLS handshakes with upstreams that resumed a session.",
+            Counter::UpstreamTlsFailed => "TLS handshakes with upstreams that failed.",
+            Counter::Http2Connections => "Client connections that spoke HTTP/2.",
+            Counter::Http2Faults => {
+                "HTTP/2 client connections ended for breaking the protocol or a budget."
+            }
         }
     }
 }

@@ -2,17 +2,21 @@
 //!
 //! ```text
 //! 0   magic "SLUICEsn"        16  length of all of it, u64
-//! 8   format version, u32     24  body: epoch, revision, node, listeners, upstreams, routes
-//! 12  CRC-32 of the body
+//! 8   format version, u32     24  body: epoch, revision, node, certificates, trust, ticket keys,
+//! 12  CRC-32 of the body          listeners, upstreams, routes
 //! ```
-//! Little-endian, lists and texts behind a u32 count, enums as one byte. There is no optional part:
-//! a change of the model is a new format version.
+//! Little-endian, lists and texts behind a u32 count, enums as one byte, options behind a byte 0 or
+//! 1. A change of the model is a new format version.
+
+mod tls;
 
 use crate::snapshot::*;
 use crate::wire::{In, Out};
+use tls::Counts;
+pub use tls::{MAX_CERTIFICATES, MAX_CHAIN, MAX_CRL, MAX_DER, MAX_TICKET_KEYS, MAX_TRUST};
 
 /// Changes with every change of the model.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// Largest snapshot, in bytes.
 pub const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
 /// Most listeners of a snapshot.
@@ -89,6 +93,9 @@ impl Snapshot {
         out.u64(self.revision);
         out.text(&self.node.via);
         out.u32(self.node.drain_timeout_ms);
+        out.list(&self.certificates, tls::write_certificate);
+        out.list(&self.trust, tls::write_trust);
+        out.list(&self.ticket_keys, tls::write_ticket_key);
         out.list(&self.listeners, write_listener);
         out.list(&self.upstreams, write_upstream);
         out.list(&self.routes, write_route);
@@ -103,7 +110,7 @@ impl Snapshot {
     /// Reads what [`Snapshot::encode`] wrote, from a source that is not trusted.
     ///
     /// What comes back holds every invariant of the model: at least one backend per route, each with
-    /// an upstream that exists, weights and prefixes in range.
+    /// an upstream that exists, certificates and trust that exist, weights and prefixes in range.
     ///
     /// # Errors
     /// Anything else than exactly one whole snapshot of this [`FORMAT`] within the limits of this
@@ -144,11 +151,25 @@ fn read_body(input: &mut In<'_>) -> Result<Snapshot, DecodeError> {
         via: input.text("node.via")?,
         drain_timeout_ms: input.u32("node.drain_timeout_ms")?,
     };
-    let listeners = input.list("listeners", MAX_LISTENERS, read_listener)?;
-    let upstreams = input.list("upstreams", MAX_UPSTREAMS, read_upstream)?;
+    let certificates = input.list("certificates", MAX_CERTIFICATES, tls::read_certificate)?;
+    let trust = input.list("trust", MAX_TRUST, tls::read_trust)?;
+    let ticket_keys = input.list("ticket_keys", MAX_TICKET_KEYS, tls::read_ticket_key)?;
+    let counts = Counts { certificates: certificates.len(), trust: trust.len() };
+    let listeners = input.list("listeners", MAX_LISTENERS, |input| read_listener(input, counts))?;
+    let upstreams = input.list("upstreams", MAX_UPSTREAMS, |input| read_upstream(input, counts))?;
     let routes = input.list("routes", MAX_ROUTES, |input| read_route(input, upstreams.len()))?;
     input.end()?;
-    Ok(Snapshot { epoch, revision, node, listeners, upstreams, routes, ..Snapshot::default() })
+    Ok(Snapshot {
+        epoch,
+        revision,
+        node,
+        certificates,
+        trust,
+        ticket_keys,
+        listeners,
+        upstreams,
+        routes,
+    })
 }
 
 /// For a fuzz target: whatever `data` is, decoding ends without a panic, and what it accepts means
@@ -180,6 +201,8 @@ fn write_listener(out: &mut Out, listener: &Listener) {
         UnderscoreFields::Refuse => 0,
         UnderscoreFields::Drop => 1,
     });
+    out.option(listener.tls.as_ref(), tls::write_listener_tls);
+    out.u8(listener.h2c.into());
     let limits = &listener.limits;
     out.u32(limits.max_connections);
     out.u32(limits.header_timeout_ms);
@@ -189,9 +212,10 @@ fn write_listener(out: &mut Out, listener: &Listener) {
     out.u32(limits.max_head_bytes);
     out.u16(limits.max_fields);
     out.u32(limits.max_requests);
+    out.u32(limits.max_streams);
 }
 
-fn read_listener(input: &mut In<'_>) -> Result<Listener, DecodeError> {
+fn read_listener(input: &mut In<'_>, counts: Counts) -> Result<Listener, DecodeError> {
     Ok(Listener {
         name: input.text("listener.name")?,
         address: input.address("listener.address")?,
@@ -203,10 +227,9 @@ fn read_listener(input: &mut In<'_>) -> Result<Listener, DecodeError> {
             1 => UnderscoreFields::Drop,
             other => return Err(input.tag("listener.underscore_fields", other)),
         },
-        tls: None,
-        h2c: false,
+        tls: input.option("listener.tls", |input| tls::read_listener_tls(input, counts))?,
+        h2c: input.bool("listener.h2c")?,
         limits: ListenerLimits {
-            max_streams: 100,
             max_connections: input.u32("listener.limits.max_connections")?,
             header_timeout_ms: input.u32("listener.limits.header_timeout_ms")?,
             idle_timeout_ms: input.u32("listener.limits.idle_timeout_ms")?,
@@ -215,6 +238,7 @@ fn read_listener(input: &mut In<'_>) -> Result<Listener, DecodeError> {
             max_head_bytes: input.u32("listener.limits.max_head_bytes")?,
             max_fields: input.u16("listener.limits.max_fields")?,
             max_requests: input.u32("listener.limits.max_requests")?,
+            max_streams: input.u32("listener.limits.max_streams")?,
         },
     })
 }
@@ -260,9 +284,27 @@ fn write_upstream(out: &mut Out, upstream: &Upstream) {
             out.text(host);
         }
     }
+    out.u8(match upstream.protocol {
+        Protocol::Http1 => 0,
+        Protocol::Http2 => 1,
+        Protocol::Auto => 2,
+    });
+    out.option(upstream.tls.as_ref(), tls::write_upstream_tls);
+    out.option(upstream.health.as_ref(), |out, health| {
+        match &health.kind {
+            HealthKind::Grpc { service } => {
+                out.u8(0);
+                out.text(service);
+            }
+        }
+        out.u32(health.interval_ms);
+        out.u32(health.timeout_ms);
+        out.u32(health.healthy_after);
+        out.u32(health.unhealthy_after);
+    });
 }
 
-fn read_upstream(input: &mut In<'_>) -> Result<Upstream, DecodeError> {
+fn read_upstream(input: &mut In<'_>, counts: Counts) -> Result<Upstream, DecodeError> {
     Ok(Upstream {
         name: input.text("upstream.name")?,
         balance: match input.u8("upstream.balance")? {
@@ -290,9 +332,27 @@ fn read_upstream(input: &mut In<'_>) -> Result<Upstream, DecodeError> {
             2 => HostHeader::Literal(input.text("upstream.host_header")?),
             other => return Err(input.tag("upstream.host_header", other)),
         },
-        protocol: Protocol::default(),
-        tls: None,
-        health: None,
+        protocol: match input.u8("upstream.protocol")? {
+            0 => Protocol::Http1,
+            1 => Protocol::Http2,
+            2 => Protocol::Auto,
+            other => return Err(input.tag("upstream.protocol", other)),
+        },
+        tls: input.option("upstream.tls", |input| tls::read_upstream_tls(input, counts))?,
+        health: input.option("upstream.health", read_health)?,
+    })
+}
+
+fn read_health(input: &mut In<'_>) -> Result<HealthCheck, DecodeError> {
+    Ok(HealthCheck {
+        kind: match input.u8("upstream.health.kind")? {
+            0 => HealthKind::Grpc { service: input.text("upstream.health.service")? },
+            other => return Err(input.tag("upstream.health.kind", other)),
+        },
+        interval_ms: input.u32_within("upstream.health.interval_ms", 1, u32::MAX)?,
+        timeout_ms: input.u32_within("upstream.health.timeout_ms", 1, u32::MAX)?,
+        healthy_after: input.u32_within("upstream.health.healthy_after", 1, u32::MAX)?,
+        unhealthy_after: input.u32_within("upstream.health.unhealthy_after", 1, u32::MAX)?,
     })
 }
 
@@ -340,6 +400,8 @@ fn write_route(out: &mut Out, route: &Route) {
     write_timeouts(out, &route.timeouts);
     out.u64(route.max_body_bytes);
     out.list(&route.upgrades, |out, token| out.text(token));
+    out.u8(route.early_data.into());
+    out.u8(route.grpc_web.into());
 }
 
 fn read_route(input: &mut In<'_>, upstreams: usize) -> Result<Route, DecodeError> {
@@ -384,8 +446,8 @@ fn read_route(input: &mut In<'_>, upstreams: usize) -> Result<Route, DecodeError
         timeouts: read_timeouts(input)?,
         max_body_bytes: input.u64("route.max_body_bytes")?,
         upgrades: input.list("route.upgrades", MAX_ENTRIES, |input| input.text("route.upgrade"))?,
-        early_data: false,
-        grpc_web: false,
+        early_data: input.bool("route.early_data")?,
+        grpc_web: input.bool("route.grpc_web")?,
     })
 }
 

@@ -43,6 +43,19 @@ impl Out {
         self.bytes.extend_from_slice(text.as_bytes());
     }
 
+    pub(crate) fn blob(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// A byte that says whether something is there, and then the thing.
+    pub(crate) fn option<T>(&mut self, value: Option<&T>, write: impl FnOnce(&mut Out, &T)) {
+        self.u8(value.is_some().into());
+        if let Some(value) = value {
+            write(self, value);
+        }
+    }
+
     pub(crate) fn list<T>(&mut self, items: &[T], mut write: impl FnMut(&mut Out, &T)) {
         self.count(items.len());
         for item in items {
@@ -105,7 +118,10 @@ impl<'a> In<'a> {
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
+    pub(crate) fn array<const N: usize>(
+        &mut self,
+        field: &'static str,
+    ) -> Result<[u8; N], DecodeError> {
         let mut array = [0; N];
         array.copy_from_slice(self.take(field, N)?);
         Ok(array)
@@ -166,6 +182,38 @@ impl<'a> In<'a> {
             fault: Fault::NotUtf8,
         })?;
         Ok(text.to_owned())
+    }
+
+    /// Bytes without meaning here, at most `max` of them.
+    pub(crate) fn blob(&mut self, field: &'static str, max: usize) -> Result<Vec<u8>, DecodeError> {
+        let max = u32::try_from(max).unwrap_or(u32::MAX);
+        let len = self.u32_within(field, 0, max)?;
+        Ok(self.take(field, len as usize)?.to_vec())
+    }
+
+    /// An index into a list of `len` things.
+    pub(crate) fn index(&mut self, field: &'static str, len: usize) -> Result<u32, DecodeError> {
+        let before = self.at;
+        let index = self.u32(field)?;
+        if index as usize >= len {
+            // Of an empty list nothing is in range: 1 to 0.
+            let (min, max) = (u64::from(len == 0), len.saturating_sub(1) as u64);
+            let fault = Fault::OutOfRange { found: index.into(), min, max };
+            return Err(DecodeError { field, offset: before, fault });
+        }
+        Ok(index)
+    }
+
+    /// Something that may be absent.
+    pub(crate) fn option<T>(
+        &mut self,
+        field: &'static str,
+        read: impl FnOnce(&mut In<'a>) -> Result<T, DecodeError>,
+    ) -> Result<Option<T>, DecodeError> {
+        match self.bool(field)? {
+            true => read(self).map(Some),
+            false => Ok(None),
+        }
     }
 
     /// A list of at most `max` things. Its memory grows with the bytes read, whatever the count says.

@@ -203,6 +203,19 @@ impl Chunk {
         }
     }
 
+    /// The same bytes, to be changed in place (TLS decrypts there).
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let (start, end) = (self.start as usize, self.end as usize);
+        match &mut self.backing {
+            // SAFETY: as in `bytes`; `self` is borrowed mutably, so no other slice of it lives.
+            Backing::Ring { buffers, id } => unsafe {
+                std::slice::from_raw_parts_mut(buffers.base(*id).add(start), end - start)
+            },
+            Backing::Heap(bytes) => &mut bytes[start..end],
+        }
+    }
+
     pub fn len(&self) -> usize {
         (self.end - self.start) as usize
     }

@@ -32,7 +32,9 @@ pub enum SendBuf {
 }
 
 impl SendBuf {
-    fn bytes(&self) -> &[u8] {
+    /// What is sent.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
         match self {
             SendBuf::Vec(bytes) => bytes,
             SendBuf::Chunk(chunk) => chunk.bytes(),

@@ -275,7 +275,7 @@ impl ChunkedDecoder {
 
 /// RFC 9110 §6.5.1: fields for framing, routing, authentication, request modifiers, caching and
 /// content have no business behind the content, where nothing that decides looks at them.
-fn may_trail(name: &[u8]) -> bool {
+pub(super) fn may_trail(name: &[u8]) -> bool {
     let prefix = |prefix: &[u8]| {
         name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
     };

@@ -10,8 +10,10 @@
 //! - [`Refusal`] and [`ResponseRefusal`] say whose fault a bad head is, and what to answer.
 
 mod chunked;
+mod dialect;
 mod fields;
 mod fuzz;
+mod http2;
 mod request;
 mod response;
 mod scan;
@@ -19,6 +21,7 @@ mod target;
 pub mod write;
 
 pub use chunked::{ChunkError, ChunkedDecoder, Event};
+pub use dialect::{Dialect, HeadWriter, decode_trailers, encode_trailers};
 pub use fields::{Field, Name};
 pub use request::{Framing, RequestHead};
 pub use response::{BodyFraming, ResponseHead, ResponseRefusal};
@@ -80,14 +83,16 @@ pub enum Version {
     V10,
     #[default]
     V11,
+    V20,
 }
 
 impl Version {
-    /// The version as records carry it: `10` or `11`.
+    /// The version as records carry it: `10`, `11` or `20`.
     pub fn number(self) -> u8 {
         match self {
             Version::V10 => 10,
             Version::V11 => 11,
+            Version::V20 => 20,
         }
     }
 }

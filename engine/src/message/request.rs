@@ -66,6 +66,13 @@ impl RequestHead {
         self.scan = Scan::default();
     }
 
+    /// Forgets everything: of a head that was refused, nothing is to be believed.
+    pub fn clear(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = RequestHead { fields, version: self.version, ..RequestHead::default() };
+    }
+
     /// Parses the head at the start of `bytes` and replaces what this value held.
     ///
     /// After [`Progress::Partial`], call again with the same bytes and more behind them: only the
@@ -271,6 +278,13 @@ impl RequestHead {
     #[inline]
     pub fn authority(&self) -> Option<Span> {
         self.site.map(|site| site.whole)
+    }
+
+    /// Value of the first field of a name that the gateway does not know ([`Name::Other`]).
+    pub fn other<'a>(&self, bytes: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+        let mut fields = self.fields.iter().filter(|field| field.id == Name::Other);
+        let field = fields.find(|field| field.name.of(bytes).eq_ignore_ascii_case(name))?;
+        Some(field.value.of(bytes))
     }
 
     /// Value of the first field of that name, dropped or not.

@@ -6,6 +6,7 @@
 mod route;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use contract::snapshot::{
     self, Balance, Cidr, HealthCheck, HostHeader, ListenerLimits, Pool, Protocol, Snapshot,
@@ -14,6 +15,7 @@ use contract::snapshot::{
 
 pub use self::route::{Backend, Route};
 use crate::route::{RouteIndex, Router};
+use crate::tls::{self, ClientSide, ServerSide, Unusable};
 
 /// The configuration of one epoch.
 #[derive(Debug)]
@@ -41,7 +43,7 @@ pub struct Node {
 }
 
 /// One listening address.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Listener {
     pub name: Box<str>,
     pub address: SocketAddr,
@@ -54,6 +56,8 @@ pub struct Listener {
     pub underscore_fields: UnderscoreFields,
     /// Speak HTTP/2 with clients that begin with its preface on clear text.
     pub h2c: bool,
+    /// `None`: clear text.
+    pub tls: Option<Arc<ServerSide>>,
     pub limits: ListenerLimits,
 }
 
@@ -70,7 +74,7 @@ impl Listener {
 }
 
 /// A cluster of interchangeable targets.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Upstream {
     pub name: Box<str>,
     pub balance: Balance,
@@ -80,6 +84,8 @@ pub struct Upstream {
     pub timeouts: Timeouts,
     pub host_header: HostHeader,
     pub protocol: Protocol,
+    /// `None`: clear text.
+    pub tls: Option<Arc<ClientSide>>,
     pub health: Option<HealthCheck>,
 }
 
@@ -95,24 +101,48 @@ pub struct Target {
 
 /// Why a snapshot cannot become a Plan: always the operator's to mend, in the spec.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("route {route:?}, {field}: {problem}")]
+#[error("{entity} {name:?}, {field}: {problem}")]
 pub struct PlanError {
-    /// Name of the route.
-    pub route: String,
-    /// Path of the field inside the route, such as `headers[0].value`.
+    /// `listener`, `upstream` or `route`.
+    pub entity: &'static str,
+    pub name: String,
+    /// Path of the field inside the entity, such as `headers[0].value` or
+    /// `tls.certificates[0].key`.
     pub field: String,
     /// What is wrong and what to write instead.
     pub problem: String,
 }
 
 impl Plan {
-    /// Builds the Plan of `snapshot`.
+    /// Builds the Plan of `snapshot` with no regard to earlier ones.
     ///
     /// # Errors
-    /// Names the first route whose pattern, condition, rewrite or backend cannot be used.
+    /// As [`Plan::build_with`].
     pub fn build(snapshot: Snapshot) -> Result<Plan, PlanError> {
+        Plan::build_with(snapshot, &tls::Memory::default())
+    }
+
+    /// Builds the Plan of `snapshot`. What `memory` has from earlier plans is used again.
+    ///
+    /// # Errors
+    /// Names the first route whose pattern, condition, rewrite or backend cannot be used, or the
+    /// first listener or upstream whose certificates cannot.
+    pub fn build_with(mut snapshot: Snapshot, memory: &tls::Memory) -> Result<Plan, PlanError> {
+        memory.sweep();
         let router = Router::build(&snapshot.routes)?;
-        let upstreams: Vec<Upstream> = snapshot.upstreams.into_iter().map(upstream).collect();
+        let mut listeners = Vec::with_capacity(snapshot.listeners.len());
+        for from in std::mem::take(&mut snapshot.listeners) {
+            let tls = from.tls.as_ref().map(|tls| memory.listener(tls, &snapshot)).transpose();
+            let tls = tls.map_err(|error| unusable("listener", &from.name, error))?;
+            listeners.push(listener(from, tls));
+        }
+        let mut upstreams = Vec::with_capacity(snapshot.upstreams.len());
+        for from in std::mem::take(&mut snapshot.upstreams) {
+            let tls = from.tls.as_ref();
+            let tls = tls.map(|tls| memory.upstream(tls, from.protocol, &snapshot)).transpose();
+            let tls = tls.map_err(|error| unusable("upstream", &from.name, error))?;
+            upstreams.push(upstream(from, tls));
+        }
         let routes = snapshot
             .routes
             .into_iter()
@@ -123,7 +153,7 @@ impl Plan {
             epoch: snapshot.epoch,
             revision: snapshot.revision,
             node: Node { via: via.into(), drain_timeout_ms },
-            listeners: snapshot.listeners.into_iter().map(listener).collect(),
+            listeners,
             upstreams,
             routes,
             router,
@@ -141,7 +171,11 @@ impl Plan {
     }
 }
 
-fn listener(from: snapshot::Listener) -> Listener {
+fn unusable(entity: &'static str, name: &str, error: Unusable) -> PlanError {
+    PlanError { entity, name: name.into(), field: error.field, problem: error.problem }
+}
+
+fn listener(from: snapshot::Listener, tls: Option<Arc<ServerSide>>) -> Listener {
     Listener {
         name: from.name.into(),
         address: from.address,
@@ -150,11 +184,12 @@ fn listener(from: snapshot::Listener) -> Listener {
         forwarded: from.forwarded,
         underscore_fields: from.underscore_fields,
         h2c: from.h2c,
+        tls,
         limits: from.limits,
     }
 }
 
-fn upstream(from: snapshot::Upstream) -> Upstream {
+fn upstream(from: snapshot::Upstream, tls: Option<Arc<ClientSide>>) -> Upstream {
     let target = |target: snapshot::Target| Target {
         address: target.address,
         weight: target.weight.max(1),
@@ -168,6 +203,7 @@ fn upstream(from: snapshot::Upstream) -> Upstream {
         timeouts: from.timeouts,
         host_header: from.host_header,
         protocol: from.protocol,
+        tls,
         health: from.health,
     }
 }

@@ -36,8 +36,12 @@ pub struct Backend {
 
 impl Route {
     pub(super) fn build(from: snapshot::Route, upstreams: usize) -> Result<Route, PlanError> {
-        let error =
-            |field: String, problem: String| PlanError { route: from.name.clone(), field, problem };
+        let error = |field: String, problem: String| PlanError {
+            entity: "route",
+            name: from.name.clone(),
+            field,
+            problem,
+        };
         if from.backends.is_empty() {
             return Err(error("backends".into(), "is empty; name at least one upstream".into()));
         }

@@ -40,7 +40,12 @@ impl Router {
 }
 
 fn fail(route: &Route, field: impl Into<String>, problem: impl Into<String>) -> PlanError {
-    PlanError { route: route.name.clone(), field: field.into(), problem: problem.into() }
+    PlanError {
+        entity: "route",
+        name: route.name.clone(),
+        field: field.into(),
+        problem: problem.into(),
+    }
 }
 
 struct Builder {

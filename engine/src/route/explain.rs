@@ -212,7 +212,8 @@ fn judge(
     }
     let built = |field: &FieldMatch| {
         Condition::build(field).map_err(|problem| PlanError {
-            route: route.name.clone(),
+            entity: "route",
+            name: route.name.clone(),
             field: field.name.clone(),
             problem,
         })

@@ -2,51 +2,41 @@
 //! (RFC 9112 §9.3).
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::task::Poll;
 
-use contract::Counter;
 use contract::record::Reason;
-use contract::snapshot::UnderscoreFields;
 
-use crate::exchange::{Ended, Next, Request, Responder};
-use crate::io::{Chunk, Elapsed, Stream, Watch};
+use super::head_limits;
+use crate::exchange::{Downstream, Ended, Next, Request, Responder};
+use crate::io::{Chunk, Elapsed};
 use crate::limits;
 use crate::local_reply::{LocalReply, ReplyHead};
-use crate::message::{HeadLimits, MAX_FIELDS, Name, Progress, Refusal, RequestHead, Version};
+use crate::message::{Dialect, Name, Progress, Refusal, RequestHead, Version};
 use crate::observe::{End, Notes};
 use crate::pipeline;
-use crate::plan::Listener;
-use crate::proxy_protocol::{self, Header};
-use crate::rewrite::{Client, RequestId};
-use crate::shard::{Shard, ShardPlan};
+use crate::rewrite::RequestId;
+use crate::shard::ShardPlan;
+use crate::transport::Transport;
 
-/// Serves a connection to its end.
-pub async fn serve(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener: SocketAddr) {
-    let _ticket = poll_fn(|cx| Poll::Ready(shard.enter(cx.waker().clone()))).await;
-    let connection = Connection {
-        watch: Rc::new(shard.io.watch()),
-        stream: Rc::new(stream),
-        shard,
-        peer,
-        client: peer,
-        listener,
-        served: 0,
-    };
-    connection.run().await;
+/// Serves a connection that speaks HTTP/1 to its end.
+pub async fn serve(connection: super::Connection, stream: Rc<Transport>) {
+    Connection { below: connection, stream, served: 0 }.run().await;
 }
 
 struct Connection {
-    shard: Rc<Shard>,
-    stream: Rc<Stream>,
-    watch: Rc<Watch>,
-    /// The other end of the socket.
-    peer: SocketAddr,
-    /// Whom the PROXY protocol named, else the peer.
-    client: SocketAddr,
-    listener: SocketAddr,
+    below: super::Connection,
+    stream: Rc<Transport>,
     served: u32,
+}
+
+impl Deref for Connection {
+    type Target = super::Connection;
+
+    fn deref(&self) -> &super::Connection {
+        &self.below
+    }
 }
 
 /// What came instead of, or as, a request head.
@@ -69,9 +59,6 @@ enum Read {
 
 impl Connection {
     async fn run(mut self) {
-        if self.read_proxy_header().await.is_err() {
-            return;
-        }
         loop {
             let next = match self.read().await {
                 Read::Head { head, bytes, started_us, refused } => {
@@ -91,49 +78,12 @@ impl Connection {
         }
     }
 
-    fn listener<'a>(&self, plan: &'a ShardPlan) -> Option<&'a Listener> {
-        plan.plan.listeners.iter().find(|listener| listener.address == self.listener)
-    }
-
-    /// Reads the PROXY header of a peer that must send one.
-    async fn read_proxy_header(&mut self) -> Result<(), ()> {
-        let plan = self.shard.plan();
-        let Some(listener) = self.listener(&plan) else { return Err(()) };
-        if !listener.expects_proxy_protocol(self.peer.ip()) {
-            return Ok(());
-        }
-        self.watch.set_in(u64::from(listener.limits.header_timeout_ms));
-        let mut bytes = Vec::new();
-        loop {
-            let Ok(Ok(Some(chunk))) = self.watch.bound(self.stream.recv()).await else {
-                return Err(());
-            };
-            bytes.extend_from_slice(chunk.bytes());
-            match proxy_protocol::parse(&bytes) {
-                Ok(Header::Partial) if bytes.len() < limits::PROXY_HEADER => {}
-                Ok(Header::Complete { len, client }) => {
-                    self.client = client.unwrap_or(self.peer);
-                    bytes.drain(..len);
-                    self.stream.unrecv(Chunk::from_vec(bytes));
-                    return Ok(());
-                }
-                _ => return Err(()),
-            }
-        }
-    }
-
     /// Waits for the next request and reads its head.
     async fn read(&self) -> Read {
         let plan = self.shard.plan();
         let Some(listener) = self.listener(&plan) else { return Read::Ended };
         let limits = listener.limits;
-        let head_limits = HeadLimits {
-            max_head: limits.max_head_bytes as usize,
-            max_line: limits::REQUEST_LINE.min(limits.max_head_bytes as usize),
-            max_fields: usize::from(limits.max_fields).min(MAX_FIELDS),
-            max_name: limits::FIELD_NAME,
-            drop_underscore: listener.underscore_fields == UnderscoreFields::Drop,
-        };
+        let head_limits = head_limits(listener);
         drop(plan);
         let first_ms =
             if self.served == 0 { limits.header_timeout_ms } else { limits.idle_timeout_ms };
@@ -227,11 +177,7 @@ impl Connection {
         let Some(listener) = self.listener(&plan) else { return Next::Abort };
         let limits = listener.limits;
         let all = bytes.bytes();
-        let client = Client {
-            address: self.client,
-            trusted: listener.trusts(self.client.ip()),
-            forwarded: listener.forwarded,
-        };
+        let client = self.describe(listener, &self.stream);
         let method = head.method(all);
         let parts = [
             method,
@@ -245,7 +191,7 @@ impl Connection {
             .and_then(RequestId::from_client)
             .unwrap_or_else(|| self.shard.new_request_id());
         let responder = Responder {
-            stream: self.stream.clone(),
+            down: Downstream::Http1(self.stream.clone()),
             watch: self.watch.clone(),
             limits,
             is_head: method == b"HEAD",
@@ -261,6 +207,9 @@ impl Connection {
             refused,
             client,
             id,
+            grpc: None,
+            deadline_ms: 0,
+            upgrade: None,
             notes,
         };
         let next = pipeline::handle(&self.shard, &mut request, responder).await;
@@ -278,8 +227,10 @@ impl Connection {
             request_id: id.bytes(),
             close: true,
             with_body: true,
+            grpc: None,
         };
-        reply.write(&mut out, &head);
+        let body = reply.write(&mut out, Dialect::Http1, &head);
+        out.extend_from_slice(&body);
         let ended = Ended {
             status: reply.status,
             reason: reply.reason,
@@ -318,17 +269,4 @@ impl Connection {
             }
         }
     }
-}
-
-/// Counts a connection that was accepted, or turned away at its listener's bound.
-pub fn admit(shard: &Shard, listener: SocketAddr) -> bool {
-    shard.meter.count(Counter::Accepted, 1);
-    let plan = shard.plan();
-    let bound = plan.plan.listeners.iter().find(|l| l.address == listener);
-    let admitted = bound.is_some_and(|l| shard.connections() < l.limits.max_connections);
-    if !admitted {
-        shard.meter.count(Counter::Refused, 1);
-        shard.meter.closed();
-    }
-    admitted
 }

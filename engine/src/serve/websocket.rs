@@ -5,7 +5,7 @@ use contract::record::Reason;
 
 use crate::exchange::Request;
 use crate::local_reply::LocalReply;
-use crate::message::Framing;
+use crate::message::{Framing, Version};
 
 /// Judges a request whose `Upgrade` is `websocket`.
 ///
@@ -36,9 +36,51 @@ pub fn check(request: &Request) -> Result<(), LocalReply> {
         });
     }
     match field(b"Sec-WebSocket-Key") {
+        // RFC 8441 §5: an extended CONNECT has none.
+        _ if request.head.version == Version::V20 => Ok(()),
         Some(key) if is_key(key) => Ok(()),
         _ => malformed(),
     }
+}
+
+/// The client's key, if it has one.
+pub fn client_key(request: &Request) -> Option<Vec<u8>> {
+    let bytes = request.bytes();
+    let mut fields = request.head.fields.iter();
+    let field =
+        fields.find(|field| field.name.of(bytes).eq_ignore_ascii_case(b"sec-websocket-key"))?;
+    Some(field.value.of(bytes).to_vec())
+}
+
+/// A key for an upstream of HTTP/1, made from the request's id, which is unique.
+pub fn key(id: &[u8]) -> Vec<u8> {
+    let digest = ring::digest::digest(&ring::digest::SHA256, id);
+    base64(digest.as_ref().get(..16).unwrap_or_default())
+}
+
+/// What answers a client's key (RFC 6455 §4.2.2).
+pub fn accept(key: &[u8]) -> Vec<u8> {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY);
+    context.update(key);
+    context.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    base64(context.finish().as_ref())
+}
+
+/// RFC 4648 §4.
+fn base64(bytes: &[u8]) -> Vec<u8> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = Vec::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let word = group.iter().fold(0u32, |word, &byte| word << 8 | u32::from(byte))
+            << (8 * (3 - group.len()));
+        for at in 0..4 {
+            out.push(match at <= group.len() {
+                true => ALPHABET[(word >> (18 - 6 * at)) as usize & 63],
+                false => b'=',
+            });
+        }
+    }
+    out
 }
 
 /// 16 bytes in base64: 22 characters of the alphabet and `==`.
@@ -49,7 +91,13 @@ fn is_key(key: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_key;
+    use super::{accept, is_key, key};
+
+    #[test]
+    fn the_rfcs_own_handshake() {
+        assert_eq!(accept(b"dGhlIHNhbXBsZSBub25jZQ=="), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert!(is_key(&key(b"some id")));
+    }
 
     #[test]
     fn keys_are_sixteen_bytes_of_base64() {

@@ -1,12 +1,11 @@
 //! A plan with what one shard counts and rotates beside it.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Pools;
-use crate::plan::{Backend, Plan, Route, Upstream};
+use crate::plan::{Backend, Plan, Route, Target, Upstream};
 use crate::route::RouteIndex;
 use crate::upstream::UpstreamState;
 use crate::upstream::balance::{Balancer, WeightedPick};
@@ -28,19 +27,24 @@ impl ShardPlan {
             .upstreams
             .iter()
             .map(|upstream| {
-                let mut pool = |address: SocketAddr| {
-                    let key = (upstream.name.clone(), address);
-                    let known = old.remove(&key);
+                let mut pool = |target: &Target| {
+                    let key = (upstream.name.clone(), target.address);
+                    let known = match old.remove(&key) {
+                        Some(known) if known.suits(upstream, target) => Some(known),
+                        Some(other) => {
+                            other.clear();
+                            None
+                        }
+                        None => None,
+                    };
                     let pool = pools
                         .entry(key)
-                        .or_insert_with(|| {
-                            known.unwrap_or_else(|| Pool::new(address, upstream.pool))
-                        })
+                        .or_insert_with(|| known.unwrap_or_else(|| Pool::new(upstream, target)))
                         .clone();
                     pool.configure(upstream.pool);
                     pool
                 };
-                let pools = upstream.targets.iter().map(|target| pool(target.address)).collect();
+                let pools = upstream.targets.iter().map(&mut pool).collect();
                 UpstreamState::new(Balancer::new(upstream), pools)
             })
             .collect();

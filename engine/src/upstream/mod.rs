@@ -2,6 +2,7 @@
 
 pub mod balance;
 pub mod pool;
+mod shared;
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -1,4 +1,5 @@
-//! Keep-alive connections to one target, of one shard.
+//! Connections to one target, of one shard: idle ones of HTTP/1 that are used again, and those of
+//! HTTP/2 that many requests share.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -6,19 +7,35 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use contract::snapshot;
+use contract::snapshot::{self, Alpn, Protocol};
 
-use crate::io::{Elapsed, Io, Stream, Watch, connect};
+use super::shared;
+use crate::io::{Elapsed, Io, Watch, connect};
 use crate::limits;
+use crate::mux::Mux;
+use crate::plan::{Target, Upstream};
+use crate::tls::{self, ClientSide, HandshakeFailed, TlsFacts};
+use crate::transport::Transport;
 
 /// The connections of one shard to one target of one upstream.
 pub struct Pool {
     address: SocketAddr,
+    /// What the spec calls the target; TLS asks for its host unless the upstream says otherwise.
+    name: Box<str>,
+    protocol: Protocol,
+    tls: Option<Arc<ClientSide>>,
     settings: Cell<snapshot::Pool>,
     /// Most recently used last: those are reused first, so that the rest can age out.
     idle: RefCell<Vec<Idle>>,
+    /// Connections of HTTP/2 that take, or will take again, new streams.
+    shared: RefCell<Vec<Rc<Mux>>>,
+    /// A connection is being opened that others may share: they wait for it.
+    opening: Cell<bool>,
+    /// What ALPN agreed on last, where that is open.
+    agreed: Cell<Option<Alpn>>,
     /// Idle and leased connections, and connects under way.
     open: Cell<u32>,
     waiters: RefCell<VecDeque<Waiter>>,
@@ -41,7 +58,7 @@ enum Wait {
 }
 
 struct Idle {
-    stream: Rc<Stream>,
+    stream: Rc<Transport>,
     since_ms: u64,
 }
 
@@ -49,18 +66,56 @@ struct Idle {
 #[derive(Debug)]
 pub enum NoLease {
     Failed(io::Error),
+    /// There is one, but nothing to trust on it.
+    Handshake(HandshakeFailed),
     /// The connect time-out passed.
     Timeout,
     /// The pool stayed full until the connect time-out, or its queue is full.
     Exhausted,
 }
 
+/// What an exchange has of an upstream.
+pub enum Lease {
+    Http1(Connection),
+    Http2(Share),
+}
+
+impl Lease {
+    /// What the handshake of its connection has settled.
+    pub fn tls(&self) -> Option<&TlsFacts> {
+        match self {
+            Lease::Http1(connection) => connection.stream.tls(),
+            Lease::Http2(share) => share.mux.transport.tls(),
+        }
+    }
+
+    /// It has carried an exchange before, so its peer may have closed it without our knowing.
+    pub fn reused(&self) -> bool {
+        match self {
+            Lease::Http1(connection) => connection.reused,
+            Lease::Http2(share) => share.reused,
+        }
+    }
+}
+
+/// The right to open a stream, to be used at once.
+pub struct Share {
+    pub mux: Rc<Mux>,
+    pub reused: bool,
+}
+
 impl Pool {
-    pub fn new(address: SocketAddr, settings: snapshot::Pool) -> Rc<Pool> {
+    pub fn new(upstream: &Upstream, target: &Target) -> Rc<Pool> {
         Rc::new(Pool {
-            address,
-            settings: Cell::new(settings),
+            address: target.address,
+            name: target.name.clone(),
+            protocol: upstream.protocol,
+            tls: upstream.tls.clone(),
+            settings: Cell::new(upstream.pool),
             idle: RefCell::default(),
+            shared: RefCell::default(),
+            opening: Cell::new(false),
+            agreed: Cell::new(None),
             open: Cell::new(0),
             waiters: RefCell::default(),
         })
@@ -70,18 +125,35 @@ impl Pool {
         self.settings.set(settings);
     }
 
-    /// An idle connection that is still good, if there is one. Never waits.
+    /// Whether connections made for `upstream` and `target` would be like this pool's: with
+    /// another identity, trust or protocol, none of them may be reused.
+    pub fn suits(&self, upstream: &Upstream, target: &Target) -> bool {
+        let same_tls = match (&self.tls, &upstream.tls) {
+            (None, None) => true,
+            (Some(own), Some(theirs)) => Arc::ptr_eq(own, theirs),
+            _ => false,
+        };
+        same_tls && self.protocol == upstream.protocol && self.name == target.name
+    }
+
+    /// A connection that is still good, if there is one. Never waits.
     #[inline]
     pub fn reuse(self: &Rc<Self>, now_ms: u64) -> Option<Lease> {
+        if self.protocol != Protocol::Http1 {
+            let shared = self.shared.borrow();
+            if let Some(mux) = shared.iter().find(|mux| mux.available() > 0) {
+                return Some(Lease::Http2(Share { mux: mux.clone(), reused: true }));
+            }
+        }
         loop {
             let idle = self.idle.borrow_mut().pop()?;
             let place = Place { pool: self.clone() };
-            let lease = Lease { place, stream: idle.stream, reused: true };
+            let connection = Connection { place, stream: idle.stream, reused: true };
             // Bytes that no one asked for, or an end: never reuse it (CVE-2025-4366's class).
             let too_old = now_ms.saturating_sub(idle.since_ms)
                 >= u64::from(self.settings.get().idle_timeout_ms);
-            if !too_old && !lease.stream.has_input() {
-                return Some(lease);
+            if !too_old && !connection.stream.has_input() {
+                return Some(Lease::Http1(connection));
             }
         }
     }
@@ -95,16 +167,55 @@ impl Pool {
         fresh: bool,
     ) -> Result<Lease, NoLease> {
         let Ok(turn) = watch.bound(self.place(io, fresh)).await else {
-            return Err(NoLease::Exhausted);
+            return Err(if self.opening.get() { NoLease::Timeout } else { NoLease::Exhausted });
         };
-        let place = match turn? {
+        let (place, opening) = match turn? {
             Turn::Reused(lease) => return Ok(lease),
-            Turn::Place(place) => place,
+            Turn::Place(place, opening) => (place, opening),
         };
-        match watch.bound(connect(io, self.address)).await {
-            Ok(Ok(stream)) => Ok(Lease { place, stream: Rc::new(stream), reused: false }),
-            Ok(Err(error)) => Err(NoLease::Failed(error)),
-            Err(Elapsed) => Err(NoLease::Timeout),
+        let stream = match watch.bound(connect(io, self.address)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(NoLease::Failed(error)),
+            Err(Elapsed) => return Err(NoLease::Timeout),
+        };
+        let transport = match &self.tls {
+            None => Transport::Plain(stream),
+            Some(client) => match tls::connect(io, stream, client, &self.name, watch).await {
+                Ok(stream) => Transport::Tls(Box::new(stream)),
+                Err(failed) if failed.cause == tls::Cause::Timeout => return Err(NoLease::Timeout),
+                Err(failed) => return Err(NoLease::Handshake(failed)),
+            },
+        };
+        if self.speaks_http2(&transport) {
+            let mux = shared::start(self, io, transport, place);
+            self.shared.borrow_mut().push(mux.clone());
+            drop(opening);
+            // Those who waited for the connection share it.
+            self.call(mux.available() as usize);
+            return Ok(Lease::Http2(Share { mux, reused: false }));
+        }
+        drop(opening);
+        Ok(Lease::Http1(Connection { place, stream: Rc::new(transport), reused: false }))
+    }
+
+    fn speaks_http2(&self, transport: &Transport) -> bool {
+        match (self.protocol, transport.tls()) {
+            (Protocol::Http1, _) => false,
+            (Protocol::Http2, _) => true,
+            (Protocol::Auto, facts) => {
+                let agreed = facts.and_then(|facts| facts.alpn).unwrap_or(Alpn::Http11);
+                self.agreed.set(Some(agreed));
+                agreed == Alpn::H2
+            }
+        }
+    }
+
+    /// Whether a connection under way will be one to share, as far as is known.
+    fn expects_to_share(&self) -> bool {
+        match self.protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Auto => self.agreed.get() != Some(Alpn::Http11),
         }
     }
 
@@ -115,13 +226,19 @@ impl Pool {
             let full = self.open.get() >= self.settings.get().max_connections;
             if (!fresh || full)
                 && let Some(lease) = self.reuse(io.clock().now_ms())
-                && !fresh
+                && (!fresh || matches!(lease, Lease::Http2(_)))
             {
                 return Poll::Ready(Ok(Turn::Reused(lease)));
             }
-            if self.open.get() < self.settings.get().max_connections {
+            let shares = self.expects_to_share();
+            let wait = shares && self.opening.get();
+            if !wait && self.open.get() < self.settings.get().max_connections {
                 self.open.set(self.open.get() + 1);
-                return Poll::Ready(Ok(Turn::Place(Place { pool: self.clone() })));
+                let opening = shares.then(|| {
+                    self.opening.set(true);
+                    Opening { pool: self.clone() }
+                });
+                return Poll::Ready(Ok(Turn::Place(Place { pool: self.clone() }, opening)));
             }
             let mut waiters = self.waiters.borrow_mut();
             if waiters.len() >= limits::POOL_WAITERS {
@@ -134,7 +251,8 @@ impl Pool {
         .await
     }
 
-    fn freed(&self) {
+    /// Calls the next one who waits, if anyone does.
+    pub(super) fn freed(&self) {
         loop {
             let Some(waiter) = self.waiters.borrow_mut().pop_front() else { return };
             // One that gave up has no use for the place.
@@ -143,6 +261,20 @@ impl Pool {
                 return waiter.waker.wake();
             }
         }
+    }
+
+    fn call(&self, count: usize) {
+        let waiting = self.waiters.borrow().len();
+        (0..count.min(waiting)).for_each(|_| self.freed());
+    }
+
+    /// A shared connection is over, or takes no more streams.
+    pub(super) fn forget(&self, mux: &Rc<Mux>) {
+        self.shared.borrow_mut().retain(|one| !Rc::ptr_eq(one, mux));
+    }
+
+    pub(super) fn idle_timeout_ms(&self) -> u64 {
+        u64::from(self.settings.get().idle_timeout_ms)
     }
 
     /// Closes idle connections that are too old, that their peers closed, or that are too many.
@@ -164,6 +296,8 @@ impl Pool {
     pub fn clear(&self) {
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
         self.open.set(self.open.get() - idle.len() as u32);
+        let shared = std::mem::take(&mut *self.shared.borrow_mut());
+        shared.iter().for_each(|mux| mux.shut_down());
     }
 }
 
@@ -185,11 +319,23 @@ impl Drop for Turned<'_> {
 
 enum Turn {
     Reused(Lease),
-    Place(Place),
+    Place(Place, Option<Opening>),
+}
+
+/// One who opens a connection for all. Gone without one, the next opens it.
+struct Opening {
+    pool: Rc<Pool>,
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.pool.opening.set(false);
+        self.pool.freed();
+    }
 }
 
 /// One of the pool's `max_connections`, before it has a connection.
-struct Place {
+pub struct Place {
     pool: Rc<Pool>,
 }
 
@@ -200,19 +346,15 @@ impl Drop for Place {
     }
 }
 
-/// A connection in use by one exchange. Dropped, it closes; [`Lease::give_back`] keeps it.
-pub struct Lease {
+/// A connection in use by one exchange. Dropped, it closes; [`Connection::give_back`] keeps it.
+pub struct Connection {
     place: Place,
-    pub stream: Rc<Stream>,
+    pub stream: Rc<Transport>,
     /// It has carried an exchange before, so its peer may have closed it without our knowing.
     pub reused: bool,
 }
 
-impl Lease {
-    pub fn address(&self) -> SocketAddr {
-        self.place.pool.address
-    }
-
+impl Connection {
     /// Keeps the connection for another exchange. Only after a cleanly ended message.
     pub fn give_back(self, now_ms: u64) {
         let pool = &self.place.pool;
@@ -237,7 +379,15 @@ mod tests {
 
     fn pool(address: SocketAddr, max_connections: u32) -> Rc<Pool> {
         let settings = snapshot::Pool { max_idle: 8, max_connections, idle_timeout_ms: 60_000 };
-        Pool::new(address, settings)
+        let target = Target { address, weight: 1, name: "t:1".into() };
+        Pool::new(&Upstream { pool: settings, ..Upstream::default() }, &target)
+    }
+
+    fn http1(lease: Result<Lease, NoLease>) -> Connection {
+        match lease.expect("a connection") {
+            Lease::Http1(connection) => connection,
+            Lease::Http2(_) => unreachable!("nobody asked for HTTP/2"),
+        }
     }
 
     #[test]
@@ -247,7 +397,7 @@ mod tests {
             let pool = pool(address, 1);
             let watch = io.watch();
             watch.set_in(5_000);
-            let first = pool.lease(&io, &watch, false).await.unwrap();
+            let first = http1(pool.lease(&io, &watch, false).await);
             let done = Rc::new(Cell::new(0));
             for (patience_ms, wins) in [(20, false), (20, false), (5_000, true)] {
                 let (pool, io2, done) = (pool.clone(), io.clone(), done.clone());
@@ -274,10 +424,10 @@ mod tests {
             let pool = pool(address, 4);
             let watch = io.watch();
             watch.set_in(5_000);
-            let lease = pool.lease(&io, &watch, false).await.unwrap();
+            let lease = http1(pool.lease(&io, &watch, false).await);
             let (peer, _) = origin.accept().unwrap();
             lease.give_back(io.clock().now_ms());
-            let lease = pool.reuse(io.clock().now_ms()).expect("it is good");
+            let lease = http1(pool.reuse(io.clock().now_ms()).ok_or(NoLease::Exhausted));
             assert!(lease.reused);
             lease.give_back(io.clock().now_ms());
             drop(peer);
@@ -294,8 +444,8 @@ mod tests {
             let pool = pool(address, 1);
             let watch = io.watch();
             watch.set_in(5_000);
-            pool.lease(&io, &watch, false).await.unwrap().give_back(io.clock().now_ms());
-            let fresh = pool.lease(&io, &watch, true).await.unwrap();
+            http1(pool.lease(&io, &watch, false).await).give_back(io.clock().now_ms());
+            let fresh = http1(pool.lease(&io, &watch, true).await);
             assert!(!fresh.reused);
             assert_eq!(pool.open.get(), 1);
         });

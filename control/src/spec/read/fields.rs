@@ -83,6 +83,7 @@ impl Walk<'_> {
     }
 
     pub fn flag(&mut self, node: &Node, path: &str) -> Option<bool> {
+        self.places.set(path, node.mark);
         match &node.value {
             Value::Bool(value) => Some(*value),
             _ => {
@@ -94,6 +95,7 @@ impl Walk<'_> {
 
     /// One of some words.
     pub fn word<T: Copy>(&mut self, node: &Node, path: &str, words: &[(&str, T)]) -> Option<T> {
+        self.places.set(path, node.mark);
         let list = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
         let Value::Text(text) = &node.value else {
             self.wrong_type(node, path, &format!("one of: {}", list()));

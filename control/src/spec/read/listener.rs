@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use super::fields::Walk;
-use super::parts::{DAY_MS, HOUR_MS, count, ms, name, socket_address};
+use super::parts::{DAY_MS, HOUR_MS, count, flag, ms, name, socket_address};
+use super::tls::listener_tls;
 use crate::spec::model::{Limits, Listener, ProxyProtocol, UnderscoreFields};
 use crate::spec::scalars;
 use crate::spec::tree::Node;
@@ -16,6 +17,8 @@ pub(super) fn listener(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<L
         "proxy_protocol",
         "forwarded",
         "underscore_fields",
+        "tls",
+        "h2c",
         "limits",
     ];
     // An element that is no map still holds its place, so that indexes stay those of the text.
@@ -28,6 +31,8 @@ pub(super) fn listener(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<L
             proxy_protocol: ProxyProtocol::default(),
             forwarded: false,
             underscore_fields: UnderscoreFields::default(),
+            tls: None,
+            h2c: false,
             limits: Limits::default(),
         });
     };
@@ -39,12 +44,12 @@ pub(super) fn listener(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<L
         listen: listen.unwrap_or(unspecified),
         trusted_proxies: fields.read(walk, "trusted_proxies", cidrs).unwrap_or_default(),
         proxy_protocol: fields.read(walk, "proxy_protocol", proxy_protocol).unwrap_or_default(),
-        forwarded: fields
-            .read(walk, "forwarded", |walk, node, path| walk.flag(node, path))
-            .unwrap_or_default(),
+        forwarded: flag(walk, &fields, "forwarded", false),
         underscore_fields: fields
             .read(walk, "underscore_fields", |walk, node, path| walk.word(node, path, underscores))
             .unwrap_or_default(),
+        tls: fields.read(walk, "tls", listener_tls),
+        h2c: flag(walk, &fields, "h2c", false),
         limits: fields.read(walk, "limits", limits).unwrap_or_default(),
     })
 }
@@ -69,6 +74,7 @@ fn limits(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Limits> {
         "max_head_bytes",
         "max_fields",
         "max_requests",
+        "max_streams",
     ];
     let all = u64::from(u32::MAX);
     let d = Limits::default();
@@ -82,5 +88,6 @@ fn limits(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Limits> {
         max_head_bytes: count(walk, f, "max_head_bytes", 1024, 262_144, d.max_head_bytes),
         max_fields: count(walk, f, "max_fields", 1, 1000, d.max_fields),
         max_requests: count(walk, f, "max_requests", 1, all, d.max_requests),
+        max_streams: count(walk, f, "max_streams", 1, 10_000, d.max_streams),
     })
 }

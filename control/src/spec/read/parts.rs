@@ -151,3 +151,8 @@ pub(super) fn count<T: TryFrom<u64>>(
     let read = |walk: &mut Walk<'_>, node: &Node, path: &str| walk.number(node, path, least..=most);
     fields.read(walk, name, read).unwrap_or(default)
 }
+
+pub(super) fn flag(walk: &mut Walk<'_>, fields: &Fields<'_>, name: &str, default: bool) -> bool {
+    let read = |walk: &mut Walk<'_>, node: &Node, path: &str| walk.flag(node, path);
+    fields.read(walk, name, read).unwrap_or(default)
+}

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::Mark;
 use super::fields::{Fields, Walk, nearest};
-use super::parts::{count, name};
+use super::parts::{count, flag, name};
 use super::upstream::route_timeouts;
 use crate::spec::model::{
     Backend, DEFAULT_MAX_BODY_BYTES, FieldMatch, Match, PathMatch, Rewrite, Route, RouteTimeouts,
@@ -24,6 +24,8 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "timeouts",
         "max_body_bytes",
         "upgrades",
+        "early_data",
+        "grpc_web",
     ];
     let Some(fields) = walk.fields(node, path, KNOWN) else {
         return Some(Route {
@@ -34,6 +36,8 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             timeouts: RouteTimeouts::default(),
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
             upgrades: Vec::new(),
+            early_data: false,
+            grpc_web: false,
         });
     };
     let name = name(walk, &fields);
@@ -53,6 +57,8 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         timeouts: fields.read(walk, "timeouts", route_timeouts).unwrap_or_default(),
         max_body_bytes: fields.read(walk, "max_body_bytes", size).unwrap_or(DEFAULT_MAX_BODY_BYTES),
         upgrades: fields.read(walk, "upgrades", upgrades).unwrap_or_default(),
+        early_data: flag(walk, &fields, "early_data", false),
+        grpc_web: flag(walk, &fields, "grpc_web", false),
     })
 }
 
@@ -104,7 +110,7 @@ fn backend(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Backend> {
     Some(Backend { name: name.unwrap_or_default(), weight })
 }
 
-fn size(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<u64> {
+pub(super) fn size(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<u64> {
     match &node.value {
         Value::Text(_) => walk.parsed(node, path, "bad-size", scalars::size),
         // JSON numbers are exact up to 2^53, and nobody sends more.

@@ -1,15 +1,27 @@
 //! Upstreams: targets, pool, deadlines.
 
 use super::fields::Walk;
-use super::parts::{DAY_MS, count, ms, name};
+use super::parts::{DAY_MS, HOUR_MS, count, ms, name};
+use super::tls::upstream_tls;
 use crate::spec::model::{
-    Balance, HostHeader, Pool, RouteTimeouts, Target, Timeouts, TotalMs, Upstream,
+    Balance, GrpcHealth, Health, HostHeader, Pool, Protocol, RouteTimeouts, Target, Timeouts,
+    TotalMs, Upstream,
 };
 use crate::spec::scalars::{self, TargetAddress};
 use crate::spec::tree::{Node, Value};
 
 pub(super) fn upstream(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Upstream> {
-    const KNOWN: &[&str] = &["name", "balance", "targets", "pool", "timeouts", "host_header"];
+    const KNOWN: &[&str] = &[
+        "name",
+        "balance",
+        "targets",
+        "pool",
+        "timeouts",
+        "host_header",
+        "protocol",
+        "tls",
+        "health",
+    ];
     let Some(fields) = walk.fields(node, path, KNOWN) else {
         return Some(Upstream {
             name: String::new(),
@@ -18,6 +30,9 @@ pub(super) fn upstream(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<U
             pool: Pool::default(),
             timeouts: Timeouts::default(),
             host_header: HostHeader::default(),
+            protocol: Protocol::default(),
+            tls: None,
+            health: None,
         });
     };
     let balances = [
@@ -25,6 +40,8 @@ pub(super) fn upstream(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<U
         ("weighted", Balance::Weighted),
         ("least_connections", Balance::LeastConnections),
     ];
+    let protocols =
+        [("http1", Protocol::Http1), ("http2", Protocol::Http2), ("auto", Protocol::Auto)];
     let targets = fields.require(walk, "targets", "a list like [\"10.0.0.1:80\"]", targets);
     Some(Upstream {
         name: name(walk, &fields),
@@ -35,7 +52,45 @@ pub(super) fn upstream(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<U
         pool: fields.read(walk, "pool", pool).unwrap_or_default(),
         timeouts: fields.read(walk, "timeouts", timeouts).unwrap_or_default(),
         host_header: fields.read(walk, "host_header", host_header).unwrap_or_default(),
+        protocol: fields
+            .read(walk, "protocol", |walk, node, path| walk.word(node, path, &protocols))
+            .unwrap_or_default(),
+        tls: fields.read(walk, "tls", upstream_tls),
+        health: fields.read(walk, "health", health),
     })
+}
+
+fn health(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Health> {
+    const KNOWN: &[&str] =
+        &["grpc", "interval_ms", "timeout_ms", "healthy_after", "unhealthy_after"];
+    let f = &walk.fields(node, path, KNOWN)?;
+    let grpc = f.require(walk, "grpc", "what to ask for, like {service: \"\"}", grpc_health);
+    let interval = Health::default_interval_ms();
+    let (healthy, unhealthy) = (Health::default_healthy_after(), Health::default_unhealthy_after());
+    let interval_ms = count(walk, f, "interval_ms", 100, HOUR_MS, interval);
+    // With an interval shorter than the usual time-out, the interval is the bound.
+    let timeout = Health::default_timeout_ms().min(interval_ms);
+    Some(Health {
+        grpc: grpc.unwrap_or_default(),
+        interval_ms,
+        timeout_ms: ms(walk, f, "timeout_ms", HOUR_MS, timeout),
+        healthy_after: count(walk, f, "healthy_after", 1, 1000, healthy),
+        unhealthy_after: count(walk, f, "unhealthy_after", 1, 1000, unhealthy),
+    })
+}
+
+fn grpc_health(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<GrpcHealth> {
+    let fields = walk.fields(node, path, &["service"])?;
+    let service = fields.read(walk, "service", |walk, node, path| {
+        walk.parsed(node, path, "bad-value", |text| {
+            let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
+            match text.len() <= 256 && text.chars().all(fits) {
+                true => Ok(text.to_string()),
+                false => Err("expected a service like shop.v1.Orders, or \"\"".into()),
+            }
+        })
+    });
+    Some(GrpcHealth { service: service.unwrap_or_default() })
 }
 
 fn targets(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Vec<Target>> {

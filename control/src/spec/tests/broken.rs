@@ -11,7 +11,7 @@ upstreams: [{name: users, targets: ['127.0.0.1:9001']}]
 
 /// Checks all problems of a text: `line:column code`, in order.
 #[track_caller]
-fn says(text: &str, expected: &[&str]) -> Vec<String> {
+pub fn says(text: &str, expected: &[&str]) -> Vec<String> {
     let loaded = load("t.yaml", text);
     let found: Vec<String> = loaded
         .problems
@@ -31,7 +31,7 @@ fn route(fields: &str, expected: &[&str]) -> String {
 }
 
 #[track_caller]
-fn mentions(message: &str, part: &str) {
+pub fn mentions(message: &str, part: &str) {
     assert!(message.contains(part), "{part:?} is not in {message:?}");
 }
 

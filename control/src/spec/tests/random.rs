@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
 use super::EXAMPLES;
-use crate::compile::compile;
+use crate::compile::{Inputs, compile};
+use crate::material::Material;
 use crate::spec::*;
 
 fn texts(list: &[&str]) -> Vec<String> {
@@ -31,12 +32,91 @@ prop_compose! {
     fn limits()(
         (max_connections, header_timeout_ms, idle_timeout_ms, min_body_rate) in
             (1u32..=10_000_000, 1u32..=3_600_000, 1u32..=86_400_000, 1u32..=1 << 30),
-        (write_timeout_ms, max_head_bytes, max_fields, max_requests) in
-            (1u32..=3_600_000, 1024u32..=262_144, 1u16..=1000, 1u32..),
+        (write_timeout_ms, max_head_bytes, max_fields, max_requests, max_streams) in
+            (1u32..=3_600_000, 1024u32..=262_144, 1u16..=1000, 1u32.., 1u32..=10_000),
     ) -> Limits {
         Limits {
             max_connections, header_timeout_ms, idle_timeout_ms, min_body_rate,
-            write_timeout_ms, max_head_bytes, max_fields, max_requests,
+            write_timeout_ms, max_head_bytes, max_fields, max_requests, max_streams,
+        }
+    }
+}
+
+fn file() -> impl Strategy<Value = String> {
+    select(texts(&["/etc/sluice/a.pem", "certs/b c.key", "../d.crt", "true", "1.5"]))
+}
+
+fn version() -> impl Strategy<Value = TlsVersion> {
+    select(vec![TlsVersion::V12, TlsVersion::V13])
+}
+
+prop_compose! {
+    fn client_auth()(
+        mode in select(vec![ClientAuthMode::Request, ClientAuthMode::Require]),
+        ca in file(),
+        crl in option::of(file()),
+    ) -> ClientAuth {
+        ClientAuth { mode, ca, crl }
+    }
+}
+
+prop_compose! {
+    fn certificate()(
+        (cert, key) in (file(), file()),
+        client_auth in option::of(client_auth()),
+    ) -> Certificate {
+        Certificate { cert, key, names: Vec::new(), client_auth }
+    }
+}
+
+prop_compose! {
+    fn listener_tls()(
+        min_version in version(),
+        alpn in select(vec![
+            vec![Alpn::H2, Alpn::Http11], vec![Alpn::Http11, Alpn::H2], vec![Alpn::Http11],
+        ]),
+        handshake_timeout_ms in 1u32..=3_600_000,
+        early_data in 0u64..=MAX_EARLY_DATA,
+        strict_sni in any::<bool>(),
+        mut certificates in vec(certificate(), 1..4),
+        names in subsequence(texts(&["a.com", "*.a.com", "b.c.example", "xn--a.org"]), 0..4),
+    ) -> ListenerTls {
+        // No two certificates have a name in common.
+        for (at, name) in names.into_iter().enumerate() {
+            let count = certificates.len();
+            certificates[at % count].names.push(name);
+        }
+        ListenerTls {
+            min_version, alpn, handshake_timeout_ms, early_data, strict_sni, certificates,
+        }
+    }
+}
+
+prop_compose! {
+    fn upstream_tls()(
+        ca in option::of(file()),
+        server_name in option::of(select(texts(&["users.internal", "a"]))),
+        pair in option::of((file(), file())),
+        verify in any::<bool>(),
+        min_version in version(),
+    ) -> UpstreamTls {
+        let (cert, key) = pair.unzip();
+        UpstreamTls { ca: ca.filter(|_| verify), server_name, cert, key, verify, min_version }
+    }
+}
+
+prop_compose! {
+    fn health()(
+        service in select(texts(&["", "shop.v1.Orders", "a"])),
+        (interval_ms, share) in (100u32..=3_600_000, 1u32..=100),
+        (healthy_after, unhealthy_after) in (1u32..=1000, 1u32..=1000),
+    ) -> Health {
+        Health {
+            grpc: GrpcHealth { service },
+            interval_ms,
+            timeout_ms: interval_ms / share,
+            healthy_after,
+            unhealthy_after,
         }
     }
 }
@@ -46,7 +126,8 @@ prop_compose! {
         ip in select(vec!["0.0.0.0", "::", "127.0.0.1", "192.168.1.1"]),
         trusted_proxies in vec(cidr(), 0..3),
         from in vec(cidr(), 0..3),
-        (forwarded, drop) in any::<(bool, bool)>(),
+        (forwarded, drop, h2c) in any::<(bool, bool, bool)>(),
+        tls in option::of(listener_tls()),
         limits in limits(),
     ) -> Listener {
         let ip: IpAddr = ip.parse().expect("is an address");
@@ -58,6 +139,8 @@ prop_compose! {
             proxy_protocol: ProxyProtocol { from },
             forwarded,
             underscore_fields: if drop { UnderscoreFields::Drop } else { refuse },
+            h2c: h2c && tls.is_none(),
+            tls,
             limits,
         }
     }
@@ -92,7 +175,14 @@ prop_compose! {
         host_header in select(vec![
             HostHeader::Preserve, HostHeader::Target, HostHeader::Value("a.example:81".into()),
         ]),
+        protocol in select(vec![Protocol::Http1, Protocol::Http2, Protocol::Auto]),
+        tls in option::of(upstream_tls()),
+        health in option::of(health()),
     ) -> Upstream {
+        let protocol = match protocol {
+            Protocol::Auto if tls.is_none() => Protocol::Http2,
+            protocol => protocol,
+        };
         Upstream {
             name: format!("upstream-{at}"),
             balance,
@@ -100,6 +190,9 @@ prop_compose! {
             pool: Pool { max_idle, max_connections, idle_timeout_ms },
             timeouts: Timeouts { connect_ms, first_byte_ms, idle_ms, total_ms },
             host_header,
+            protocol,
+            tls,
+            health: health.filter(|_| protocol != Protocol::Http1),
         }
     }
 }
@@ -133,6 +226,7 @@ prop_compose! {
         total_ms in option::of(total()),
         max_body_bytes in 0u64..=1 << 53,
         upgrades in subsequence(texts(&["websocket", "foo/2"]), 0..1),
+        (early_data, grpc_web) in any::<(bool, bool)>(),
     ) -> Route {
         // Each route has a path of its own, so that none shadows another.
         let path = match kind {
@@ -157,6 +251,8 @@ prop_compose! {
             timeouts: RouteTimeouts { connect_ms, first_byte_ms, idle_ms, total_ms },
             max_body_bytes,
             upgrades,
+            early_data,
+            grpc_web,
         }
     }
 }
@@ -170,17 +266,25 @@ fn spec() -> impl Strategy<Value = Spec> {
             ("[a-z0-9.-]{1,20}", 1u32..=3_600_000),
             option::of(select(texts(&["-", "off", "/var/log/a b.log", "true"]))),
         )
-            .prop_map(|(listeners, upstreams, routes, (via, drain_timeout_ms), path)| {
-                Spec {
-                    version: VERSION,
-                    node: Node { via, drain_timeout_ms },
-                    admin: Admin::default(),
-                    access_log: AccessLog { path },
-                    listeners,
-                    upstreams,
-                    routes,
-                }
-            })
+            .prop_map(
+                |(listeners, upstreams, mut routes, (via, drain_timeout_ms), path)| {
+                    for route in &mut routes {
+                        route.grpc_web &= route.upstreams.iter().all(|backend| {
+                            let old = |upstream: &Upstream| upstream.protocol == Protocol::Http1;
+                            !upstreams.iter().any(|one| one.name == backend.name && old(one))
+                        });
+                    }
+                    Spec {
+                        version: VERSION,
+                        node: Node { via, drain_timeout_ms },
+                        admin: Admin::default(),
+                        access_log: AccessLog { path },
+                        listeners,
+                        upstreams,
+                        routes,
+                    }
+                },
+            )
     })
 }
 
@@ -210,7 +314,9 @@ proptest! {
     #[test]
     fn what_loads_compiles(spec in spec()) {
         let resolve = |_: &str| vec![IpAddr::from([10, 0, 0, 1])];
-        let snapshot = compile(&spec, 7, 3, &resolve);
+        let inputs =
+            Inputs { resolve: &resolve, material: &Material::default(), ticket_keys: &[] };
+        let snapshot = compile(&spec, 7, 3, &inputs);
         prop_assert_eq!((snapshot.epoch, snapshot.revision), (7, 3));
         prop_assert_eq!(snapshot.routes.len(), spec.routes.len());
         for (flat, route) in snapshot.routes.iter().zip(&spec.routes) {

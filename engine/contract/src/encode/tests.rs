@@ -1,5 +1,6 @@
 use super::*;
 use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
@@ -28,19 +29,104 @@ fn cidr() -> impl Strategy<Value = Cidr> {
     })
 }
 
-fn listener() -> impl Strategy<Value = Listener> {
-    let flags = (any::<bool>(), any::<bool>());
+fn blob() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..20)
+}
+
+fn certificate() -> impl Strategy<Value = Certificate> {
+    (vec(blob(), 1..3), blob()).prop_map(|(chain, key)| Certificate { chain, key })
+}
+
+fn trust() -> impl Strategy<Value = Trust> {
+    (vec(blob(), 0..3), vec(blob(), 0..2)).prop_map(|(roots, crls)| Trust { roots, crls })
+}
+
+fn ticket_key() -> impl Strategy<Value = TicketKey> {
+    any::<([u8; 16], [u8; 32])>().prop_map(|(name, secret)| TicketKey { name, secret })
+}
+
+fn version() -> impl Strategy<Value = TlsVersion> {
+    prop_oneof![Just(TlsVersion::V12), Just(TlsVersion::V13)]
+}
+
+/// An index into `len` things; `None` when there are none.
+fn index(len: u32) -> BoxedStrategy<Option<u32>> {
+    match len {
+        0 => Just(None).boxed(),
+        len => option::of(0..len).boxed(),
+    }
+}
+
+fn site(certificates: u32, trust: u32) -> impl Strategy<Value = TlsSite> {
+    let auth = (index(trust), any::<bool>())
+        .prop_map(|(trust, required)| Some(ClientAuth { trust: trust?, required }));
+    (vec(text(), 0..3), 0..certificates, auth)
+        .prop_map(|(names, certificate, client_auth)| TlsSite { names, certificate, client_auth })
+}
+
+fn listener_tls(certificates: u32, trust: u32) -> BoxedStrategy<Option<ListenerTls>> {
+    if certificates == 0 {
+        return Just(None).boxed();
+    }
+    let alpn = vec(prop_oneof![Just(Alpn::Http11), Just(Alpn::H2)], 1..3);
+    let sites = vec(site(certificates, trust), 1..3).prop_flat_map(|sites| {
+        let default_site = index(sites.len() as u32);
+        (Just(sites), default_site)
+    });
+    option::of((version(), alpn, sites, any::<[u32; 2]>()).prop_map(
+        |(min_version, alpn, (sites, default_site), [early_data_bytes, handshake_timeout_ms])| {
+            ListenerTls {
+                min_version,
+                alpn,
+                sites,
+                default_site,
+                early_data_bytes,
+                handshake_timeout_ms,
+            }
+        },
+    ))
+    .boxed()
+}
+
+fn upstream_tls(certificates: u32, trust: u32) -> impl Strategy<Value = Option<UpstreamTls>> {
+    let server_name = option::of(text());
+    option::of((version(), index(trust), server_name, index(certificates)).prop_map(
+        |(min_version, trust, server_name, identity)| UpstreamTls {
+            min_version,
+            trust,
+            server_name,
+            identity,
+        },
+    ))
+}
+
+fn health() -> impl Strategy<Value = Option<HealthCheck>> {
+    let number = 1..=u32::MAX;
+    option::of((text(), [number.clone(), number.clone(), number.clone(), number]).prop_map(
+        |(service, [interval_ms, timeout_ms, healthy_after, unhealthy_after])| HealthCheck {
+            kind: HealthKind::Grpc { service },
+            interval_ms,
+            timeout_ms,
+            healthy_after,
+            unhealthy_after,
+        },
+    ))
+}
+
+fn listener(certificates: u32, trust: u32) -> impl Strategy<Value = Listener> {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
     (
         text(),
         address(),
         vec(cidr(), 0..3),
         vec(cidr(), 0..3),
         flags,
-        any::<[u32; 7]>(),
+        any::<[u32; 8]>(),
         any::<u16>(),
+        listener_tls(certificates, trust),
     )
         .prop_map(
-            |(name, address, trusted_proxies, proxy_protocol_from, flags, n, max_fields)| {
+            |(name, address, trusted_proxies, proxy_protocol_from, flags, n, max_fields, tls)| {
                 Listener {
                     name,
                     address,
@@ -52,10 +138,10 @@ fn listener() -> impl Strategy<Value = Listener> {
                     } else {
                         UnderscoreFields::Refuse
                     },
-                    tls: None,
-                    h2c: false,
+                    tls,
+                    h2c: flags.2,
                     limits: ListenerLimits {
-                        max_streams: 100,
+                        max_streams: n[7],
                         max_connections: n[0],
                         header_timeout_ms: n[1],
                         idle_timeout_ms: n[2],
@@ -79,7 +165,7 @@ fn timeouts() -> impl Strategy<Value = Timeouts> {
     })
 }
 
-fn upstream() -> impl Strategy<Value = Upstream> {
+fn upstream(certificates: u32, trust: u32) -> impl Strategy<Value = Upstream> {
     let balance = prop_oneof![
         Just(Balance::RoundRobin),
         Just(Balance::Weighted),
@@ -100,17 +186,20 @@ fn upstream() -> impl Strategy<Value = Upstream> {
         Just(HostHeader::Target),
         text().prop_map(HostHeader::Literal)
     ];
-    (text(), balance, vec(target, 0..4), pool, timeouts(), host_header).prop_map(
-        |(name, balance, targets, pool, timeouts, host_header)| Upstream {
+    let protocol = prop_oneof![Just(Protocol::Http1), Just(Protocol::Http2), Just(Protocol::Auto)];
+    let tls = upstream_tls(certificates, trust);
+    let new = (protocol, tls, health());
+    (text(), balance, vec(target, 0..4), pool, timeouts(), host_header, new).prop_map(
+        |(name, balance, targets, pool, timeouts, host_header, (protocol, tls, health))| Upstream {
             name,
             balance,
             targets,
             pool,
             timeouts,
             host_header,
-            protocol: Protocol::default(),
-            tls: None,
-            health: None,
+            protocol,
+            tls,
+            health,
         },
     )
 }
@@ -139,46 +228,53 @@ fn route(upstreams: u32) -> impl Strategy<Value = Route> {
         (0..upstreams, 0..=MAX_WEIGHT).prop_map(|(upstream, weight)| Backend { upstream, weight });
     let conditions = (vec(field_match(), 0..3), vec(field_match(), 0..3));
     let lists = (vec(text(), 0..3), vec(text(), 0..3), vec(text(), 0..2));
-    (text(), lists, path, conditions, rewrite, vec(backend, 1..4), timeouts(), any::<u64>())
-        .prop_map(|(name, lists, path, (headers, query), rewrite, backends, timeouts, body)| {
-            Route {
-                name,
-                hosts: lists.0,
-                path,
-                methods: lists.1,
-                headers,
-                query,
-                rewrite,
-                backends,
-                timeouts,
-                max_body_bytes: body,
-                upgrades: lists.2,
-                early_data: false,
-                grpc_web: false,
-            }
-        })
+    let last = any::<(u64, bool, bool)>();
+    (text(), lists, path, conditions, rewrite, vec(backend, 1..4), timeouts(), last).prop_map(
+        |(name, lists, path, (headers, query), rewrite, backends, timeouts, last)| Route {
+            name,
+            hosts: lists.0,
+            path,
+            methods: lists.1,
+            headers,
+            query,
+            rewrite,
+            backends,
+            timeouts,
+            max_body_bytes: last.0,
+            upgrades: lists.2,
+            early_data: last.1,
+            grpc_web: last.2,
+        },
+    )
 }
 
 fn snapshot() -> impl Strategy<Value = Snapshot> {
     let node =
         (text(), any::<u32>()).prop_map(|(via, drain_timeout_ms)| Node { via, drain_timeout_ms });
-    let routed = vec(upstream(), 1..4).prop_flat_map(|upstreams| {
-        let routes = vec(route(upstreams.len() as u32), 0..4);
-        (Just(upstreams), routes)
+    let secrets = (vec(certificate(), 0..3), vec(trust(), 0..3), vec(ticket_key(), 0..4));
+    let parts = secrets.prop_flat_map(|(certificates, trust, ticket_keys)| {
+        let counts = (certificates.len() as u32, trust.len() as u32);
+        let listeners = vec(listener(counts.0, counts.1), 0..3);
+        let routed = vec(upstream(counts.0, counts.1), 1..4).prop_flat_map(|upstreams| {
+            let routes = vec(route(upstreams.len() as u32), 0..4);
+            (Just(upstreams), routes)
+        });
+        (Just((certificates, trust, ticket_keys)), listeners, routed)
     });
-    (any::<u64>(), any::<u64>(), node, vec(listener(), 0..3), routed).prop_map(
-        |(epoch, revision, node, listeners, (upstreams, routes))| Snapshot {
-            certificates: vec![],
-            trust: vec![],
-            ticket_keys: vec![],
+    (any::<u64>(), any::<u64>(), node, parts).prop_map(|(epoch, revision, node, parts)| {
+        let ((certificates, trust, ticket_keys), listeners, (upstreams, routes)) = parts;
+        Snapshot {
             epoch,
             revision,
             node,
+            certificates,
+            trust,
+            ticket_keys,
             listeners,
             upstreams,
             routes,
-        },
-    )
+        }
+    })
 }
 
 /// Makes length and checksum right again, so that a change reaches the fields.
@@ -273,10 +369,118 @@ fn small() -> Snapshot {
     }
 }
 
+/// `small`, with a listener that speaks TLS.
+fn secure() -> Snapshot {
+    Snapshot {
+        certificates: vec![Certificate { chain: vec![vec![1], vec![2]], key: vec![3] }],
+        trust: vec![Trust { roots: vec![vec![4]], crls: vec![] }],
+        ticket_keys: vec![TicketKey { name: [1; 16], secret: [2; 32] }],
+        listeners: vec![Listener {
+            name: "web".into(),
+            address: "127.0.0.1:443".parse().unwrap(),
+            trusted_proxies: vec![],
+            proxy_protocol_from: vec![],
+            forwarded: false,
+            underscore_fields: UnderscoreFields::Refuse,
+            tls: Some(ListenerTls {
+                min_version: TlsVersion::V13,
+                alpn: vec![Alpn::H2, Alpn::Http11],
+                sites: vec![TlsSite {
+                    names: vec!["api.example.com".into()],
+                    certificate: 0,
+                    client_auth: Some(ClientAuth { trust: 0, required: true }),
+                }],
+                default_site: Some(0),
+                early_data_bytes: 0,
+                handshake_timeout_ms: 5_000,
+            }),
+            h2c: false,
+            limits: ListenerLimits::default(),
+        }],
+        ..small()
+    }
+}
+
 fn refusal(change: impl FnOnce(&mut Snapshot)) -> DecodeError {
     let mut snapshot = small();
     change(&mut snapshot);
     Snapshot::decode(&snapshot.encode()).unwrap_err()
+}
+
+/// The field refused in `secure` after `change`.
+fn refused(change: impl FnOnce(&mut Snapshot, &mut ListenerTls)) -> &'static str {
+    let mut snapshot = secure();
+    let mut tls = snapshot.listeners[0].tls.take().unwrap();
+    change(&mut snapshot, &mut tls);
+    snapshot.listeners[0].tls = Some(tls);
+    Snapshot::decode(&snapshot.encode()).unwrap_err().field
+}
+
+#[test]
+fn invariants_of_tls_are_held() {
+    let whole = secure();
+    assert_eq!(Snapshot::decode(&whole.encode()), Ok(whole));
+    assert_eq!(refused(|_, tls| tls.alpn.clear()), "listener.tls.alpn");
+    assert_eq!(refused(|_, tls| tls.sites.clear()), "listener.tls.sites");
+    assert_eq!(refused(|_, tls| tls.default_site = Some(1)), "listener.tls.default_site");
+    assert_eq!(refused(|_, tls| tls.sites[0].certificate = 1), "site.certificate");
+    assert_eq!(refused(|s, _| s.certificates.clear()), "site.certificate");
+    assert_eq!(refused(|s, _| s.trust.clear()), "site.client_auth.trust");
+    assert_eq!(refused(|s, _| s.certificates[0].chain.clear()), "certificate.chain");
+    let large = |len: usize| vec![0; len + 1];
+    assert_eq!(
+        refused(|s, _| s.certificates[0].chain = vec![vec![]; MAX_CHAIN + 1]),
+        "certificate.chain"
+    );
+    assert_eq!(refused(|s, _| s.certificates[0].key = large(MAX_DER)), "certificate.key");
+    assert_eq!(refused(|s, _| s.trust[0].roots[0] = large(MAX_DER)), "trust.roots");
+    assert_eq!(refused(|s, _| s.trust[0].crls.push(large(MAX_CRL))), "trust.crls");
+    let keys = vec![TicketKey { name: [0; 16], secret: [0; 32] }; MAX_TICKET_KEYS + 1];
+    assert_eq!(refused(|s, _| s.ticket_keys = keys), "ticket_keys");
+    let tls = UpstreamTls {
+        min_version: TlsVersion::V12,
+        trust: Some(0),
+        server_name: None,
+        identity: Some(0),
+    };
+    let upstream = |trust, identity| {
+        let tls = UpstreamTls { trust, identity, ..tls.clone() };
+        refused(|s, _| s.upstreams[0].tls = Some(tls))
+    };
+    assert_eq!(upstream(Some(1), None), "upstream.tls.trust");
+    assert_eq!(upstream(None, Some(1)), "upstream.tls.identity");
+    let health = HealthCheck {
+        kind: HealthKind::Grpc { service: String::new() },
+        interval_ms: 0,
+        timeout_ms: 1,
+        healthy_after: 1,
+        unhealthy_after: 1,
+    };
+    let error = refusal(|s| s.upstreams[0].health = Some(health));
+    assert_eq!(error.field, "upstream.health.interval_ms");
+}
+
+#[test]
+fn an_index_into_nothing_says_so() {
+    let error = refusal(|s| {
+        s.upstreams[0].tls = Some(UpstreamTls {
+            min_version: TlsVersion::V13,
+            trust: Some(0),
+            server_name: None,
+            identity: None,
+        });
+    });
+    assert_eq!(error.fault, Fault::OutOfRange { found: 0, min: 1, max: 0 });
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let mut snapshot = secure();
+    snapshot.certificates[0].key = b"private".to_vec();
+    let text = format!("{snapshot:?}");
+    let bytes = format!("{:?}", b"private");
+    assert!(!text.contains(bytes.trim_matches(['[', ']'])), "{text}");
+    assert!(!text.contains("2, 2, 2, 2"), "{text}");
 }
 
 #[test]
@@ -337,8 +541,9 @@ fn limits_are_held() {
 #[test]
 fn a_count_that_lies_takes_no_memory() {
     let mut bytes = small().encode();
-    // The body up to the count of listeners: epoch, revision, via, drain time-out.
-    let count = HEAD + 8 + 8 + 4 + "sluice".len() + 4;
+    // The body up to the count of listeners: epoch, revision, via, drain time-out, and the counts of
+    // certificates, trust and ticket keys.
+    let count = HEAD + 8 + 8 + 4 + "sluice".len() + 4 + 3 * 4;
     bytes[count..count + 4].copy_from_slice(&(MAX_LISTENERS as u32).to_le_bytes());
     reframe(&mut bytes);
     let error = Snapshot::decode(&bytes).unwrap_err();

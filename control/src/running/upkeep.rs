@@ -1,0 +1,217 @@
+//! What changes a snapshot without a new spec: addresses of host names, certificate files, ticket
+//! keys. Each change is a new epoch of the same revision.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use contract::snapshot::{Snapshot, TicketKey};
+
+use super::{Current, Refused, Running};
+use crate::{
+    compile::{Inputs, compile},
+    fit::{self, unix_now},
+    material::{self, Fault, Material, Stamp},
+    resolve::Resolver,
+    spec::{Severity, Spec},
+};
+
+/// How often files and keys are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A file changed within this many seconds is read again: it may change once more without a
+/// difference that the file system's clock tells.
+const RECENT: i64 = 3;
+
+/// What the last look at the files saw.
+#[derive(Default)]
+struct Look {
+    stamps: BTreeMap<String, Option<Stamp>>,
+    /// What is wrong with them, for people; each is said once.
+    errors: Vec<String>,
+}
+
+impl Running {
+    /// Follows DNS: publishes a new epoch whenever a host's addresses change. Runs for ever.
+    pub async fn follow_names(&self) {
+        loop {
+            self.shared.resolver.changed().await;
+            if let Err(error) = self.refresh().await {
+                eprintln!("sluice: new upstream addresses could not be published: {error}");
+            }
+        }
+    }
+
+    /// Follows certificate files and the age of ticket keys. Runs for ever.
+    pub async fn follow_files(&self) {
+        let mut look = Look::default();
+        loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            if let Err(error) = self.look(&mut look).await {
+                eprintln!("sluice: new certificates could not be published: {error}");
+            }
+            let current = self.current();
+            if current.snapshot.ticket_keys != self.ticket_keys(&current.spec)
+                && let Err(error) = self.refresh().await
+            {
+                eprintln!("sluice: new ticket keys could not be published: {error}");
+            }
+        }
+    }
+
+    /// Reads the files again if one of them has changed, and publishes what is whole.
+    async fn look(&self, look: &mut Look) -> Result<(), Refused> {
+        let current = self.current();
+        let mut spec = Spec::clone(&current.spec);
+        let files: Vec<String> =
+            spec.files_mut().into_iter().map(|(_, file)| file.clone()).collect();
+        if files.is_empty() {
+            *look = Look::default();
+            self.set_errors(&[]);
+            return Ok(());
+        }
+        // A file system may hang, and that must not hold up anything else.
+        let stamps = away(move || material::stamps(files.iter().map(String::as_str))).await?;
+        let now = unix_now();
+        let recent = stamps.values().flatten().any(|stamp| stamp.changed_within(RECENT, now));
+        if stamps == look.stamps && !recent && look.errors.is_empty() {
+            return Ok(());
+        }
+        look.stamps = stamps;
+        let before = Arc::clone(&current.material);
+        let judge = self.shared.engine.check;
+        let (material, errors) = away(move || {
+            let (material, faults) = Material::load(&spec, Some(&before), now);
+            settle(&spec, &before, material, &faults, judge)
+        })
+        .await?;
+        for error in errors.iter().filter(|error| !look.errors.contains(error)) {
+            eprintln!("sluice: {error}; the certificate in use stays");
+        }
+        if errors.is_empty() && !look.errors.is_empty() {
+            eprintln!("sluice: the certificate files are whole again");
+        }
+        self.set_errors(&errors);
+        look.errors = errors;
+        if material != *current.material {
+            self.adopt(&current, Arc::new(material)).await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes the running spec with other material.
+    async fn adopt(&self, seen: &Current, material: Arc<Material>) -> Result<(), Refused> {
+        let mut publisher = self.shared.publisher.lock().await;
+        let current = self.current();
+        // Another spec has come meanwhile, with material of its own.
+        if current.revision.id != seen.revision.id {
+            return Ok(());
+        }
+        let Current { revision, spec, snapshot: old, .. } = &*current;
+        let snapshot = self.compiled(spec, old.epoch, revision.id, &material);
+        if snapshot == **old {
+            self.set(Current {
+                revision: revision.clone(),
+                spec: Arc::clone(spec),
+                material,
+                snapshot: Arc::clone(old),
+                convergence: current.convergence,
+            });
+            return Ok(());
+        }
+        let snapshot = Snapshot { epoch: publisher.next_epoch(), ..snapshot };
+        let epoch = snapshot.epoch;
+        let whole = (Arc::clone(spec), material);
+        self.publish(&mut publisher, revision.clone(), whole, snapshot).await?;
+        eprintln!("sluice: certificate files have changed; epoch {epoch} serves with the new ones");
+        Ok(())
+    }
+
+    /// Publishes the running spec again when its compiled form has changed.
+    async fn refresh(&self) -> Result<(), Refused> {
+        let mut publisher = self.shared.publisher.lock().await;
+        let current = self.current();
+        let Current { revision, spec, material, snapshot: old, .. } = &*current;
+        let snapshot = self.compiled(spec, old.epoch, revision.id, material);
+        if snapshot == **old {
+            return Ok(());
+        }
+        let snapshot = Snapshot { epoch: publisher.next_epoch(), ..snapshot };
+        let whole = (Arc::clone(spec), Arc::clone(material));
+        self.publish(&mut publisher, revision.clone(), whole, snapshot).await?;
+        Ok(())
+    }
+
+    pub(super) fn compiled(
+        &self,
+        spec: &Spec,
+        epoch: u64,
+        revision: u64,
+        material: &Material,
+    ) -> Snapshot {
+        let keys = self.ticket_keys(spec);
+        compiled(spec, epoch, revision, &self.shared.resolver, material, &keys)
+    }
+
+    /// The ticket keys in force, which is where those of a cluster would come from; none when
+    /// nothing in `spec` needs them.
+    fn ticket_keys(&self, spec: &Spec) -> Vec<TicketKey> {
+        let mut tickets = self.shared.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+        super::ticket_keys(&mut tickets, spec)
+    }
+
+    fn set_errors(&self, errors: &[String]) {
+        let mut held = self.shared.file_errors.write().unwrap_or_else(PoisonError::into_inner);
+        errors.clone_into(&mut held);
+    }
+
+    /// What is wrong with the running spec's certificate files.
+    pub fn file_errors(&self) -> Vec<String> {
+        self.shared.file_errors.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What of `material`, loaded over `before`, may be used, and what people must be told.
+fn settle(
+    spec: &Spec,
+    before: &Material,
+    material: Material,
+    faults: &[Fault],
+    judge: fit::Judge,
+) -> (Material, Vec<String>) {
+    let wrong = faults.iter().filter(|fault| fault.severity == Severity::Error);
+    let mut errors: Vec<String> = wrong.clone().map(ToString::to_string).collect();
+    // A certificate that is good by itself but has names that do not fit beside the others.
+    let clash =
+        wrong.clone().any(|fault| matches!(fault.code, "no-names" | "duplicate-server-name"));
+    if clash {
+        return (before.clone(), errors);
+    }
+    if material != *before
+        && let Err(unfit) = judge(&fit::plain(spec, &material))
+    {
+        errors.push(format!("the engine cannot take the new certificates: {}", unfit.problem));
+        return (before.clone(), errors);
+    }
+    (material, errors)
+}
+
+pub(super) fn compiled(
+    spec: &Spec,
+    epoch: u64,
+    revision: u64,
+    resolver: &Resolver,
+    material: &Material,
+    ticket_keys: &[TicketKey],
+) -> Snapshot {
+    let resolve = |host: &str| resolver.addresses(host);
+    compile(spec, epoch, revision, &Inputs { resolve: &resolve, material, ticket_keys })
+}
+
+/// Runs `work` where it may block.
+async fn away<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Refused::Internal(error.to_string()))
+}

@@ -1,0 +1,3 @@
+//! Flow control, both ways.
+
+use super::*;

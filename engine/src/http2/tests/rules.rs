@@ -1,0 +1,3 @@
+//! RFC 9113 rule by rule: what is a stream error, a connection error, or fine.
+
+use super::*;

@@ -1,0 +1,36 @@
+//! What a connection's handshake means for the requests on it.
+
+use std::sync::Arc;
+
+use crate::tls::{ServerSide, TlsFacts};
+
+/// Kept from the handshake to the connection's end, whatever the plans in between say.
+pub struct Secured {
+    side: Arc<ServerSide>,
+    /// Under which of the side's sites it came.
+    site: u32,
+    /// The client's certificate, as `X-Forwarded-Client-Cert` tells it.
+    pub certificate: Option<Box<str>>,
+}
+
+impl Secured {
+    pub fn new(side: Arc<ServerSide>, facts: &TlsFacts) -> Secured {
+        let certificate = facts.client.as_ref().map(|client| client.xfcc.clone());
+        Secured { side, site: facts.site, certificate }
+    }
+
+    /// Whether the connection may carry requests for `host` (without a port).
+    pub fn covers(&self, host: &[u8]) -> bool {
+        match std::str::from_utf8(host).ok().and_then(|host| self.side.covers(host)) {
+            Some(site) => self.side.same_authority(site, self.site),
+            // No site has the name: it is the default's, if there is one.
+            None => true,
+        }
+    }
+}
+
+impl std::fmt::Debug for Secured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secured").field("site", &self.site).finish_non_exhaustive()
+    }
+}
