@@ -77,7 +77,11 @@ impl Client {
                 CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
             ];
             provider.cipher_suites.retain(|suite| suites.contains(&suite.suite()));
-            provider.kx_groups.retain(|group| group.name() == NamedGroup::X25519);
+            // The first is what is shared; without P-256 a server of TLS 1.2 may not show its
+            // certificate (RFC 8422 §5.1.1).
+            let groups = [NamedGroup::X25519, NamedGroup::secp256r1];
+            provider.kx_groups.retain(|group| groups.contains(&group.name()));
+            provider.kx_groups.sort_by_key(|group| group.name() != NamedGroup::X25519);
         }
         let versions: Vec<_> = [Version::Tls13, Version::Tls12]
             .into_iter()
