@@ -178,7 +178,10 @@ impl Origin {
     }
 
     /// As [`Origin::start`], over TLS. A client whose handshake fails is dropped.
-    pub fn tls(server: TlsServer, respond: impl Fn(&Seen) -> Script + Send + Sync + 'static) -> Origin {
+    pub fn tls(
+        server: TlsServer,
+        respond: impl Fn(&Seen) -> Script + Send + Sync + 'static,
+    ) -> Origin {
         Origin::listen_tls(server, move |wire, n, records| {
             converse(wire, n, records, &respond, When::AfterBody)
         })

@@ -24,10 +24,24 @@ const LARGEST: usize = 16_384;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A whole header block, head or trailers.
-    Head { stream: u32, fields: Vec<(String, String)>, end: bool },
-    Data { stream: u32, bytes: Vec<u8>, end: bool },
-    Reset { stream: u32, code: u32 },
-    GoAway { last: u32, code: u32 },
+    Head {
+        stream: u32,
+        fields: Vec<(String, String)>,
+        end: bool,
+    },
+    Data {
+        stream: u32,
+        bytes: Vec<u8>,
+        end: bool,
+    },
+    Reset {
+        stream: u32,
+        code: u32,
+    },
+    GoAway {
+        last: u32,
+        code: u32,
+    },
     /// The peer's settings; they are in force.
     Settings,
     /// The peer took ours.
@@ -233,7 +247,11 @@ impl Peer {
                 _ => wrong("RST_STREAM"),
             },
             SETTINGS if frame.has(ACK) => {
-                if frame.payload.is_empty() { Ok(Event::SettingsAck) } else { wrong("SETTINGS") }
+                if frame.payload.is_empty() {
+                    Ok(Event::SettingsAck)
+                } else {
+                    wrong("SETTINGS")
+                }
             }
             SETTINGS => self.settings(&frame),
             PING if frame.payload.len() != 8 || stream != 0 => wrong("PING"),

@@ -80,10 +80,7 @@ impl Reply {
     pub fn ok(body: impl Into<Vec<u8>>) -> Reply {
         let body = body.into();
         let length = body.len().to_string();
-        Reply::default()
-            .head(&[(":status", "200"), ("content-length", &length)])
-            .data(body)
-            .end()
+        Reply::default().head(&[(":status", "200"), ("content-length", &length)]).data(body).end()
     }
 
     /// HEADERS that do not end the stream.

@@ -57,7 +57,9 @@ fn loose_answers_are_errors() {
         "/hop" => Reply::default().last(&[(":status", "200"), ("connection", "close")]),
         "/late" => Reply::default().last(&[("a", "b"), (":status", "200")]),
         "/zero" => Reply::default().raw(Frame::window_update(0, 0)),
-        _ => Reply::default().head(&[(":status", "200")]).raw(Frame::data(1, vec![0; 70_000], true)),
+        _ => {
+            Reply::default().head(&[(":status", "200")]).raw(Frame::data(1, vec![0; 70_000], true))
+        }
     });
     for path in ["/length", "/upper", "/hop", "/late", "/zero", "/window"] {
         let mut client = H2Client::clear(origin.address());

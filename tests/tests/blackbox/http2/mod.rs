@@ -176,9 +176,8 @@ fn a_slow_reader_gets_everything_within_its_windows() {
         client.peer.grant(0, step);
         client.peer.grant(stream, step);
         let most = from + u64::from(step);
-        let there = |client: &H2Client| {
-            client.peer.received == most || client.peer.received == 200_000
-        };
+        let there =
+            |client: &H2Client| client.peer.received == most || client.peer.received == 200_000;
         assert!(client.until(PATIENCE, there), "after {step}: {}", client.peer.received);
     }
     assert_eq!(client.answer(stream).unwrap().body, body);

@@ -8,7 +8,12 @@ use tests::{Authority, Gateway, Identity, Origin, TlsServer, get};
 use super::place;
 
 /// A gateway before a TLS origin, with these settings of the upstream's `tls:`.
-fn before(origin: std::net::SocketAddr, files: &[(&str, &Identity)], ca: &str, tls: &str) -> Gateway {
+fn before(
+    origin: std::net::SocketAddr,
+    files: &[(&str, &Identity)],
+    ca: &str,
+    tls: &str,
+) -> Gateway {
     let scratch = Scratch::new();
     scratch.file("ca.pem", ca);
     for (name, identity) in files {
