@@ -704,7 +704,7 @@ fn events_arrive_at_once() {
         }
         let mut client = gateway.connect();
         client.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
-        let (_, head) = client.final_head().unwrap();
+        let (_, head) = client.final_head().unwrap_or_else(|e| panic!("{path} over h1: {e:?}"));
         assert_eq!(head.announced(), Ok(Some(Framing::Chunked)), "{path}");
         let mut came = Vec::new();
         while came.len() < 27 {

@@ -157,9 +157,8 @@ fn own_answers_are_grpc_statuses() {
         .matching("hosts: [a.test]")
         .also_upstream("up", origin.address(), "protocol: http2")
         .also_route(
-            "{ name: small, match: { path: { prefix: /small } }, upstream: up, max_body_bytes: 10 }",
-        )
-        .also_route("{ name: get, match: { path: { prefix: /get }, methods: [GET] }, upstream: up }");
+            "{ name: small, match: { hosts: [a.test], path: { prefix: /small } }, upstream: up, max_body_bytes: 10 }",
+        );
     let gateway = Gateway::of(&spec);
     let mut client = H2Client::clear(gateway.address());
     // http-grpc-status-mapping: 503 and 502 are UNAVAILABLE, 404 is UNIMPLEMENTED.
@@ -167,10 +166,10 @@ fn own_answers_are_grpc_statuses() {
     let mut nowhere = call("/t.T/Nowhere", &[]);
     nowhere[2].1 = "b.test";
     own(&client.ask(&nowhere, &message(b"")), 12);
-    // 413: no more than the limit, which is a matter of resources.
+    // 413, which that mapping does not name: UNKNOWN, or what it is, a matter of resources.
     let large = client.ask(&call("/small", &[]), &message(&[0; 100]));
     assert_eq!(large.status, 200, "{large:?}");
-    assert!(matches!(status(&large), Some(8 | 11)), "{large:?}");
+    assert!(matches!(status(&large), Some(2 | 8 | 11)), "{large:?}");
     // To others the same is a problem of HTTP.
     let plain = client.ask(&tests::http2::client::request("GET", "/t.T/Down"), b"");
     assert!(matches!(plain.status, 502 | 503), "{plain:?}");
@@ -471,7 +470,7 @@ fn health_checks_take_a_target_out_and_back() {
         .listener("h2c: true")
         .upstream("protocol: http2")
         .upstream(
-            "health: { grpc: { service: t.T }, interval_ms: 200, timeout_ms: 500, \
+            "health: { grpc: { service: t.T }, interval_ms: 300, timeout_ms: 250, \
              healthy_after: 1, unhealthy_after: 2 }",
         );
     let gateway = Gateway::of(&spec);
@@ -510,7 +509,7 @@ fn a_target_that_is_gone_is_taken_out() {
         .listener("h2c: true")
         .upstream("protocol: http2")
         .upstream(
-            "health: { grpc: {}, interval_ms: 200, timeout_ms: 500, healthy_after: 1, unhealthy_after: 1 }",
+            "health: { grpc: {}, interval_ms: 200, timeout_ms: 150, healthy_after: 1, unhealthy_after: 1 }",
         );
     let gateway = Gateway::of(&spec);
     let all_up = || {

@@ -63,9 +63,14 @@ fn limits_are_announced() {
     let peer = &client.peer;
     assert_eq!(peer.setting(MAX_CONCURRENT_STREAMS, 0), 100);
     assert_eq!(peer.setting(MAX_HEADER_LIST_SIZE, 0), 64 * 1024);
-    assert_eq!(peer.setting(ENABLE_CONNECT_PROTOCOL, 0), 1);
     assert_eq!(peer.setting(MAX_FRAME_SIZE, 16_384), 16_384);
     assert_eq!(peer.setting(HEADER_TABLE_SIZE, 4096), 4096);
+
+    // RFC 8441 §3: said where there is something to connect to.
+    let sockets = Gateway::of(&spec(&origin).route("upgrades: [websocket]"));
+    let mut client = H2Client::clear(sockets.address());
+    client.assert_alive("settings");
+    assert_eq!(client.peer.setting(ENABLE_CONNECT_PROTOCOL, 0), 1);
 
     let few = Gateway::of(&spec(&origin).listener("limits: { max_streams: 7 }"));
     let mut client = H2Client::clear(few.address());
