@@ -19,6 +19,7 @@ pub mod scratch;
 pub mod spec;
 pub mod stream;
 pub mod tls;
+pub mod websocket;
 pub mod wire;
 
 pub use certificates::{Authority, Identity};

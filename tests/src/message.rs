@@ -47,6 +47,11 @@ impl Head {
         Ok(Head { start, fields, raw })
     }
 
+    /// As received, for messages.
+    pub fn raw_text(&self) -> String {
+        crate::wire::lossy(&self.raw)
+    }
+
     /// Parses one field line.
     pub fn field(line: &[u8]) -> Result<(String, String), String> {
         let shown = || crate::wire::lossy(line);

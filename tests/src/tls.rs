@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::Resumption;
 use rustls::crypto::ring;
@@ -39,6 +39,8 @@ pub struct TlsClient {
     resumption: Resumption,
     sni: bool,
     early: bool,
+    /// Shared by clones: a ticket is good for the configuration it came by only.
+    config: Arc<OnceLock<Arc<ClientConfig>>>,
 }
 
 fn roots(pem: &str) -> RootCertStore {
@@ -61,26 +63,31 @@ impl TlsClient {
             resumption: Resumption::disabled(),
             sni: true,
             early: false,
+            config: Arc::default(),
         }
     }
 
     pub fn alpn(mut self, protocols: &[&str]) -> TlsClient {
+        self.config = Arc::default();
         self.alpn = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         self
     }
 
     pub fn only(mut self, version: ProtocolVersion) -> TlsClient {
+        self.config = Arc::default();
         self.versions = vec![if version == ProtocolVersion::TLSv1_2 { &TLS12 } else { &TLS13 }];
         self
     }
 
     /// Shows this certificate when asked.
     pub fn identity(mut self, identity: &Identity) -> TlsClient {
+        self.config = Arc::default();
         self.identity = Some(identity.clone());
         self
     }
 
     pub fn resuming(mut self) -> TlsClient {
+        self.config = Arc::default();
         self.resumption = Resumption::in_memory_sessions(64);
         self
     }
@@ -93,11 +100,16 @@ impl TlsClient {
 
     /// Sends no server name; the certificate must still be valid for the name.
     pub fn no_sni(mut self) -> TlsClient {
+        self.config = Arc::default();
         self.sni = false;
         self
     }
 
     fn config(&self) -> Arc<ClientConfig> {
+        self.config.get_or_init(|| self.build()).clone()
+    }
+
+    fn build(&self) -> Arc<ClientConfig> {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&self.versions)
             .expect("versions")
@@ -237,4 +249,31 @@ pub struct Accepted {
     /// The client's leaf, DER.
     pub client: Option<Vec<u8>>,
     pub resumed: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::{Client, get};
+    use crate::origin::{Origin, echo};
+
+    #[test]
+    fn client_and_origin_understand_each_other() {
+        let authority = Authority::new("Both");
+        let server = TlsServer::asking(&authority.server(&["up.test"]), &["http/1.1"], &authority);
+        let origin = Origin::tls(server, echo);
+        let us = authority.client("us", "spiffe://test/us");
+        let tls = TlsClient::new(&authority, "up.test").identity(&us).resuming();
+        for n in 0..3 {
+            let (stream, agreed) = tls.connect(origin.address()).unwrap();
+            assert_eq!(agreed.resumed, n > 0);
+            let mut client = Client::over(stream);
+            assert_eq!(client.ask(get("/1")).text(), "GET /1\n");
+            assert_eq!(client.ask(get("/2")).text(), "GET /2\n");
+        }
+        let first = &origin.handshakes()[0];
+        assert_eq!(first.client.as_deref(), Some(us.der().as_slice()));
+        assert_eq!((first.name.as_deref(), first.resumed), (Some("up.test"), false));
+        assert!(TlsClient::new(&authority, "down.test").connect(origin.address()).is_err());
+    }
 }

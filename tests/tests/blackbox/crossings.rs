@@ -193,7 +193,9 @@ impl World {
         scratch.file("ca.pem", authority.pem());
         let tls = "tls: { ca: \"{DIR}/ca.pem\", server_name: up.test }";
         let route = |name: &str| {
-            format!("{{ name: {name}, match: {{ path: {{ prefix: /{name} }} }}, upstream: {name} }}")
+            format!(
+                "{{ name: {name}, match: {{ path: {{ prefix: /{name} }} }}, upstream: {name} }}"
+            )
         };
         let spec = Spec::to(h1[0].address())
             .listener("h2c: true")
@@ -409,8 +411,7 @@ fn bodies_both_ways() {
         for body in [&large[..], b"x", b""] {
             world.each(|world, front, behind| {
                 let path = format!("/{behind}/{length:?}/{}/echo", body.len());
-                let came =
-                    world.ask(front, "POST", &path, &[], Some((body, length)), &[])?;
+                let came = world.ask(front, "POST", &path, &[], Some((body, length)), &[])?;
                 same("status", came.status, 200)?;
                 same("echo", came.body.len(), body.len())?;
                 let got = world.got(behind, &path).ok_or("the origin saw nothing")?;
@@ -466,8 +467,7 @@ fn interim_answers() {
         // A client that does not wait for 100 gets its answer all the same.
         let path = format!("/{behind}/continue/echo");
         let expect = [("expect", "100-continue")];
-        let came =
-            world.ask(front, "POST", &path, &expect, Some((b"sent", Length::Known)), &[])?;
+        let came = world.ask(front, "POST", &path, &expect, Some((b"sent", Length::Known)), &[])?;
         same("expect", (came.status, came.body.as_slice()), (200, &b"sent"[..]))
     });
 }
@@ -550,7 +550,9 @@ fn a_cut_answer_never_looks_whole() {
                 client.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
                 match client.response() {
                     Ok(response) if response.status == 502 => Ok(()),
-                    Err(WireError::Truncated(_) | WireError::Reset(_) | WireError::Closed) => Ok(()),
+                    Err(WireError::Truncated(_) | WireError::Reset(_) | WireError::Closed) => {
+                        Ok(())
+                    }
                     other => Err(format!("{other:?}")),
                 }
             }
@@ -559,7 +561,8 @@ fn a_cut_answer_never_looks_whole() {
                 let stream = client.get(&path);
                 match client.answer(stream) {
                     Ok(answer) if answer.status == 502 => {}
-                    Err(Broken::Reset(code, _)) if code != NO_ERROR && code != ENHANCE_YOUR_CALM => {}
+                    Err(Broken::Reset(code, _))
+                        if code != NO_ERROR && code != ENHANCE_YOUR_CALM => {}
                     other => return Err(format!("{other:?}")),
                 }
                 client.assert_alive("after a cut answer");
@@ -599,7 +602,8 @@ fn early_answers() {
 
         // HTTP/1: drained or closed, and what remains is never a request (B-41).
         let mut client = gateway.connect();
-        client.send(format!("POST {path} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2000\r\n\r\n"));
+        client
+            .send(format!("POST {path} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2000\r\n\r\n"));
         client.send([b'x'; 1_000]);
         let response = client.response().unwrap_or_else(|e| panic!("{path}: {e:?}"));
         assert_eq!((response.status, response.text()), (403, "early".into()), "{path}");
@@ -648,9 +652,7 @@ fn streams_of_an_h2_origin_fail_alone() {
 #[test]
 fn an_h2_origin_that_says_goaway_is_left_without_a_failure() {
     let h2 = H2Origin::clear(|seen| match seen.path() {
-        "/last" => {
-            Reply::default().goaway(NO_ERROR).head(&[(":status", "200")]).data("last").end()
-        }
+        "/last" => Reply::default().goaway(NO_ERROR).head(&[(":status", "200")]).data("last").end(),
         _ => tests::http2::origin::echo(seen),
     });
     let spec = Spec::to(h2.address()).listener("h2c: true").upstream("protocol: http2");
@@ -671,7 +673,8 @@ fn events_arrive_at_once() {
         let mut script =
             Script::default().send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
         for n in 0..3 {
-            script = script.send(format!("9\r\ndata: {n}\n\n\r\n")).sleep(Duration::from_millis(400));
+            script =
+                script.send(format!("9\r\ndata: {n}\n\n\r\n")).sleep(Duration::from_millis(400));
         }
         script.sleep(Duration::from_secs(60))
     });
@@ -694,15 +697,14 @@ fn events_arrive_at_once() {
         // The stream never ends: only what is passed on at once can be seen.
         for n in 0..3 {
             let wanted: String = (0..=n).map(|n| format!("data: {n}\n\n")).collect();
-            let there = client.until(PATIENCE, |client| {
-                client.so_far(stream).body.len() >= wanted.len()
-            });
+            let there =
+                client.until(PATIENCE, |client| client.so_far(stream).body.len() >= wanted.len());
             assert!(there, "{path} over h2: event {n}");
             assert_eq!(client.so_far(stream).text(), wanted);
         }
         let mut client = gateway.connect();
         client.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
-        let (_, head) = client.final_head().unwrap();
+        let (_, head) = client.final_head().unwrap_or_else(|e| panic!("{path} over h1: {e:?}"));
         assert_eq!(head.announced(), Ok(Some(Framing::Chunked)), "{path}");
         let mut came = Vec::new();
         while came.len() < 27 {

@@ -177,7 +177,8 @@ fn continuation_flood() {
     let origin = Origin::echo();
     let gateway = Gateway::of(&spec(&origin));
     let engine = gateway.pid_of("engine");
-    for (what, piece) in [("fields", block(&[("x-flood", &"y".repeat(1_000))])), ("empty", vec![])] {
+    for (what, piece) in [("fields", block(&[("x-flood", &"y".repeat(1_000))])), ("empty", vec![])]
+    {
         beside_good_clients(&gateway, || {
             let before = rss_kib(engine);
             let mut client = H2Client::clear(gateway.address());

@@ -63,9 +63,14 @@ fn limits_are_announced() {
     let peer = &client.peer;
     assert_eq!(peer.setting(MAX_CONCURRENT_STREAMS, 0), 100);
     assert_eq!(peer.setting(MAX_HEADER_LIST_SIZE, 0), 64 * 1024);
-    assert_eq!(peer.setting(ENABLE_CONNECT_PROTOCOL, 0), 1);
     assert_eq!(peer.setting(MAX_FRAME_SIZE, 16_384), 16_384);
     assert_eq!(peer.setting(HEADER_TABLE_SIZE, 4096), 4096);
+
+    // RFC 8441 §3: said where there is something to connect to.
+    let sockets = Gateway::of(&spec(&origin).route("upgrades: [websocket]"));
+    let mut client = H2Client::clear(sockets.address());
+    client.assert_alive("settings");
+    assert_eq!(client.peer.setting(ENABLE_CONNECT_PROTOCOL, 0), 1);
 
     let few = Gateway::of(&spec(&origin).listener("limits: { max_streams: 7 }"));
     let mut client = H2Client::clear(few.address());
@@ -176,9 +181,8 @@ fn a_slow_reader_gets_everything_within_its_windows() {
         client.peer.grant(0, step);
         client.peer.grant(stream, step);
         let most = from + u64::from(step);
-        let there = |client: &H2Client| {
-            client.peer.received == most || client.peer.received == 200_000
-        };
+        let there =
+            |client: &H2Client| client.peer.received == most || client.peer.received == 200_000;
         assert!(client.until(PATIENCE, there), "after {step}: {}", client.peer.received);
     }
     assert_eq!(client.answer(stream).unwrap().body, body);

@@ -163,8 +163,7 @@ fn alpn_chooses_the_protocol() {
     let authority = Authority::new("ALPN");
     let site = authority.server(&["a.test"]);
     let origin = Origin::echo();
-    let both =
-        edge(Spec::to(origin.address()), &[("site", &site)], "", &[entry("site", "")]);
+    let both = edge(Spec::to(origin.address()), &[("site", &site)], "", &[entry("site", "")]);
     let client = TlsClient::new(&authority, "a.test");
     for (offered, chosen) in [
         (&["h2", "http/1.1"][..], Some("h2")),
@@ -261,7 +260,8 @@ fn what_is_no_tls_is_dropped() {
     let site = authority.server(&["a.test"]);
     let origin = Origin::echo();
     let edge = edge(Spec::to(origin.address()), &[("site", &site)], "", &[entry("site", "")]);
-    let random: Vec<u8> = (0..512u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let random: Vec<u8> =
+        (0..512u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     for (what, bytes) in [
         ("HTTP/1.1 in clear", get("/clear").into_bytes()),
         ("the HTTP/2 preface", tests::http2::frame::PREFACE.to_vec()),
@@ -342,7 +342,9 @@ fn another_certificates_host_is_misdirected() {
         &[entry("a", ""), entry("b", "")],
     );
     let tls = TlsClient::new(&authority, "a.test");
-    for (host, status) in [("a.test", 200), ("alias.test", 200), ("A.test:8443", 200), ("b.test", 421)] {
+    for (host, status) in
+        [("a.test", 200), ("alias.test", 200), ("A.test:8443", 200), ("b.test", 421)]
+    {
         let response = ask(edge.address, &tls, &get_at(host, "/m")).unwrap();
         assert_eq!(response.status, status, "B-66, h1: {host}");
         let mut h2 = H2Client::tls(edge.address, &tls);
@@ -350,10 +352,12 @@ fn another_certificates_host_is_misdirected() {
             [(":method", "GET"), (":scheme", "https"), (":authority", host), (":path", "/m")];
         assert_eq!(h2.ask(&fields, b"").status, status, "B-66, h2: {host}");
         // B-66 keeps the connection.
-        let good = [(":method", "GET"), (":scheme", "https"), (":authority", "a.test"), (":path", "/g")];
+        let good =
+            [(":method", "GET"), (":scheme", "https"), (":authority", "a.test"), (":path", "/g")];
         assert_eq!(h2.ask(&good, b"").status, 200);
     }
-    let forwarded = origin.seen().iter().filter(|seen| seen.field("host") == Some("b.test")).count();
+    let forwarded =
+        origin.seen().iter().filter(|seen| seen.field("host") == Some("b.test")).count();
     assert_eq!(forwarded, 0, "B-66: forwarded");
 }
 
@@ -466,10 +470,8 @@ fn a_bad_certificate_is_refused_with_its_spec() {
     std::fs::write(dir.join("junk.pem"), "junk").unwrap();
     std::fs::write(dir.join("junk.key"), "junk").unwrap();
     for name in ["mixed", "junk", "missing"] {
-        let spec = Spec::to(origin.address()).also_listener(
-            "PORTTLS",
-            &format!("tls: {{ certificates: [ {} ] }}", entry(name, "")),
-        );
+        let spec = Spec::to(origin.address())
+            .also_listener("PORTTLS", &format!("tls: {{ certificates: [ {} ] }}", entry(name, "")));
         let (status, body) = edge.gateway.try_apply(&spec.text());
         assert!((400..500).contains(&status), "{name}: {status} {body}");
         assert!(body.contains("certificates"), "{name}: does not name the field: {body}");
