@@ -74,7 +74,7 @@ impl Listener {
 }
 
 /// A cluster of interchangeable targets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Upstream {
     pub name: Box<str>,
     pub balance: Balance,

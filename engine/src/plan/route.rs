@@ -126,6 +126,7 @@ mod tests {
             timeouts: Timeouts { connect_ms: 1, first_byte_ms: 2, idle_ms: 3, total_ms: 4 },
             host_header: Default::default(),
             protocol: Default::default(),
+            tls: None,
             health: None,
         };
         let want = Timeouts { connect_ms: 7, first_byte_ms: 2, idle_ms: 3, total_ms: u32::MAX };

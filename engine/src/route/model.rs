@@ -472,7 +472,7 @@ fn errors_name_the_route_and_the_field() {
     ];
     for (route, field) in cases {
         let error = crate::plan::Plan::build(snapshot(vec![route])).unwrap_err();
-        assert_eq!((error.route.as_str(), error.field.as_str()), ("r1", field), "{error}");
+        assert_eq!((error.name.as_str(), error.field.as_str()), ("r1", field), "{error}");
     }
     assert!(crate::plan::Plan::build(snapshot(vec![plain()])).is_ok());
 }
