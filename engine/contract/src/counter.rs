@@ -212,9 +212,7 @@ impl Counter {
             }
             Counter::HealthChecks => "Health checks of upstream targets.",
             Counter::HealthFailures => "Health checks that failed.",
-            Counter::TargetsLost => {
-                "Targets that became unhealthy: less those that recovered, so many are passed over."
-            }
+            Counter::TargetsLost => "Times that a target became unhealthy by its checks.",
             Counter::TargetsRecovered => "Unhealthy targets that became healthy again.",
         }
     }
