@@ -1,25 +1,28 @@
 //! Runs Sluice and its peers on the same work, pinned to the same CPU, in interleaved rounds:
 //! A B C A B C …, so that what the machine does meanwhile falls on all of them.
 
+mod idle;
 pub mod plot;
 pub mod report;
 pub mod scenario;
 
 use std::error::Error;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use report::{Place, Report, Row, Sample, Section, Version};
-use scenario::{ROUTES, Scenario, Work};
+use scenario::{ROUTES, Rate, Scenario, Work};
 
 use crate::load::report::Summary;
+use crate::load::target::Message;
 use crate::load::{Edge, Plan};
-use crate::peer::{self, Found, Peer, Running, config};
+use crate::peer::config::{Certificate, Wire};
+use crate::peer::{self, Found, Peer, Running, Scene, config};
 use crate::pin::{self, Pinned};
-use crate::usage::{self, Reading};
+use crate::tls;
+use crate::usage::Reading;
 
 /// What is to be compared, and how long.
 #[derive(Clone, Debug)]
@@ -33,12 +36,11 @@ pub struct Comparison {
     pub origin_cpu: usize,
 }
 
-/// Time before each measured window: connections are made and caches filled.
+/// Time before each measured window: connections are made and caches filled. No longer than the
+/// window itself.
 const WARMUP: Duration = Duration::from_secs(1);
-/// The same before the memory of idle connections is measured.
-const IDLE_WARMUP: Duration = Duration::from_millis(500);
-/// Between the last answer and the reading of memory.
-const SETTLE: Duration = Duration::from_secs(1);
+/// Bytes of a gRPC message to the origin.
+const MESSAGE_BYTES: usize = 128;
 
 /// Files of a run. Removed when it is over.
 struct Scratch(PathBuf);
@@ -48,6 +50,17 @@ impl Scratch {
         let path = std::env::temp_dir().join(format!("sluice-bench-{}", std::process::id()));
         std::fs::create_dir_all(&path)?;
         Ok(Self(path))
+    }
+
+    /// Makes the certificate that all peers are given.
+    fn certificate(&self) -> Result<Certificate, Box<dyn Error>> {
+        let (chain, key) = tls::self_signed()?;
+        let write = |name: &str, text: &str| {
+            let path = self.0.join(name);
+            std::fs::write(&path, text).map(|()| path)
+        };
+        let both = write("both.pem", &format!("{chain}{key}"))?;
+        Ok(Certificate { chain: write("chain.pem", &chain)?, key: write("key.pem", &key)?, both })
     }
 }
 
@@ -70,6 +83,13 @@ impl Comparison {
         let mut origin = Pinned::start("origin", self.origin_cpu, &scratch.0, &me, arguments)?;
         origin.wait_for(origin_address, Duration::from_secs(5), stop)?;
 
+        let run = Run {
+            comparison: self,
+            origin: origin_address,
+            certificate: scratch.certificate()?,
+            open_files,
+            stop,
+        };
         let mut sections = Vec::new();
         for scenario in &self.scenarios {
             let mut rows: Vec<(Row, &Found)> = Vec::new();
@@ -86,30 +106,7 @@ impl Comparison {
                 for (row, found) in &mut rows {
                     eprintln!("{} {round}/{} {}", scenario.name, self.rounds, row.label(scenario));
                     let directory = scratch.0.join(format!("{}-{}", found.peer, row.routes));
-                    let mut running = peer::start(
-                        found,
-                        self.proxy_cpu,
-                        origin_address,
-                        row.routes,
-                        &directory,
-                        stop,
-                    )?;
-                    let sample = match scenario.work {
-                        Work::Requests { connections, body_bytes, rate } => {
-                            let path = format!("{}/bytes/{body_bytes}", config::prefix(row.routes));
-                            let url = format!("http://{}{path}", running.address);
-                            let mut plan = self.plan(&url, connections)?;
-                            plan.rate = rate;
-                            measure(&plan, &mut running, stop)
-                        }
-                        Work::Idle { connections } => {
-                            let path = format!("{}/bytes/128", config::prefix(row.routes));
-                            let spare = open_files.saturating_sub(500) as usize;
-                            let connections = connections.min(spare);
-                            self.idle(&running, &path, connections, stop)
-                        }
-                    };
-                    drop(running);
+                    let sample = run.sample(scenario, found, row.routes, &directory);
                     let _ = std::fs::remove_dir_all(&directory);
                     if stop.load(Relaxed) {
                         return Err("stopped".into());
@@ -121,16 +118,6 @@ impl Comparison {
             sections.push(Section::new(*scenario, rows));
         }
         Ok(Report { place: self.place(), peers: self.versions(), sections })
-    }
-
-    fn plan(&self, url: &str, connections: usize) -> Result<Plan, String> {
-        Ok(Plan {
-            warmup: WARMUP,
-            duration: Duration::from_secs_f64(self.seconds),
-            timeout: Duration::from_secs(5),
-            cpu: Some(self.load_cpu),
-            ..Plan::get(url, connections)?
-        })
     }
 
     fn versions(&self) -> Vec<Version> {
@@ -157,80 +144,114 @@ impl Comparison {
             seconds: self.seconds,
         }
     }
+}
 
-    /// Opens connections that have one answer each and then stay idle.
-    fn idle(
+/// What all samples of a comparison share.
+struct Run<'a> {
+    comparison: &'a Comparison,
+    origin: SocketAddr,
+    certificate: Certificate,
+    open_files: u64,
+    stop: &'a AtomicBool,
+}
+
+impl Run<'_> {
+    /// Starts a peer afresh and measures it once.
+    fn sample(
         &self,
-        running: &Running,
-        path: &str,
-        connections: usize,
-        stop: &AtomicBool,
+        scenario: &Scenario,
+        found: &Found,
+        routes: usize,
+        directory: &Path,
     ) -> Result<Sample, Box<dyn Error>> {
-        let Some(process) = &running.process else { return Ok(Sample::default()) };
-        let url = format!("http://{}{path}", running.address);
-        let mut plan = self.plan(&url, 64)?;
-        (plan.warmup, plan.duration) = (Duration::ZERO, IDLE_WARMUP);
-        plan.run(stop, |_, _| {})?;
-        std::thread::sleep(SETTLE);
-        let before = memory(process.id());
-        let mut open = Vec::with_capacity(connections);
-        let mut failures = 0;
-        for _ in 0..connections {
-            if stop.load(Relaxed) {
-                return Err("stopped".into());
+        let scene = Scene {
+            cpu: self.comparison.proxy_cpu,
+            origin: self.origin,
+            routes,
+            wire: scenario.wire,
+            certificate: &self.certificate,
+            directory,
+        };
+        let mut running = peer::start(found, scene, self.stop)?;
+        // The origin has no TLS.
+        let wire = match found.peer {
+            Peer::Direct => Wire { tls: None, ..scenario.wire },
+            _ => scenario.wire,
+        };
+        let url = |address: SocketAddr, wire: Wire, bytes: u64| {
+            let scheme = if wire.tls.is_some() { "https" } else { "http" };
+            format!("{scheme}://{address}{}/bytes/{bytes}", config::prefix(routes))
+        };
+        match scenario.work {
+            Work::Requests { connections, streams, body_bytes, rate } => {
+                let mut plan = self.plan(&url(running.address, wire, body_bytes), wire)?;
+                (plan.connections, plan.pipeline) = (connections, streams);
+                let share = match rate {
+                    Rate::Saturated => None,
+                    Rate::Fixed(rate) => {
+                        plan.rate = Some(rate);
+                        None
+                    }
+                    Rate::Share(share) => Some(share),
+                };
+                let sample = measure(&plan, &mut running, self.stop)?;
+                let Some(share) = share else { return Ok(sample) };
+                plan.rate = Some((sample.requests_per_s * share).max(1.0) as u64);
+                let sample = measure(&plan, &mut running, self.stop)?;
+                drop(running);
+                let mut direct = Running { address: self.origin, process: None };
+                let wire = Wire { tls: None, ..wire };
+                let plan = Plan {
+                    rate: plan.rate,
+                    connections,
+                    pipeline: streams,
+                    ..self.plan(&url(self.origin, wire, body_bytes), wire)?
+                };
+                let direct = measure(&plan, &mut direct, self.stop)?;
+                Ok(Sample {
+                    direct_p50_us: direct.p50_us,
+                    direct_p99_us: direct.p99_us,
+                    direct_p99_9_us: direct.p99_9_us,
+                    ..sample
+                })
             }
-            match one_answer(running.address, path) {
-                Ok(stream) => open.push(stream),
-                Err(_) => failures += 1,
+            Work::Handshakes { connections, resume } => {
+                let mut plan = self.plan(&url(running.address, wire, 128), wire)?;
+                (plan.connections, plan.fresh, plan.tls.resume) = (connections, true, resume);
+                measure(&plan, &mut running, self.stop)
+            }
+            Work::Idle { connections } => {
+                let plan = self.plan(&url(running.address, wire, 128), wire)?;
+                let spare = self.open_files.saturating_sub(500) as usize;
+                idle::measure(plan, &running, connections.min(spare), self.stop)
             }
         }
-        std::thread::sleep(SETTLE);
-        let after = memory(process.id());
-        // A connection that was closed meanwhile is not an idle connection held.
-        failures += open.iter().filter(|stream| !is_open(stream)).count() as u64;
-        let held = open.len().max(1);
-        Ok(Sample {
-            idle_bytes: after.saturating_sub(before) as f64 / held as f64,
-            connections: open.len(),
-            failures,
-            ..Sample::default()
+    }
+
+    fn plan(&self, url: &str, wire: Wire) -> Result<Plan, String> {
+        let duration = Duration::from_secs_f64(self.comparison.seconds);
+        let plan = Plan::get(url, 1)?;
+        Ok(Plan {
+            message: Message {
+                http2: wire.http2,
+                grpc: wire.grpc,
+                body_bytes: if wire.grpc { MESSAGE_BYTES } else { 0 },
+                ..Message::default()
+            },
+            tls: tls::Client {
+                trust: tls::Trust::Anybody,
+                version: wire.tls,
+                equal_work: true,
+                ..plan.tls
+            },
+            server_name: Some(tls::NAME.to_owned()),
+            warmup: WARMUP.min(duration),
+            duration,
+            timeout: Duration::from_secs(5),
+            cpu: Some(self.comparison.load_cpu),
+            ..plan
         })
     }
-}
-
-fn memory(root: u32) -> u64 {
-    usage::tree(root).into_iter().map(usage::rss_bytes).sum()
-}
-
-fn one_answer(address: SocketAddr, path: &str) -> std::io::Result<TcpStream> {
-    let patience = Duration::from_secs(5);
-    let mut stream = TcpStream::connect_timeout(&address, patience)?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())?;
-    let mut parser = crate::load::response::Parser::new(false);
-    let mut buffer = [0; 4096];
-    loop {
-        let received = stream.read(&mut buffer)?;
-        let mut rest = buffer.get(..received).unwrap_or_default();
-        if rest.is_empty() {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        while !rest.is_empty() {
-            match parser.feed(rest) {
-                Ok((_, Some(answer))) if answer.status == 200 && !answer.close => {
-                    return Ok(stream);
-                }
-                Ok((used, None)) => rest = rest.get(used..).unwrap_or_default(),
-                _ => return Err(std::io::ErrorKind::InvalidData.into()),
-            }
-        }
-    }
-}
-
-fn is_open(stream: &TcpStream) -> bool {
-    let mut byte = [0];
-    stream.set_nonblocking(true).is_ok()
-        && matches!(stream.peek(&mut byte), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
 }
 
 /// One run of the load with the CPU time of the peer over the same window.
@@ -249,11 +270,15 @@ fn measure(
     };
     let requests = last.saturating_sub(*first);
     if requests == 0 && !stop.load(Relaxed) {
-        let what = format!("gave no answer to {}", plan.target.path);
+        let why = summary.first_fault.as_deref().unwrap_or("nothing came");
+        let what = format!("gave no answer to {} ({why})", plan.target.path);
         return Err(match &running.process {
             Some(process) => process.failure(&what).into(),
             None => what.into(),
         });
+    }
+    if let Some(fault) = &summary.first_fault {
+        eprintln!("  {fault}");
     }
     let (tree, engine) = after.since(before);
     let each = |ns: u64| ns as f64 / 1e3 / requests.max(1) as f64;
@@ -265,9 +290,10 @@ fn measure(
         p50_us: summary.latency_us.p50,
         p99_us: summary.latency_us.p99,
         p99_9_us: summary.latency_us.p99_9,
-        idle_bytes: 0.0,
         connections: plan.connections,
         failures: summary.failures(),
+        resumed: summary.resumed as f64 / summary.handshakes.max(1) as f64,
+        ..Sample::default()
     })
 }
 

@@ -2,27 +2,37 @@
 //! whatever became of the ones before. Without, every connection is kept busy.
 
 pub mod client;
+pub mod connection;
 pub mod report;
 pub mod response;
 pub mod schedule;
+pub mod streams;
 pub mod target;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use client::{Job, Tally};
+use client::{Job, Secure, Tally};
+use connection::Script;
+use rustls::pki_types::ServerName;
 use schedule::{Due, Schedule};
-use target::Target;
+use streams::Request;
+use target::{Message, Target};
 
-use crate::pin;
+use crate::{pin, tls};
 
 /// One run of the generator.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub target: Target,
-    pub request: Vec<u8>,
-    pub head_only: bool,
+    pub message: Message,
+    /// For `https`.
+    pub tls: tls::Client,
+    /// The name to ask for and to expect; without it that of the target.
+    pub server_name: Option<String>,
+    /// A connection of its own for every request.
+    pub fresh: bool,
     pub threads: usize,
     pub connections: usize,
     pub warmup: Duration,
@@ -31,7 +41,7 @@ pub struct Plan {
     /// Requests a second over all connections; `None` is the closed loop.
     pub rate: Option<u64>,
     pub timeout: Duration,
-    /// Requests in flight on one connection.
+    /// Requests in flight on one connection: pipelined, or streams of HTTP/2.
     pub pipeline: usize,
     /// The CPU that all threads are held to.
     pub cpu: Option<usize>,
@@ -54,12 +64,18 @@ pub enum Edge {
 impl Plan {
     /// A `GET` of `url` with everything else at its default.
     pub fn get(url: &str, connections: usize) -> Result<Self, String> {
-        let target = Target::parse(url)?;
-        let request = target::request(&target, "GET", &[], 0);
         Ok(Self {
-            target,
-            request,
-            head_only: false,
+            target: Target::parse(url)?,
+            message: Message::default(),
+            tls: tls::Client {
+                trust: tls::Trust::System,
+                version: None,
+                http2: false,
+                resume: true,
+                equal_work: false,
+            },
+            server_name: None,
+            fresh: false,
             threads: 1,
             connections,
             warmup: Duration::ZERO,
@@ -71,11 +87,30 @@ impl Plan {
         })
     }
 
+    /// How to speak TLS, if the target asks for it.
+    pub fn secure(&self) -> Result<Option<Secure>, String> {
+        if !self.target.secure {
+            return Ok(None);
+        }
+        let client = tls::Client { http2: self.message.http2, ..self.tls.clone() };
+        let name = self.server_name.as_deref().unwrap_or(self.target.host());
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|_| format!("{name:?} is no name that TLS can ask for"))?;
+        Ok(Some(Secure { config: client.config()?, name }))
+    }
+
+    fn request(&self) -> Option<Request> {
+        let Message { http2: true, grpc, .. } = self.message else { return None };
+        Some(Request::new(&self.message.fields(&self.target), &self.message.body(), grpc))
+    }
+
     /// Runs to the end, or until `stop`. `watch` is called at both edges of the measured window
     /// with the number of answers so far, so that other counters can be read at that moment.
     pub fn run(&self, stop: &AtomicBool, mut watch: impl FnMut(Edge, u64)) -> io::Result<Outcome> {
         let threads = self.threads.clamp(1, self.connections.max(1));
-        let batch = self.request.repeat(self.pipeline);
+        let request = self.message.http1(&self.target);
+        let batch = if self.message.http2 { Vec::new() } else { request.repeat(self.pipeline) };
+        let secure = self.secure().map_err(io::Error::other)?;
         let counters: Vec<AtomicU64> = (0..threads).map(|_| AtomicU64::new(0)).collect();
         let answers = || counters.iter().map(|counter| counter.load(Relaxed)).sum();
         let start = Instant::now();
@@ -90,17 +125,23 @@ impl Plan {
                         let schedule = Schedule::new(rate.max(1), self.connections.max(1) as u64);
                         Due::new(schedule, thread as u64, threads as u64, mine as u64)
                     });
-                    let batch = &batch;
+                    let (batch, secure, each) = (&batch, secure.clone(), request.len());
                     scope.spawn(move || {
                         if let Some(cpu) = self.cpu {
                             pin::this_thread(cpu)?;
                         }
                         client::run(Job {
                             address: self.target.address,
-                            batch,
-                            pipeline: self.pipeline,
-                            head_only: self.head_only,
+                            secure,
+                            script: Script {
+                                batch,
+                                each,
+                                request: self.request(),
+                                head_only: self.message.method == "HEAD",
+                                pipeline: if self.fresh { 1 } else { self.pipeline },
+                            },
                             connections: mine,
+                            fresh: self.fresh,
                             due,
                             start,
                             warmup: self.warmup,
@@ -239,6 +280,75 @@ mod tests {
         assert_eq!(edges[0].0, Edge::Start);
         assert_eq!(edges[1].0, Edge::End);
         assert!(edges[1].1 >= edges[0].1);
+    }
+
+    /// A plan for our own origin: TLS or not, HTTP/2 or not, gRPC or not.
+    fn to_origin(tls: bool, http2: bool, grpc: bool, path: &str) -> Plan {
+        let config = tls.then(|| {
+            let (chain, key) = tls::self_signed().unwrap();
+            tls::server(chain.as_bytes(), key.as_bytes()).unwrap()
+        });
+        let address = crate::origin::tests::running(config);
+        let scheme = if tls { "https" } else { "http" };
+        let mut plan = plan(&format!("{scheme}://{address}{path}"), 2, 300);
+        plan.tls.trust = tls::Trust::Anybody;
+        plan.message = Message { http2, grpc, body_bytes: 70_000, ..Message::default() };
+        plan.pipeline = 3;
+        plan
+    }
+
+    #[test]
+    fn every_way_to_speak_to_an_origin() {
+        for tls in [false, true] {
+            for (http2, grpc) in [(false, false), (true, false), (true, true)] {
+                for path in ["/bytes/0", "/bytes/1", "/bytes/200000", "/pkg.Service/Echo"] {
+                    let plan = Plan { rate: Some(200), ..to_origin(tls, http2, grpc, path) };
+                    let outcome = plan.run(&AtomicBool::new(false), |_, _| {}).unwrap();
+                    let tally = outcome.tally;
+                    let what = format!("{tls} {http2} {grpc} {path}: {:?}", tally.first_fault);
+                    assert_eq!(tally.answers, 60, "{what}");
+                    assert_eq!(tally.latency.len(), 60, "{what}");
+                    let bad = tally.not_2xx + tally.grpc_failures + tally.resets;
+                    let lost = tally.read_errors + tally.connect_errors + tally.timeouts;
+                    assert_eq!((bad, lost, tally.reconnects), (0, 0, 0), "{what}");
+                    assert_eq!(tally.handshakes, if tls { 2 } else { 0 }, "{what}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_for_every_request_resumes_if_it_may() {
+        for (http2, resume) in [(false, true), (true, true), (false, false)] {
+            let mut plan = to_origin(true, http2, false, "/bytes/9");
+            (plan.fresh, plan.tls.resume) = (true, resume);
+            let tally = plan.run(&AtomicBool::new(false), |_, _| {}).unwrap().tally;
+            assert!(tally.answers > 4, "{:?}", tally.first_fault);
+            assert!(tally.handshakes >= tally.answers);
+            // The first of each connection's place is full.
+            let resumed = if resume { tally.handshakes - 2 } else { 0 };
+            assert!(tally.resumed >= resumed.saturating_sub(2) && tally.resumed <= resumed);
+            assert_eq!((tally.reconnects, tally.read_errors), (0, 0));
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_no_grpc_is_a_failure_and_a_stranger_is_no_server() {
+        let mut plan = to_origin(true, true, true, "/bytes/9");
+        // The origin answers this one as a web page.
+        plan.message.headers = vec!["content-type: text/plain".to_owned()];
+        let tally = plan.run(&AtomicBool::new(false), |_, _| {}).unwrap().tally;
+        assert!(tally.answers > 0);
+        assert_eq!(tally.grpc_failures, tally.answers);
+        plan.tls.trust = tls::Trust::System;
+        let tally = match plan.run(&AtomicBool::new(false), |_, _| {}) {
+            Ok(outcome) => outcome.tally,
+            // A machine without authorities.
+            Err(_) => return,
+        };
+        assert_eq!(tally.answers, 0);
+        assert!(tally.connect_errors > 0);
+        assert!(tally.first_fault.unwrap().contains("TLS"));
     }
 
     #[test]

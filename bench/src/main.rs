@@ -9,12 +9,14 @@
 
 mod agree;
 mod compare;
+mod h2;
 mod histogram;
 mod load;
 mod origin;
 mod peer;
 mod pin;
 mod relay;
+mod tls;
 mod usage;
 mod wire;
 
@@ -31,7 +33,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use compare::scenario::{self, Scenario};
 use load::report::{Summary, parse_count, parse_time};
-use load::target::{self, Target};
+use load::target::{Message, Target};
 use peer::{Peer, Programs};
 
 /// Load generator, origin, reference relay and comparison for HTTP proxies.
@@ -47,7 +49,10 @@ enum Command {
     Load(LoadArgs),
     Origin(OriginArgs),
     Relay(RelayArgs),
+    /// Run Sluice and every peer found on the same work, and compare.
     Compare(CompareArgs),
+    /// The same for TLS handshakes: a new connection, a handshake, one request, and the end.
+    Handshakes(CompareArgs),
     Peers(PeersArgs),
     Agree(AgreeArgs),
     #[command(hide = true)]
@@ -60,7 +65,7 @@ enum Command {
 /// server that stalls cannot hide it. Without -R every connection is kept busy, like wrk.
 #[derive(Args)]
 struct LoadArgs {
-    /// http://HOST:PORT/PATH
+    /// http://HOST:PORT/PATH, or https
     url: String,
     /// Threads, each with its share of the connections
     #[arg(short, long, default_value_t = 1)]
@@ -95,6 +100,33 @@ struct LoadArgs {
     /// Requests in flight on one connection
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pipeline: u16,
+    /// Speak HTTP/2: by ALPN over TLS, by prior knowledge without
+    #[arg(long)]
+    http2: bool,
+    /// Streams of HTTP/2 in flight on one connection
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    streams: u16,
+    /// Make unary gRPC calls with a message of --body-bytes; an answer needs grpc-status 0
+    #[arg(long)]
+    grpc: bool,
+    /// Trust any certificate
+    #[arg(short = 'k', long)]
+    insecure: bool,
+    /// Trust these certificates (PEM) [default: the system's]
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    ca: Option<PathBuf>,
+    /// The server's name [default: the URL's host]
+    #[arg(long, value_name = "NAME")]
+    sni: Option<String>,
+    /// Only this version of TLS: 1.2 or 1.3
+    #[arg(long, value_parser = tls::Version::parse)]
+    tls: Option<tls::Version>,
+    /// A new connection for every request; its latency counts from the connect
+    #[arg(long, conflicts_with_all = ["rate", "pipeline", "streams"])]
+    fresh: bool,
+    /// Do not resume TLS sessions
+    #[arg(long)]
+    no_resume: bool,
     /// Hold all threads to this CPU
     #[arg(long)]
     cpu: Option<usize>,
@@ -121,6 +153,15 @@ struct OriginArgs {
     /// Burn so many µs of CPU for each request
     #[arg(long, default_value_t = 0)]
     spin_us: u64,
+    /// Speak TLS, with a certificate made for the occasion
+    #[arg(long)]
+    tls: bool,
+    /// Speak TLS with this certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// The certificate's key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
 }
 
 /// Pass bytes to an upstream and back on bare io_uring: the limit of what a proxy can save.
@@ -151,7 +192,6 @@ struct Where {
     at: Vec<(Peer, PathBuf)>,
 }
 
-/// Run Sluice and every peer found on the same work, and compare.
 #[derive(Args)]
 struct CompareArgs {
     #[command(flatten)]
@@ -162,9 +202,12 @@ struct CompareArgs {
     /// Not these peers
     #[arg(long, value_delimiter = ',', value_parser = Peer::parse)]
     skip: Vec<Peer>,
-    /// Only these scenarios: sat64, sat256, body16k, rate5k, idle10k, routes10k
+    /// Only these scenarios; bench/README.md has them all
     #[arg(long, value_delimiter = ',', value_parser = compare::scenario::find)]
     scenario: Vec<Scenario>,
+    /// tls64, h2tls, grpc, hsfull and hsresumed in 3 rounds of 2 s: under 6 minutes
+    #[arg(long, conflicts_with_all = ["scenario", "rounds", "seconds"])]
+    quick: bool,
     /// Rounds, interleaved
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -246,15 +289,29 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Load(args) => load(args),
         Command::Origin(args) => {
             let spin = Duration::from_micros(args.spin_us);
-            let origin =
-                origin::Origin { port: args.port, bytes: args.bytes, cpus: args.cpu, spin };
+            let tls = match (args.cert, args.key) {
+                (Some(cert), Some(key)) => {
+                    let read = |path: &PathBuf| {
+                        std::fs::read(path).map_err(|e| format!("cannot read {path:?}: {e}"))
+                    };
+                    Some(tls::server(&read(&cert)?, &read(&key)?)?)
+                }
+                _ if args.tls => {
+                    let (cert, key) = tls::self_signed()?;
+                    Some(tls::server(cert.as_bytes(), key.as_bytes())?)
+                }
+                _ => None,
+            };
+            let (port, bytes, cpus) = (args.port, args.bytes, args.cpu);
+            let origin = origin::Origin { port, bytes, cpus, spin, tls };
             Ok(origin.run()?)
         }
         Command::Relay(args) => {
             let RelayArgs { port, upstream, buffers, buffer_bytes } = args;
             Ok(relay::Relay { port, upstream, buffers, buffer_bytes }.run()?)
         }
-        Command::Compare(args) => compare(args),
+        Command::Compare(args) => compare(args, false),
+        Command::Handshakes(args) => compare(args, true),
         Command::Peers(args) => peers(args),
         Command::Agree(args) => {
             let cpus = pin::cpus()?;
@@ -298,17 +355,37 @@ fn load(args: LoadArgs) -> Result<(), Box<dyn Error>> {
         .into());
     }
     let target = Target::parse(&args.url)?;
+    let message = Message {
+        method: args.method,
+        headers: args.header,
+        body_bytes: args.body_bytes,
+        http2: args.http2 || args.grpc,
+        grpc: args.grpc,
+    };
+    message.check(&target)?;
     let plan = load::Plan {
-        request: target::request(&target, &args.method, &args.header, args.body_bytes),
         target,
-        head_only: args.method == "HEAD",
+        tls: tls::Client {
+            trust: match args.ca {
+                _ if args.insecure => tls::Trust::Anybody,
+                Some(path) => tls::Trust::File(path),
+                None => tls::Trust::System,
+            },
+            version: args.tls,
+            http2: message.http2,
+            resume: !args.no_resume,
+            equal_work: false,
+        },
+        server_name: args.sni,
+        fresh: args.fresh,
         threads: args.threads,
         connections: args.connections,
         warmup: args.warmup,
         duration: args.duration,
         rate: args.rate,
         timeout: args.timeout,
-        pipeline: usize::from(args.pipeline),
+        pipeline: usize::from(if message.http2 { args.streams } else { args.pipeline }),
+        message,
         cpu: args.cpu,
     };
     let outcome = plan.run(&*stop_flag()?, |_, _| {})?;
@@ -338,7 +415,7 @@ impl Where {
     }
 }
 
-fn compare(args: CompareArgs) -> Result<(), Box<dyn Error>> {
+fn compare(mut args: CompareArgs, handshakes: bool) -> Result<(), Box<dyn Error>> {
     let (proxy, load, origin) = match compare::layout(&pin::cpus()?) {
         Ok(layout) => layout,
         Err(problem) => match (args.proxy_cpu, args.load_cpu) {
@@ -361,7 +438,15 @@ fn compare(args: CompareArgs) -> Result<(), Box<dyn Error>> {
             None => eprintln!("{peer} is not here and is left out; get it: {}", peer.source()),
         }
     }
-    let scenarios = if args.scenario.is_empty() { scenario::ALL.to_vec() } else { args.scenario };
+    if args.quick {
+        (args.rounds, args.seconds) = (3, 2.0);
+        args.scenario =
+            scenario::QUICK.into_iter().filter_map(|n| scenario::find(n).ok()).collect();
+    }
+    let mut scenarios = args.scenario;
+    if scenarios.is_empty() {
+        scenarios.extend(scenario::ALL.iter().filter(|s| s.is_handshakes() == handshakes));
+    }
     let comparison = compare::Comparison {
         peers,
         scenarios,

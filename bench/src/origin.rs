@@ -1,22 +1,30 @@
 //! The origin: a server that does as little as can be, so that what is measured in front of it
 //! is the proxy. `…/bytes/N` answers N bytes, `…/chunked/N` the same in chunks, anything else the
 //! default; what comes before these words in the path does not matter, so that proxies need no
-//! rewriting.
+//! rewriting. HTTP/2 is spoken where the client begins with it, over TLS or without; a gRPC call
+//! is answered with what it brought, or with N bytes.
+
+mod calls;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use calls::{Calls, Meal};
 use memchr::memmem;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use rustls::ServerConfig;
 
+use crate::h2::PREFACE;
 use crate::pin;
+use crate::tls::Session;
 use crate::wire::{Body, Fields, HeadBuffer, Malformed, decimal, first_line};
 
 /// The largest body that can be asked for, in bytes.
@@ -37,6 +45,7 @@ pub struct Origin {
     pub cpus: Vec<usize>,
     /// Burns this much CPU time for every request, to stand for a server that works.
     pub spin: Duration,
+    pub tls: Option<Arc<ServerConfig>>,
 }
 
 impl Origin {
@@ -48,7 +57,8 @@ impl Origin {
             Ok(SocketAddr::V4(address)) => address.port(),
             _ => self.port,
         };
-        println!("origin on http://127.0.0.1:{port}");
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        println!("origin on {scheme}://127.0.0.1:{port}");
         let mut listeners = vec![first];
         for _ in 1..self.cpus.len() {
             listeners.push(listen(port)?);
@@ -62,7 +72,7 @@ impl Origin {
                         if let Some(&cpu) = self.cpus.get(n) {
                             pin::this_thread(cpu)?;
                         }
-                        serve(listener, self.bytes, self.spin)
+                        serve(listener, Pantry::new(self.bytes, self.spin), self.tls.clone())
                     })
                 })
                 .collect();
@@ -170,39 +180,98 @@ fn ready(kind: Kind) -> Ready {
     Ready { bytes, head_bytes }
 }
 
+/// What answers are made from, for all connections of a thread.
+struct Pantry {
+    bytes: u64,
+    spin: Duration,
+    kept: HashMap<Kind, Rc<Ready>>,
+    meals: HashMap<(Kind, bool), Meal>,
+    /// Room that all connections use in turn.
+    plain: Vec<u8>,
+    said: Vec<u8>,
+}
+
+impl Pantry {
+    fn new(bytes: u64, spin: Duration) -> Self {
+        let (kept, meals) = (HashMap::new(), HashMap::new());
+        Self { bytes, spin, kept, meals, plain: Vec::new(), said: Vec::new() }
+    }
+
+    fn work(&self) {
+        if !self.spin.is_zero() {
+            let begun = Instant::now();
+            while begun.elapsed() < self.spin {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    fn answer(&mut self, kind: Kind) -> Rc<Ready> {
+        self.work();
+        if let Some(answer) = self.kept.get(&kind) {
+            return answer.clone();
+        }
+        if self.kept.len() >= MAX_KEPT {
+            self.kept.clear();
+        }
+        let answer = Rc::new(ready(kind));
+        self.kept.insert(kind, answer.clone());
+        answer
+    }
+
+    /// The same for HTTP/2.
+    fn meal(&mut self, kind: Kind, grpc: bool) -> Meal {
+        self.work();
+        if let Some(meal) = self.meals.get(&(kind, grpc)) {
+            return meal.clone();
+        }
+        if self.meals.len() >= MAX_KEPT {
+            self.meals.clear();
+        }
+        let meal = Meal::new(kind, grpc);
+        self.meals.insert((kind, grpc), meal.clone());
+        meal
+    }
+}
+
+/// What the client speaks.
+enum Talk {
+    /// Not known yet: so many bytes of the HTTP/2 preface have come.
+    Unheard(usize),
+    Http1,
+    Http2(Box<Calls>),
+}
+
 struct Connection {
     socket: OwnedFd,
+    tls: Option<Session>,
+    talk: Talk,
     head: HeadBuffer,
     /// The body of the request being read, and the answer to give at its end.
     body: Body,
     waiting: Option<Request>,
     /// What could not be sent at once: the answer and the part that is left.
     unsent: VecDeque<(Rc<Ready>, std::ops::Range<usize>)>,
+    /// The same of HTTP/2 and TLS.
+    out: Vec<u8>,
+    sent: usize,
     closing: bool,
 }
 
 struct Server {
     poll: OwnedFd,
     listener: OwnedFd,
+    tls: Option<Arc<ServerConfig>>,
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
-    kept: HashMap<Kind, Rc<Ready>>,
-    bytes: u64,
-    spin: Duration,
+    pantry: Pantry,
 }
 
-fn serve(listener: OwnedFd, bytes: u64, spin: Duration) -> io::Result<()> {
+fn serve(listener: OwnedFd, pantry: Pantry, tls: Option<Arc<ServerConfig>>) -> io::Result<()> {
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&poll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
-    let mut server = Server {
-        poll,
-        listener,
-        connections: Vec::new(),
-        free: Vec::new(),
-        kept: HashMap::new(),
-        bytes,
-        spin,
-    };
+    let mut server =
+        Server { poll, listener, tls, connections: Vec::new(), free: Vec::new(), pantry };
     let mut events: Vec<epoll::Event> = Vec::with_capacity(512);
     let mut buffer = vec![0; 32 * 1024];
     loop {
@@ -231,14 +300,22 @@ impl Server {
                 Err(_) => return Ok(()),
             };
             sockopt::set_tcp_nodelay(&socket, true)?;
+            let tls = match &self.tls {
+                None => None,
+                Some(config) => Some(Session::server(config.clone()).map_err(io::Error::other)?),
+            };
             let at = self.free.pop().unwrap_or(self.connections.len());
             epoll::add(&self.poll, &socket, EventData::new_u64(at as u64), EventFlags::IN)?;
             let connection = Some(Connection {
                 socket,
+                tls,
+                talk: Talk::Unheard(0),
                 head: HeadBuffer::default(),
                 body: Body::Ended,
                 waiting: None,
                 unsent: VecDeque::new(),
+                out: Vec::new(),
+                sent: 0,
                 closing: false,
             });
             match self.connections.get_mut(at) {
@@ -253,28 +330,28 @@ impl Server {
         let mut alive = true;
         if flags.contains(EventFlags::OUT) {
             alive = connection.flush();
-            if alive && connection.unsent.is_empty() {
+            if alive && connection.is_flushed() {
                 let data = EventData::new_u64(at as u64);
                 epoll::modify(&self.poll, &connection.socket, data, EventFlags::IN)?;
             }
         }
         let closing = EventFlags::HUP | EventFlags::ERR;
-        if alive && connection.unsent.is_empty() && flags.intersects(EventFlags::IN | closing) {
+        if alive && connection.is_flushed() && flags.intersects(EventFlags::IN | closing) {
             alive = match net::recv(&connection.socket, &mut *buffer, RecvFlags::empty()) {
                 Ok((0, _)) => false,
                 Ok((received, _)) => {
                     let input = buffer.get(..received).unwrap_or_default();
-                    connection.take(input, &mut self.kept, self.bytes, self.spin)
+                    connection.arrive(input, &mut self.pantry)
                 }
                 Err(Errno::AGAIN | Errno::INTR) => true,
                 Err(_) => false,
             };
-            if alive && !connection.unsent.is_empty() {
+            if alive && !connection.is_flushed() {
                 let data = EventData::new_u64(at as u64);
                 epoll::modify(&self.poll, &connection.socket, data, EventFlags::OUT)?;
             }
         }
-        let over = !alive || (connection.closing && connection.unsent.is_empty());
+        let over = !alive || (connection.closing && connection.is_flushed());
         if over && let Some(place) = self.connections.get_mut(at) {
             *place = None;
             self.free.push(at);
@@ -284,14 +361,68 @@ impl Server {
 }
 
 impl Connection {
-    /// Reads requests out of `input` and answers them. `false` means: close it.
-    fn take(
-        &mut self,
-        input: &[u8],
-        kept: &mut HashMap<Kind, Rc<Ready>>,
-        bytes: u64,
-        spin: Duration,
-    ) -> bool {
+    /// Takes what came from the socket. `false` means: close it.
+    fn arrive(&mut self, wire: &[u8], pantry: &mut Pantry) -> bool {
+        let Some(tls) = &mut self.tls else {
+            return self.hear(wire, pantry) && self.flush();
+        };
+        let mut plain = std::mem::take(&mut pantry.plain);
+        plain.clear();
+        let open = tls.feed(wire, &mut plain, &mut self.out);
+        let alive = open.is_ok() && self.hear(&plain, pantry);
+        pantry.plain = plain;
+        // Also the alert that says why not.
+        self.flush() && alive && open == Ok(true)
+    }
+
+    /// Finds out what is spoken, and listens.
+    fn hear(&mut self, mut input: &[u8], pantry: &mut Pantry) -> bool {
+        if let Talk::Unheard(heard) = self.talk {
+            let expected = PREFACE.get(heard..).unwrap_or_default();
+            let same = expected.iter().zip(input).take_while(|(a, b)| a == b).count();
+            if same == expected.len() {
+                input = input.get(same..).unwrap_or_default();
+                let mut said = std::mem::take(&mut pantry.said);
+                said.clear();
+                self.talk = Talk::Http2(Box::new(Calls::new(&mut said)));
+                let alive = self.say(&said);
+                pantry.said = said;
+                if !alive {
+                    return false;
+                }
+            } else if same == input.len() {
+                self.talk = Talk::Unheard(heard + same);
+                return true;
+            } else {
+                self.talk = Talk::Http1;
+                let begun = PREFACE.get(..heard).unwrap_or_default();
+                if !self.take(begun, pantry) {
+                    return false;
+                }
+            }
+        }
+        let Talk::Http2(calls) = &mut self.talk else { return self.take(input, pantry) };
+        let mut said = std::mem::take(&mut pantry.said);
+        said.clear();
+        let alive = calls.take(input, pantry, &mut said).is_ok() && self.say(&said);
+        pantry.said = said;
+        alive
+    }
+
+    /// Puts bytes where they are sent from.
+    fn say(&mut self, bytes: &[u8]) -> bool {
+        match &mut self.tls {
+            _ if bytes.is_empty() => true,
+            Some(tls) => tls.write(bytes, &mut self.out).is_ok(),
+            None => {
+                self.out.extend_from_slice(bytes);
+                true
+            }
+        }
+    }
+
+    /// Reads HTTP/1 requests out of `input` and answers them. `false` means: close it.
+    fn take(&mut self, input: &[u8], pantry: &mut Pantry) -> bool {
         let mut rest = input;
         while !self.closing {
             if let Some(request) = self.waiting {
@@ -301,14 +432,14 @@ impl Connection {
                     return true;
                 }
                 self.waiting = None;
-                if !self.answer(request, kept, spin) {
+                if !self.answer(request, pantry) {
                     return false;
                 }
             }
             if rest.is_empty() {
                 return true;
             }
-            match self.head.take(rest, |head| parse_request(head, bytes)) {
+            match self.head.take(rest, |head| parse_request(head, pantry.bytes)) {
                 Ok((used, request)) => {
                     rest = rest.get(used..).unwrap_or_default();
                     let Some(request) = request else { return true };
@@ -322,44 +453,40 @@ impl Connection {
                         close: true,
                         body: Body::Ended,
                     };
-                    return self.answer(refused, kept, spin);
+                    return self.answer(refused, pantry);
                 }
             }
         }
         true
     }
 
-    fn answer(
-        &mut self,
-        request: Request,
-        kept: &mut HashMap<Kind, Rc<Ready>>,
-        spin: Duration,
-    ) -> bool {
-        if !spin.is_zero() {
-            let begun = Instant::now();
-            while begun.elapsed() < spin {
-                std::hint::spin_loop();
-            }
-        }
-        let answer = match kept.get(&request.kind) {
-            Some(answer) => answer.clone(),
-            None => {
-                if kept.len() >= MAX_KEPT {
-                    kept.clear();
-                }
-                let answer = Rc::new(ready(request.kind));
-                kept.insert(request.kind, answer.clone());
-                answer
-            }
-        };
+    fn answer(&mut self, request: Request, pantry: &mut Pantry) -> bool {
+        let answer = pantry.answer(request.kind);
         let end = if request.head_only { answer.head_bytes } else { answer.bytes.len() };
         self.closing |= request.close;
+        if self.tls.is_some() {
+            return self.say(answer.bytes.get(..end).unwrap_or_default());
+        }
         self.unsent.push_back((answer, 0..end));
         self.flush()
     }
 
+    fn is_flushed(&self) -> bool {
+        self.unsent.is_empty() && self.out.is_empty()
+    }
+
     /// Sends what waits. `false` means that the peer is gone.
     fn flush(&mut self) -> bool {
+        while let Some(part) = self.out.get(self.sent..).filter(|part| !part.is_empty()) {
+            match net::send(&self.socket, part, SendFlags::NOSIGNAL) {
+                Ok(sent) => self.sent += sent,
+                Err(Errno::AGAIN) => return true,
+                Err(Errno::INTR) => {}
+                Err(_) => return false,
+            }
+        }
+        self.out.clear();
+        self.sent = 0;
         while let Some((answer, range)) = self.unsent.front_mut() {
             let part = answer.bytes.get(range.clone()).unwrap_or_default();
             match net::send(&self.socket, part, SendFlags::NOSIGNAL) {
@@ -375,18 +502,22 @@ impl Connection {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
 
     use super::*;
 
     /// An origin on a free port, for as long as the test process lives.
-    fn origin() -> TcpStream {
+    pub fn running(tls: Option<Arc<ServerConfig>>) -> std::net::SocketAddr {
         let listener = listen(0).unwrap();
         let address = SocketAddr::try_from(net::getsockname(&listener).unwrap()).unwrap();
-        std::thread::spawn(move || serve(listener, 128, Duration::ZERO));
-        let stream = TcpStream::connect(address).unwrap();
+        std::thread::spawn(move || serve(listener, Pantry::new(128, Duration::ZERO), tls));
+        address
+    }
+
+    fn origin() -> TcpStream {
+        let stream = TcpStream::connect(running(None)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream
     }

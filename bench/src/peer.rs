@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use config::Ports;
+use config::{Certificate, Setup, Wire};
 
 use crate::pin::{Pinned, free_port};
 
@@ -152,20 +152,33 @@ pub struct Running {
     pub process: Option<Pinned>,
 }
 
-/// Starts `found` on `cpu` in front of the origin, with `routes` routes if it is Sluice.
-pub fn start(
-    found: &Found,
-    cpu: usize,
-    origin: SocketAddr,
-    routes: usize,
-    directory: &Path,
-    stop: &AtomicBool,
-) -> io::Result<Running> {
+/// Where and before what a peer is started.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    pub cpu: usize,
+    pub origin: SocketAddr,
+    /// Sluice's.
+    pub routes: usize,
+    pub wire: Wire,
+    pub certificate: &'a Certificate,
+    /// For the peer's files.
+    pub directory: &'a Path,
+}
+
+/// Starts `found`.
+pub fn start(found: &Found, scene: Scene<'_>, stop: &AtomicBool) -> io::Result<Running> {
+    let Scene { cpu, origin, routes, wire, certificate, directory } = scene;
     if found.peer == Peer::Direct {
         return Ok(Running { address: origin, process: None });
     }
     std::fs::create_dir_all(directory)?;
-    let ports = Ports { listen: free_port()?, origin: origin.port(), admin: free_port()? };
+    let setup = Setup {
+        listen: free_port()?,
+        origin: origin.port(),
+        admin: free_port()?,
+        wire,
+        certificate: certificate.clone(),
+    };
     let write = |name: &str, text: String| {
         let path = directory.join(name);
         std::fs::write(&path, text)?;
@@ -174,29 +187,29 @@ pub fn start(
     let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let arguments = match found.peer {
         Peer::Sluice => {
-            let spec = write("spec.yaml", config::sluice(ports, routes))?;
+            let spec = write("spec.yaml", config::sluice(&setup, routes))?;
             let state = directory.join("state");
             std::fs::create_dir_all(&state)?;
             words(&["up", "-f", &spec, "--cpus", "1", "--state", &state.to_string_lossy()])
         }
         Peer::Nginx => {
-            let conf = write("nginx.conf", config::nginx(ports, directory))?;
+            let conf = write("nginx.conf", config::nginx(&setup, directory))?;
             words(&["-p", &directory.to_string_lossy(), "-c", &conf, "-e", "stderr"])
         }
-        Peer::Haproxy => words(&["-db", "-f", &write("haproxy.cfg", config::haproxy(ports))?]),
+        Peer::Haproxy => words(&["-db", "-f", &write("haproxy.cfg", config::haproxy(&setup))?]),
         Peer::Envoy => {
-            let conf = write("envoy.yaml", config::envoy(ports))?;
+            let conf = write("envoy.yaml", config::envoy(&setup))?;
             let quiet = ["--log-level", "error", "--disable-hot-restart"];
             words(&[&["-c", &conf, "--concurrency", "1"][..], &quiet].concat())
         }
-        Peer::Pingora => words(&[&ports.listen.to_string(), &ports.origin.to_string()]),
+        Peer::Pingora => words(&[&setup.listen.to_string(), &setup.origin.to_string()]),
         Peer::Relay => {
-            let (listen, to) = (ports.listen.to_string(), origin.to_string());
+            let (listen, to) = (setup.listen.to_string(), origin.to_string());
             words(&["relay", "--port", &listen, "--upstream", &to])
         }
         Peer::Direct => Vec::new(),
     };
-    let address = SocketAddr::from(([127, 0, 0, 1], ports.listen));
+    let address = SocketAddr::from(([127, 0, 0, 1], setup.listen));
     let mut process = Pinned::start(found.peer.name(), cpu, directory, &found.program, arguments)?;
     process.wait_for(address, Duration::from_secs(10), stop)?;
     Ok(Running { address, process: Some(process) })

@@ -2,7 +2,9 @@
 
 use std::{
     convert::Infallible,
+    io::Write,
     net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::OpenOptionsExt,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -34,6 +36,25 @@ const MAX_SLOW_MS: u64 = 60_000;
 
 /// Largest body that `/echo` reads, in bytes.
 const MAX_ECHO_BYTES: usize = 1 << 20;
+
+/// Makes a self-signed certificate for this machine's loopback, where the demo spec looks for it.
+pub fn make_certificate(directory: &std::path::Path) -> anyhow::Result<()> {
+    let key = rcgen::KeyPair::generate()?;
+    let names = ["localhost", "127.0.0.1", "::1"].map(String::from);
+    let mut params = rcgen::CertificateParams::new(names)?;
+    params.distinguished_name.push(rcgen::DnType::CommonName, "Sluice demo");
+    let certificate = params.self_signed(&key)?;
+    for (name, text) in [("demo.pem", certificate.pem()), ("demo.key", key.serialize_pem())] {
+        let path = directory.join(name);
+        // The new file must be ours from its first moment.
+        _ = std::fs::remove_file(&path);
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.create_new(true).write(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(text.as_bytes()))
+            .with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    Ok(())
+}
 
 /// Serves both origins until the process ends.
 pub async fn run_origins() -> anyhow::Result<()> {

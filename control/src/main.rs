@@ -16,6 +16,10 @@ use engine::{
     route::explain,
 };
 
+/// A stream of HTTP/2 is a task of its own: its memory comes and goes with each request.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     cli::main(EngineEntry {
         run: |start| {

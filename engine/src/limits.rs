@@ -99,8 +99,14 @@ pub const H2_CONTROL_FRAMES: u32 = 500;
 pub const H2_CONTROL_FRAMES_PER_SECOND: u32 = 20;
 /// ...and for each HEADERS and DATA frame, of either side.
 pub const H2_CONTROL_FRAMES_EARNED: u32 = 2;
-/// WINDOW_UPDATE increments below this are never part of a sensible flow.
+/// WINDOW_UPDATE increments below this are never part of a sensible flow; DATA below it costs more
+/// to keep than it carries.
 pub const H2_CRUMB: u32 = 256;
+/// Pieces of DATA below that size that readers may leave unread on one connection.
+pub const H2_CRUMBS_HELD: usize = 16 * 1024;
+/// DATA of this size is handed on in the buffer it came in; less is copied, so that a few bytes do
+/// not occupy one.
+pub const H2_HAND_OVER: usize = 8 * 1024;
 /// Replies to control frames that may wait for a peer that does not read.
 pub const H2_QUEUED_REPLIES: usize = 900;
 /// Output that may be queued before no more DATA is taken.

@@ -146,6 +146,7 @@ fn title(reason: Reason) -> &'static str {
         Reason::UpstreamTls => "The service could not be reached securely",
         Reason::DeadlineExceeded => "The deadline of the request passed",
         Reason::UnsupportedMediaType => "The body is of a type that is not accepted here",
+        Reason::Malformed => "The request is malformed",
         Reason::UpstreamUnsuited => "The service does not speak the protocol of this request",
     }
 }

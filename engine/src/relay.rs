@@ -12,6 +12,7 @@ use crate::exchange::{Downstream, Ended, Next, Request, Responder};
 use crate::forward::{Answer, Carrier, soonest};
 use crate::grpc::Kind;
 use crate::grpc_web::Answering;
+use crate::http2::ErrorCode;
 use crate::io::{Chunk, Elapsed, SendBuf};
 use crate::limits;
 use crate::local_reply::{LocalReply, ReplyHead};
@@ -32,6 +33,11 @@ pub async fn reply(
         // The client is gone: there is no one to answer.
         responder.down.refuse_rest(Next::Abort);
         return Ended { status: 0, reason, response_bytes: 0, relayed_bytes: 0, next: Next::Abort };
+    }
+    if let (Downstream::Http2(stream), Reason::Malformed) = (&responder.down, reason) {
+        stream.reset(ErrorCode::PROTOCOL_ERROR);
+        let (status, next) = (reply.status, Next::Abort);
+        return Ended { status, reason, response_bytes: 0, relayed_bytes: 0, next };
     }
     let keep = responder.keep_alive && !reply.close && !shard.is_draining();
     let keep = keep && drain_body(request, &responder).await;

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::message::{Framing, Head, Response};
+use crate::stream::Stream;
 use crate::wire::{Wire, WireError};
 use crate::{Gateway, PATIENCE};
 
@@ -23,6 +24,11 @@ impl Client {
     pub fn try_connect(address: SocketAddr) -> io::Result<Client> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         Ok(Client { wire: Wire::new(stream) })
+    }
+
+    /// Over a connection that stands, such as a TLS one.
+    pub fn over(stream: impl Into<Stream>) -> Client {
+        Client { wire: Wire::new(stream) }
     }
 
     /// Sends `bytes`. A peer that has gone away is not an error here: what it answered before that

@@ -55,7 +55,11 @@ impl Gateway {
     }
 
     pub fn start_with(template: &str, shards: usize) -> Gateway {
-        let scratch = Scratch::new();
+        Gateway::start_in(Scratch::new(), template, shards)
+    }
+
+    /// As [`Gateway::start_with`], in a directory (`{DIR}`) that holds files already.
+    pub fn start_in(scratch: Scratch, template: &str, shards: usize) -> Gateway {
         let mut names = Names::new(scratch.path());
         let file = scratch.file("spec.yaml", &names.fill(template));
         let log = scratch.path().join("log");

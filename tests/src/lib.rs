@@ -7,22 +7,28 @@
 // The bans of clippy.toml (clocks, blocking sockets) protect the engine; tests live on both.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod certificates;
 pub mod client;
 pub mod gateway;
+pub mod http2;
 pub mod load;
 pub mod message;
 pub mod origin;
 pub mod process;
 pub mod scratch;
 pub mod spec;
+pub mod stream;
+pub mod tls;
 pub mod wire;
 
+pub use certificates::{Authority, Identity};
 pub use client::{Client, exchange, get};
 pub use gateway::Gateway;
 pub use load::Load;
 pub use message::{Framing, Head, Response};
 pub use origin::{Origin, Script, Seen, answer};
 pub use process::{cli, sluice_binary};
+pub use tls::{TlsClient, TlsServer};
 pub use wire::{Wire, WireError};
 
 use std::time::{Duration, Instant};

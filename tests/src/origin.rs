@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::message::{Framing, Head, values};
+use crate::tls::{Accepted, TlsServer};
 use crate::wire::{Wire, WireError};
 use crate::{PATIENCE, eventually};
 
@@ -132,6 +133,8 @@ struct Records {
     bytes: Mutex<Vec<Vec<u8>>>,
     /// For hanging up from outside.
     streams: Mutex<Vec<Option<TcpStream>>>,
+    /// What each finished TLS handshake told.
+    accepted_tls: Mutex<Vec<Accepted>>,
     accepted: AtomicUsize,
     open: AtomicUsize,
     stop: AtomicBool,
@@ -174,6 +177,16 @@ impl Origin {
         })
     }
 
+    /// As [`Origin::start`], over TLS. A client whose handshake fails is dropped.
+    pub fn tls(
+        server: TlsServer,
+        respond: impl Fn(&Seen) -> Script + Send + Sync + 'static,
+    ) -> Origin {
+        Origin::listen_tls(server, move |wire, n, records| {
+            converse(wire, n, records, &respond, When::AfterBody)
+        })
+    }
+
     /// Answers 200 and `METHOD target` with a newline, and the connection's number in `X-Conn`.
     pub fn echo() -> Origin {
         Origin::start(echo)
@@ -197,6 +210,25 @@ impl Origin {
         address: Option<SocketAddr>,
         serve: impl Fn(Wire, usize, &Records) + Send + Sync + 'static,
     ) -> Origin {
+        Origin::accept(address, move |tcp, n, records| serve(Wire::new(tcp), n, records))
+    }
+
+    fn listen_tls(
+        server: TlsServer,
+        serve: impl Fn(Wire, usize, &Records) + Send + Sync + 'static,
+    ) -> Origin {
+        Origin::accept(None, move |tcp, n, records| {
+            if let Ok((stream, accepted)) = server.accept(tcp) {
+                records.accepted_tls.lock().expect("handshakes").push(accepted);
+                serve(Wire::new(stream), n, records);
+            }
+        })
+    }
+
+    fn accept(
+        address: Option<SocketAddr>,
+        serve: impl Fn(TcpStream, usize, &Records) + Send + Sync + 'static,
+    ) -> Origin {
         let wanted = address.unwrap_or((Ipv4Addr::LOCALHOST, 0).into());
         let listener =
             TcpListener::bind(wanted).unwrap_or_else(|e| panic!("origin at {wanted}: {e}"));
@@ -215,7 +247,7 @@ impl Origin {
                 shared.streams.lock().expect("streams").push(stream.try_clone().ok());
                 let (serve, shared) = (serve.clone(), shared.clone());
                 thread::spawn(move || {
-                    serve(Wire::new(stream), n, &shared);
+                    serve(stream, n, &shared);
                     // The clone kept for `hang_up` would hold the connection open.
                     if let Some(Some(clone)) = shared.streams.lock().expect("streams").get(n) {
                         let _ = clone.shutdown(Shutdown::Both);
@@ -259,6 +291,11 @@ impl Origin {
     /// Connections accepted since the start.
     pub fn accepted(&self) -> usize {
         self.records.accepted.load(Ordering::SeqCst)
+    }
+
+    /// What each finished TLS handshake told, in order.
+    pub fn handshakes(&self) -> Vec<Accepted> {
+        self.records.accepted_tls.lock().expect("handshakes").clone()
     }
 
     /// Connections open now.

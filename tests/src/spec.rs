@@ -16,6 +16,7 @@ pub struct Spec {
     route: String,
     matching: String,
     more_routes: String,
+    more_listeners: String,
     more_upstreams: String,
 }
 
@@ -58,6 +59,16 @@ impl Spec {
         self
     }
 
+    /// A whole further listener on the port called `{name}`, which begins with PORT.
+    pub fn also_listener(mut self, port: &str, settings: &str) -> Spec {
+        let name = port.to_ascii_lowercase();
+        let comma = if settings.is_empty() { "" } else { ", " };
+        self.more_listeners.push_str(&format!(
+            "  - {{ name: {name}, listen: \"127.0.0.1:{{{port}}}\"{comma}{settings} }}\n"
+        ));
+        self
+    }
+
     /// A whole further upstream with one target.
     pub fn also_upstream(mut self, name: &str, address: SocketAddr, settings: &str) -> Spec {
         let comma = if settings.is_empty() { "" } else { ", " };
@@ -69,13 +80,15 @@ impl Spec {
 
     /// The YAML, with `{PORT}`, `{ADMIN}` and `{DIR}` left open.
     pub fn text(&self) -> String {
-        let Spec { listener, upstream, route, matching, more_routes, more_upstreams, .. } = self;
+        let Spec { listener, upstream, route, matching, .. } = self;
+        let Spec { more_routes, more_upstreams, more_listeners, .. } = self;
         let targets = self.targets.join(", ");
         format!(
             "version: 1\n\
              admin: {{ listen: \"127.0.0.1:{{ADMIN}}\" }}\n\
              access_log: {{ path: \"{{DIR}}/access.jsonl\" }}\n\
              listeners:\n  - {{ name: web, listen: \"127.0.0.1:{{PORT}}\"{listener} }}\n\
+             {more_listeners}\
              upstreams:\n  - {{ name: origin, targets: [ {targets} ]{upstream} }}\n\
              {more_upstreams}\
              routes:\n{more_routes}  \

@@ -1,13 +1,14 @@
-//! A TCP connection read strictly and within a bound, for both ends of the fixtures.
+//! A connection read strictly and within a bound, for both ends of the fixtures.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 
 use crate::PATIENCE;
 use crate::message::{Head, parse_chunk_size};
+use crate::stream::Stream;
 
 /// Why a message could not be read whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +31,7 @@ const HEAD_LIMIT: usize = 1 << 20;
 /// A connection with what was read ahead of it.
 #[derive(Debug)]
 pub struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     ahead: Vec<u8>,
     /// Everything ever received, when kept.
     kept: Option<Vec<u8>>,
@@ -38,9 +39,10 @@ pub struct Wire {
 }
 
 impl Wire {
-    pub fn new(stream: TcpStream) -> Wire {
-        stream.set_nodelay(true).expect("TCP_NODELAY");
-        stream.set_write_timeout(Some(PATIENCE)).expect("SO_SNDTIMEO");
+    pub fn new(stream: impl Into<Stream>) -> Wire {
+        let stream = stream.into();
+        stream.tcp().set_nodelay(true).expect("TCP_NODELAY");
+        stream.tcp().set_write_timeout(Some(PATIENCE)).expect("SO_SNDTIMEO");
         Wire { stream, ahead: Vec::new(), kept: None, patience: PATIENCE }
     }
 
@@ -60,27 +62,28 @@ impl Wire {
     }
 
     pub fn stream(&self) -> &TcpStream {
-        &self.stream
+        self.stream.tcp()
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+        self.stream.write_all(bytes)?;
+        self.stream.flush()
     }
 
-    /// Sends FIN and goes on reading.
-    pub fn half_close(&self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
+    /// Sends FIN (after close_notify, where there is TLS) and goes on reading.
+    pub fn half_close(&mut self) {
+        self.stream.finish();
     }
 
     /// Closes by RST instead of FIN.
     pub fn reset(self) {
-        let _ = sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO));
+        let _ = sockopt::set_socket_linger(self.stream.tcp(), Some(Duration::ZERO));
     }
 
     /// Shrinks the kernel's buffers so that back-pressure shows early.
     pub fn small_buffers(&self) {
-        let _ = sockopt::set_socket_recv_buffer_size(&self.stream, 8 * 1024);
-        let _ = sockopt::set_socket_send_buffer_size(&self.stream, 8 * 1024);
+        let _ = sockopt::set_socket_recv_buffer_size(self.stream.tcp(), 8 * 1024);
+        let _ = sockopt::set_socket_send_buffer_size(self.stream.tcp(), 8 * 1024);
     }
 
     /// Reads whatever comes next into the read-ahead. Ok(0) is FIN.
@@ -89,7 +92,7 @@ impl Wire {
         if left.is_zero() {
             return Err(ErrorKind::TimedOut);
         }
-        self.stream.set_read_timeout(Some(left)).expect("SO_RCVTIMEO");
+        self.stream.tcp().set_read_timeout(Some(left)).expect("SO_RCVTIMEO");
         let mut room = [0u8; 64 * 1024];
         match self.stream.read(&mut room) {
             Ok(n) => {
@@ -167,14 +170,19 @@ impl Wire {
         }
     }
 
+    /// Reads the line before a chunk's data; its size.
+    pub fn chunk_size(&mut self) -> Result<u64, WireError> {
+        let line = self.line()?;
+        parse_chunk_size(&line).map_err(WireError::Malformed)
+    }
+
     /// Reads a chunked body to its end; returns the trailer fields.
     pub fn chunked(
         &mut self,
         sink: &mut dyn FnMut(&[u8]),
     ) -> Result<Vec<(String, String)>, WireError> {
         loop {
-            let line = self.line()?;
-            let size = parse_chunk_size(&line).map_err(WireError::Malformed)?;
+            let size = self.chunk_size()?;
             if size == 0 {
                 break;
             }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::scenario::{IDLE_BYTES, ROUTES_RATIO, Scenario, Work};
+use super::scenario::{ROUTES_RATIO, Rate, Scenario, Work};
 use crate::peer::Peer;
 
 /// One measured run of one peer. Latencies in µs.
@@ -21,6 +21,12 @@ pub struct Sample {
     pub p50_us: f64,
     pub p99_us: f64,
     pub p99_9_us: f64,
+    /// The same of the direct way, where it was measured at this sample's own rate.
+    pub direct_p50_us: f64,
+    pub direct_p99_us: f64,
+    pub direct_p99_9_us: f64,
+    /// The share of the TLS handshakes that resumed a session.
+    pub resumed: f64,
     /// Resident memory of the tree for one idle connection.
     pub idle_bytes: f64,
     pub connections: usize,
@@ -135,17 +141,23 @@ impl Section {
         Self { name: scenario.name, about: scenario.about, rows, verdicts, scenario }
     }
 
-    /// A latency added to the direct way's, in µs.
-    fn added(&self, row: &Row, value: fn(&Sample) -> f64) -> Option<f64> {
+    /// The latencies added to the direct way's, in µs: p50, p99, p99.9.
+    fn added(&self, row: &Row) -> Option<[f64; 3]> {
+        if self.scenario.is_share() {
+            return Some(added_at_own_rate(row));
+        }
         let direct = self.rows.iter().find(|row| row.peer == Peer::Direct)?;
-        Some(row.spread(value).median - direct.spread(value).median)
+        let added =
+            |value: fn(&Sample) -> f64| row.spread(value).median - direct.spread(value).median;
+        Some([added(|s| s.p50_us), added(|s| s.p99_us), added(|s| s.p99_9_us)])
     }
 
     /// The section as text.
     pub fn text(&self) -> String {
         let mut out = format!("\n{}: {}\n", self.name, self.about);
         match self.scenario.work {
-            Work::Requests { rate, .. } => self.request_table(&mut out, rate.is_some()),
+            Work::Requests { rate, .. } => self.request_table(&mut out, rate != Rate::Saturated),
+            Work::Handshakes { .. } => self.request_table(&mut out, false),
             Work::Idle { .. } => self.idle_table(&mut out),
         }
         for verdict in &self.verdicts {
@@ -165,7 +177,12 @@ impl Section {
             "  {:<13} {:>7} {:<15} {:>5} {:>9} {:<17} {:>8} {:>8} {:>8}",
             "", "CPU us", "(min-max)", "busy", "req/s", "(min-max)", "p50 us", "p99 us", "p99.9"
         );
-        let added = if fixed { " | added p50      p99    p99.9" } else { "" };
+        let handshakes = self.scenario.is_handshakes();
+        let added = match () {
+            () if fixed => " | added p50      p99    p99.9",
+            () if handshakes => "   (a request is a connection with its handshake)",
+            () => "",
+        };
         let _ = writeln!(out, "{added}");
         for row in &self.rows {
             let (cpu, rate) = (row.spread(|s| s.cpu_us), row.spread(|s| s.requests_per_s));
@@ -182,13 +199,15 @@ impl Section {
                 row.spread(|s| s.p99_us).median,
                 row.spread(|s| s.p99_9_us).median,
             );
-            let added = [
-                self.added(row, |s| s.p50_us),
-                self.added(row, |s| s.p99_us),
-                self.added(row, |s| s.p99_9_us),
-            ];
-            if let ([Some(p50), Some(p99), Some(p99_9)], true) = (added, row.peer != Peer::Direct) {
+            if fixed
+                && row.peer != Peer::Direct
+                && let Some([p50, p99, p99_9]) = self.added(row)
+            {
                 let _ = write!(out, " | {p50:>9.0} {p99:>8.0} {p99_9:>8.0}");
+            }
+            if handshakes {
+                let resumed = row.spread(|s| s.resumed).median * 100.0;
+                let _ = write!(out, "  {resumed:.0} % resumed");
             }
             let failures: u64 = row.samples.iter().map(|sample| sample.failures).sum();
             if failures > 0 {
@@ -261,6 +280,16 @@ impl Report {
     }
 }
 
+/// Medians of what a peer adds to the direct way at the rate that was its own share.
+fn added_at_own_rate(row: &Row) -> [f64; 3] {
+    let added = |value: fn(&Sample) -> f64| row.spread(value).median;
+    [
+        added(|s| s.p50_us - s.direct_p50_us),
+        added(|s| s.p99_us - s.direct_p99_us),
+        added(|s| s.p99_9_us - s.direct_p99_9_us),
+    ]
+}
+
 fn verdicts(scenario: &Scenario, rows: &[Row]) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     let ours: Vec<&Row> = rows.iter().filter(|row| row.peer == Peer::Sluice).collect();
@@ -278,7 +307,14 @@ fn verdicts(scenario: &Scenario, rows: &[Row]) -> Vec<Verdict> {
     if let Work::Idle { .. } = scenario.work {
         let bytes = first.spread(|s| s.idle_bytes).median;
         let what = "KiB of memory per idle connection".to_owned();
-        verdicts.push(Verdict::at_most(what, bytes / 1024.0, IDLE_BYTES / 1024.0));
+        verdicts.push(Verdict::at_most(what, bytes / 1024.0, scenario.idle_bytes() / 1024.0));
+    }
+    if scenario.is_share() {
+        let [_, p99, _] = added_at_own_rate(first);
+        for row in rows.iter().filter(|row| row.peer != Peer::Sluice) {
+            let what = format!("us of added p99, less that of {}", row.peer);
+            verdicts.push(Verdict::at_most(what, p99 - added_at_own_rate(row)[1], 0.0));
+        }
     }
     if scenario.alone && ours.len() > 1 {
         let what = format!("CPU per request, {} / {} routes", last.routes, first.routes);
@@ -340,8 +376,38 @@ pub mod tests {
         assert!(routes.verdicts[0].pass && routes.text().contains("10000 routes"));
         let rows = vec![row(Peer::Nginx, 0, &[30.0]), row(Peer::Direct, 0, &[10.0])];
         let rate = Section::new(find("rate5k").unwrap(), rows);
-        assert_eq!(rate.added(&rate.rows[0], |s| s.p50_us), Some(20.0));
+        assert_eq!(rate.added(&rate.rows[0]).unwrap()[0], 20.0);
         assert!(rate.verdicts.is_empty(), "no Sluice, no verdict");
+    }
+
+    #[test]
+    fn added_latency_at_each_ones_own_rate() {
+        let at = |peer, p99_us, direct_p99_us| {
+            let sample = Sample { p99_us, direct_p99_us, ..Sample::default() };
+            Row { peer, routes: 0, samples: vec![sample] }
+        };
+        let rows = vec![
+            at(Peer::Sluice, 500.0, 300.0),
+            at(Peer::Nginx, 350.0, 100.0),
+            at(Peer::Haproxy, 290.0, 100.0),
+        ];
+        let section = Section::new(find("ratetls").unwrap(), rows);
+        let found: Vec<_> = section.verdicts.iter().map(|v| (v.value, v.pass)).collect();
+        assert_eq!(found, [(-50.0, true), (10.0, false)]);
+        assert!(section.text().contains("added p50"), "{}", section.text());
+    }
+
+    #[test]
+    fn handshakes_and_tls_have_targets_of_their_own() {
+        let rows = vec![row(Peer::Sluice, 1000, &[300.0]), row(Peer::Nginx, 0, &[400.0])];
+        let section = Section::new(find("hsresumed").unwrap(), rows);
+        assert!(section.text().contains("0 % resumed") && section.verdicts.is_empty());
+        let idle = Section::new(find("idletls").unwrap(), vec![row(Peer::Sluice, 1000, &[47.0])]);
+        assert!(idle.verdicts[0].pass);
+        let rows = vec![row(Peer::Sluice, 1000, &[10.0]), row(Peer::Envoy, 0, &[39.0])];
+        let passes: Vec<bool> =
+            Section::new(find("grpc").unwrap(), rows).verdicts.iter().map(|v| v.pass).collect();
+        assert_eq!(passes, [false, true], "whole tree, engine only");
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! One thread of the load generator: an epoll loop over its connections.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -14,19 +14,30 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use rustix::time::Timespec;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 
-use super::response::Parser;
+use super::connection::{Connection, Fault, Scratch, Script};
 use super::schedule::Due;
+use super::streams::Ended;
 use crate::histogram;
+use crate::tls::Session;
+
+/// How to speak TLS.
+#[derive(Clone)]
+pub struct Secure {
+    pub config: Arc<ClientConfig>,
+    pub name: ServerName<'static>,
+}
 
 /// What one thread needs to know.
 pub struct Job<'a> {
     pub address: SocketAddr,
-    /// `pipeline` copies of the request, so that a batch goes out with one send.
-    pub batch: &'a [u8],
-    pub pipeline: usize,
-    pub head_only: bool,
+    pub secure: Option<Secure>,
+    pub script: Script<'a>,
     pub connections: usize,
+    /// A connection of its own for every request.
+    pub fresh: bool,
     /// The intended starts; without it every connection is kept busy.
     pub due: Option<Due>,
     pub start: Instant,
@@ -45,14 +56,23 @@ pub struct Tally {
     pub answers: u64,
     pub bytes: u64,
     pub not_2xx: u64,
+    /// Answers whose trailers do not say `grpc-status: 0`.
+    pub grpc_failures: u64,
+    /// Requests that the server ended with RST_STREAM.
+    pub resets: u64,
     pub connect_errors: u64,
     pub read_errors: u64,
     pub write_errors: u64,
     pub timeouts: u64,
     /// Connections opened anew after a clean close by the server.
     pub reconnects: u64,
+    /// TLS handshakes, and those of them that resumed a session.
+    pub handshakes: u64,
+    pub resumed: u64,
     /// Requests that were due but had no answer when the run was over.
     pub unfinished: u64,
+    /// What was wrong the first time that a server's bytes made no sense.
+    pub first_fault: Option<String>,
 }
 
 impl Tally {
@@ -62,12 +82,17 @@ impl Tally {
             answers: 0,
             bytes: 0,
             not_2xx: 0,
+            grpc_failures: 0,
+            resets: 0,
             connect_errors: 0,
             read_errors: 0,
             write_errors: 0,
             timeouts: 0,
             reconnects: 0,
+            handshakes: 0,
+            resumed: 0,
             unfinished: 0,
+            first_fault: None,
         }
     }
 
@@ -77,25 +102,25 @@ impl Tally {
         self.answers += other.answers;
         self.bytes += other.bytes;
         self.not_2xx += other.not_2xx;
+        self.grpc_failures += other.grpc_failures;
+        self.resets += other.resets;
         self.connect_errors += other.connect_errors;
         self.read_errors += other.read_errors;
         self.write_errors += other.write_errors;
         self.timeouts += other.timeouts;
         self.reconnects += other.reconnects;
+        self.handshakes += other.handshakes;
+        self.resumed += other.resumed;
         self.unfinished += other.unfinished;
+        self.first_fault = self.first_fault.take().or_else(|| other.first_fault.clone());
     }
 }
 
-struct Connection {
+/// The place of one connection, and what the schedule asks of it.
+#[derive(Default)]
+struct Slot {
     /// `None` between a failed connect and the next try.
-    socket: Option<OwnedFd>,
-    connected: bool,
-    watches_out: bool,
-    parser: Parser,
-    /// The starts (intended, with a schedule) of the requests in flight, in ns.
-    in_flight: VecDeque<u64>,
-    /// What of the present batch is still to be sent.
-    unsent: std::ops::Range<usize>,
+    connection: Option<Connection>,
     /// Requests due by the schedule, and those taken up.
     due: u64,
     taken: u64,
@@ -107,6 +132,8 @@ enum Lost {
     Write,
     Timeout,
     Closed,
+    /// It was for one request.
+    Done,
 }
 
 /// Time-outs are looked for, and failed connects tried again, this often.
@@ -121,23 +148,60 @@ pub fn run(job: Job<'_>) -> io::Result<Tally> {
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
     let mut client = Client {
         poll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-        connections: Vec::with_capacity(job.connections),
-        tally: Tally::new(),
-        answered: 0,
+        slots: Vec::with_capacity(job.connections),
+        book: Book {
+            tally: Tally::new(),
+            answered: 0,
+            warmup: job.warmup.as_nanos() as u64,
+            scheduled: job.due.is_some(),
+        },
         buffer: vec![0; READ_BYTES],
+        scratch: Scratch::default(),
         job,
     };
     client.run()?;
-    Ok(client.tally)
+    Ok(client.book.tally)
+}
+
+/// Where answers are written down.
+struct Book {
+    tally: Tally,
+    answered: u64,
+    warmup: u64,
+    scheduled: bool,
+}
+
+impl Book {
+    fn ended(&mut self, start: u64, how: Ended, now: u64) {
+        self.answered += 1;
+        // With a schedule the intended start decides, so that what the warm-up left waiting
+        // does not leak into the window.
+        let moment = if self.scheduled { start } else { now };
+        if moment < self.warmup {
+            return;
+        }
+        self.tally.answers += 1;
+        self.tally.latency.saturating_record(now.saturating_sub(start));
+        match how {
+            Ended::Answer { status: 200..400 } => {}
+            Ended::Answer { .. } => self.tally.not_2xx += 1,
+            Ended::GrpcFailure => self.tally.grpc_failures += 1,
+            Ended::Reset => self.tally.resets += 1,
+        }
+    }
+
+    fn fault(&mut self, fault: &Fault) {
+        self.tally.first_fault.get_or_insert_with(|| fault.to_string());
+    }
 }
 
 struct Client<'a> {
     job: Job<'a>,
     poll: OwnedFd,
-    connections: Vec<Connection>,
-    tally: Tally,
-    answered: u64,
+    slots: Vec<Slot>,
+    book: Book,
     buffer: Vec<u8>,
+    scratch: Scratch,
 }
 
 impl Client<'_> {
@@ -147,16 +211,7 @@ impl Client<'_> {
 
     fn run(&mut self) -> io::Result<()> {
         for place in 0..self.job.connections {
-            self.connections.push(Connection {
-                socket: None,
-                connected: false,
-                watches_out: false,
-                parser: Parser::new(self.job.head_only),
-                in_flight: VecDeque::with_capacity(self.job.pipeline),
-                unsent: 0..0,
-                due: 0,
-                taken: 0,
-            });
+            self.slots.push(Slot::default());
             self.connect(place)?;
         }
         let mut events = Vec::with_capacity(self.job.connections.clamp(16, 1024));
@@ -176,8 +231,8 @@ impl Client<'_> {
             let mut wake = if ended { drained_ns } else { end_ns };
             if !ended {
                 while let Some(place) = self.job.due.as_mut().and_then(|due| due.pop(now)) {
-                    if let Some(connection) = self.connections.get_mut(place) {
-                        connection.due += 1;
+                    if let Some(slot) = self.slots.get_mut(place) {
+                        slot.due += 1;
                     }
                     self.fill(place)?;
                 }
@@ -203,15 +258,16 @@ impl Client<'_> {
                 let event: &epoll::Event = event;
                 self.ready(event.data.u64() as usize, event.flags)?;
             }
-            self.job.answered.store(self.answered, Relaxed);
+            self.job.answered.store(self.book.answered, Relaxed);
         }
         self.count_unfinished();
-        self.job.answered.store(self.answered, Relaxed);
+        self.job.answered.store(self.book.answered, Relaxed);
         Ok(())
     }
 
     fn idle(&self) -> bool {
-        self.connections.iter().all(|c| c.in_flight.is_empty() && c.due == c.taken)
+        let idle = |slot: &Slot| slot.connection.as_ref().is_none_or(Connection::is_idle);
+        self.slots.iter().all(|slot| idle(slot) && slot.due == slot.taken)
     }
 
     /// Requests that were due and never answered count with the age that they have reached:
@@ -219,22 +275,27 @@ impl Client<'_> {
     fn count_unfinished(&mut self) {
         let now = self.now_ns();
         let Some(due) = &self.job.due else { return };
-        for (place, connection) in self.connections.iter().enumerate() {
-            let waiting = (connection.taken..connection.due).map(|n| due.start_ns(place, n));
-            for start in connection.in_flight.iter().copied().chain(waiting) {
-                self.tally.unfinished += 1;
-                self.tally.latency.saturating_record(now.saturating_sub(start));
+        for (place, slot) in self.slots.iter().enumerate() {
+            let waiting = (slot.taken..slot.due).map(|n| due.start_ns(place, n));
+            let in_flight = slot.connection.as_ref().map(Connection::in_flight);
+            for start in in_flight.into_iter().flatten().chain(waiting) {
+                self.book.tally.unfinished += 1;
+                self.book.tally.latency.saturating_record(now.saturating_sub(start));
             }
         }
     }
 
     fn connect(&mut self, place: usize) -> io::Result<()> {
-        let Some(connection) = self.connections.get_mut(place) else { return Ok(()) };
-        connection.parser = Parser::new(self.job.head_only);
-        connection.in_flight.clear();
-        connection.unsent = 0..0;
-        connection.connected = false;
-        connection.watches_out = true;
+        let opened = self.now_ns();
+        let Some(slot) = self.slots.get_mut(place) else { return Ok(()) };
+        slot.connection = None;
+        let tls = match &self.job.secure {
+            None => None,
+            Some(secure) => Some(
+                Session::client(secure.config.clone(), secure.name.clone())
+                    .map_err(io::Error::other)?,
+            ),
+        };
         let family = AddressFamily::from_raw(match self.job.address {
             SocketAddr::V4(_) => AddressFamily::INET.as_raw(),
             SocketAddr::V6(_) => AddressFamily::INET6.as_raw(),
@@ -246,66 +307,67 @@ impl Client<'_> {
             Ok(()) | Err(Errno::INPROGRESS) => {
                 let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP;
                 epoll::add(&self.poll, &socket, EventData::new_u64(place as u64), flags)?;
-                connection.socket = Some(socket);
+                slot.connection = Some(Connection::new(socket, tls, opened, &self.job.script));
             }
-            Err(_) => {
-                connection.socket = None;
-                self.tally.connect_errors += 1;
-            }
+            Err(_) => self.book.tally.connect_errors += 1,
         }
         Ok(())
     }
 
     fn lose(&mut self, place: usize, how: Lost) -> io::Result<()> {
-        let Some(connection) = self.connections.get_mut(place) else { return Ok(()) };
+        let Some(slot) = self.slots.get_mut(place) else { return Ok(()) };
         // Closing also takes it out of the poll set.
-        connection.socket = None;
-        connection.connected = false;
-        connection.in_flight.clear();
+        slot.connection = None;
+        let tally = &mut self.book.tally;
         match how {
             Lost::Connect => {
-                self.tally.connect_errors += 1;
+                tally.connect_errors += 1;
                 // The next sweep tries again: at once would be a busy loop.
                 return Ok(());
             }
-            Lost::Read => self.tally.read_errors += 1,
-            Lost::Write => self.tally.write_errors += 1,
-            Lost::Timeout => self.tally.timeouts += 1,
-            Lost::Closed => self.tally.reconnects += 1,
+            Lost::Read => tally.read_errors += 1,
+            Lost::Write => tally.write_errors += 1,
+            Lost::Timeout => tally.timeouts += 1,
+            Lost::Closed => tally.reconnects += 1,
+            Lost::Done => {}
         }
         self.connect(place)
     }
 
     fn sweep(&mut self, now: u64) -> io::Result<()> {
-        let timeout = self.job.timeout.as_nanos() as u64;
-        let warmup = self.job.warmup.as_nanos() as u64;
-        for place in 0..self.connections.len() {
-            let Some(connection) = self.connections.get(place) else { break };
-            if connection.socket.is_none() {
+        let limit = now.saturating_sub(self.job.timeout.as_nanos() as u64);
+        for place in 0..self.slots.len() {
+            let Some(slot) = self.slots.get_mut(place) else { break };
+            let Some(connection) = &mut slot.connection else {
                 self.connect(place)?;
                 continue;
+            };
+            if connection.oldest().is_none_or(|start| start >= limit) {
+                continue;
             }
-            let Some(&start) = connection.in_flight.front() else { continue };
-            let age = now.saturating_sub(start);
-            if age > timeout {
-                // Its latency is at least this; without it a hung server would look fast.
-                for &start in connection.in_flight.iter().filter(|&&start| start >= warmup) {
-                    self.tally.latency.saturating_record(now.saturating_sub(start));
-                }
+            let (late, all) = connection.give_up(limit);
+            // Their latency is at least this; without it a hung server would look fast.
+            for &start in late.iter().filter(|&&start| start >= self.book.warmup) {
+                self.book.tally.latency.saturating_record(now.saturating_sub(start));
+            }
+            if all {
                 self.lose(place, Lost::Timeout)?;
+            } else {
+                self.book.tally.timeouts += late.len() as u64;
+                self.fill(place)?;
             }
         }
         Ok(())
     }
 
     fn ready(&mut self, place: usize, flags: EventFlags) -> io::Result<()> {
-        let Some(connection) = self.connections.get_mut(place) else { return Ok(()) };
-        let Some(socket) = &connection.socket else { return Ok(()) };
+        let Some(connection) = self.connection(place) else { return Ok(()) };
         if !connection.connected {
-            if sockopt::socket_error(socket)?.is_err() || flags.contains(EventFlags::HUP) {
+            let failed = sockopt::socket_error(&connection.socket)?.is_err();
+            if failed || flags.contains(EventFlags::HUP) {
                 return self.lose(place, Lost::Connect);
             }
-            connection.connected = true;
+            connection.begin();
             return self.fill(place);
         }
         if flags.contains(EventFlags::OUT) {
@@ -318,50 +380,56 @@ impl Client<'_> {
         Ok(())
     }
 
+    fn connection(&mut self, place: usize) -> Option<&mut Connection> {
+        self.slots.get_mut(place)?.connection.as_mut()
+    }
+
     /// Takes up as many requests as may be in flight, and sends them.
     fn fill(&mut self, place: usize) -> io::Result<()> {
-        let pipeline = self.job.pipeline;
         let now = if self.job.due.is_none() { self.now_ns() } else { 0 };
-        let Some(connection) = self.connections.get_mut(place) else { return Ok(()) };
-        if !connection.connected {
-            return Ok(());
-        }
-        if !connection.unsent.is_empty() {
-            return self.send(place);
-        }
-        let mut free = pipeline.saturating_sub(connection.in_flight.len());
+        let Some(slot) = self.slots.get_mut(place) else { return Ok(()) };
+        let Some(connection) = &mut slot.connection else { return Ok(()) };
+        let (script, scratch) = (&self.job.script, &mut self.scratch);
+        let mut free = connection.free(script);
         if let Some(due) = &self.job.due {
-            free = free.min((connection.due - connection.taken) as usize);
-            for _ in 0..free {
-                connection.in_flight.push_back(due.start_ns(place, connection.taken));
-                connection.taken += 1;
-            }
-        } else {
-            connection.in_flight.extend(std::iter::repeat_n(now, free));
+            free = free.min((slot.due - slot.taken) as usize);
+            let first = slot.taken;
+            slot.taken += free as u64;
+            let starts = (first..slot.taken).map(|n| due.start_ns(place, n));
+            connection.send(starts, script, scratch);
+        } else if free > 0 {
+            // The handshake is part of what such a request costs.
+            let (start, count) = if self.job.fresh { (connection.opened, 1) } else { (now, free) };
+            connection.send(std::iter::repeat_n(start, count), script, scratch);
         }
-        connection.unsent = 0..free * (self.job.batch.len() / pipeline);
         self.send(place)
     }
 
     fn send(&mut self, place: usize) -> io::Result<()> {
-        let Some(connection) = self.connections.get_mut(place) else { return Ok(()) };
-        let Some(socket) = &connection.socket else { return Ok(()) };
-        while !connection.unsent.is_empty() {
-            let rest = self.job.batch.get(connection.unsent.clone()).unwrap_or_default();
-            match net::send(socket, rest, SendFlags::NOSIGNAL) {
-                Ok(sent) => connection.unsent.start += sent,
-                Err(Errno::AGAIN) => break,
+        let Some(slot) = self.slots.get_mut(place) else { return Ok(()) };
+        let Some(connection) = &mut slot.connection else { return Ok(()) };
+        if !connection.connected {
+            return Ok(());
+        }
+        let wants_out = loop {
+            let rest = connection.unsent(&self.job.script);
+            if rest.is_empty() {
+                break false;
+            }
+            match net::send(&connection.socket, rest, SendFlags::NOSIGNAL) {
+                Ok(sent) => connection.sent(sent),
+                Err(Errno::AGAIN) => break true,
                 Err(Errno::INTR) => {}
                 // An answer before the close may still be there to read.
                 Err(_) if connection.watches_out => return self.lose(place, Lost::Write),
                 Err(_) => return self.receive(place),
             }
-        }
-        let wants_out = !connection.unsent.is_empty();
+        };
         if wants_out != connection.watches_out {
             let mut flags = EventFlags::IN | EventFlags::RDHUP;
             flags.set(EventFlags::OUT, wants_out);
-            epoll::modify(&self.poll, socket, EventData::new_u64(place as u64), flags)?;
+            let data = EventData::new_u64(place as u64);
+            epoll::modify(&self.poll, &connection.socket, data, flags)?;
             connection.watches_out = wants_out;
         }
         Ok(())
@@ -370,71 +438,50 @@ impl Client<'_> {
     /// One read an event is enough: the poll is level-triggered, and a read that would only
     /// say "nothing more" costs as much as one that brings an answer.
     fn receive(&mut self, place: usize) -> io::Result<()> {
-        let Some(connection) = self.connections.get_mut(place) else { return Ok(()) };
-        let Some(socket) = &connection.socket else { return Ok(()) };
+        let Some(slot) = self.slots.get_mut(place) else { return Ok(()) };
+        let Some(connection) = &mut slot.connection else { return Ok(()) };
+        let socket = &connection.socket;
         let received = match net::recv(socket, &mut self.buffer[..], RecvFlags::empty()) {
             Ok((received, _)) => received,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
             Err(_) => return self.lose(place, Lost::Read),
         };
         let now = self.job.start.elapsed().as_nanos() as u64;
-        let warmup = self.job.warmup.as_nanos() as u64;
-        let counts = now >= warmup;
+        let book = &mut self.book;
         if received == 0 {
-            if let Some(answer) = connection.parser.end() {
-                self.answer(place, answer.status, now);
-            }
-            let clean = self.connections.get(place).is_none_or(|c| c.in_flight.is_empty());
+            connection.end(|start, how| book.ended(start, how, now));
+            let clean = connection.is_idle();
             return self.lose(place, if clean { Lost::Closed } else { Lost::Read });
         }
+        let counts = now >= book.warmup;
         if counts {
-            self.tally.bytes += received as u64;
+            book.tally.bytes += received as u64;
         }
-        let mut used = 0;
-        let mut close = false;
-        while used < received && !close {
-            let Some(connection) = self.connections.get_mut(place) else { return Ok(()) };
-            let rest = self.buffer.get(used..received).unwrap_or_default();
-            match connection.parser.feed(rest) {
-                // Bytes that nobody asked for.
-                Ok((_, Some(_))) if connection.in_flight.is_empty() => {
-                    return self.lose(place, Lost::Read);
-                }
-                Ok((took, Some(answer))) => {
-                    used += took;
-                    close = answer.close;
-                    self.answer(place, answer.status, now);
-                }
-                Ok((took, None)) => used += took,
-                Err(_) => return self.lose(place, Lost::Read),
+        let wire = self.buffer.get(..received).unwrap_or_default();
+        let before = (book.answered, connection.resumed());
+        let taken = connection.take(wire, &mut self.scratch, |start, how| {
+            book.ended(start, how, now);
+        });
+        if let (None, Some(resumed), true) = (before.1, connection.resumed(), counts) {
+            book.tally.handshakes += 1;
+            book.tally.resumed += u64::from(resumed);
+        }
+        let one_ended = book.answered > before.0;
+        let over = self.job.due.is_none() && now >= self.job.end.as_nanos() as u64;
+        match taken {
+            Err(fault) => {
+                book.fault(&fault);
+                let handshake = matches!(fault, Fault::Tls(_) | Fault::NotHttp2);
+                // A server that we do not understand is tried again by the next sweep.
+                self.lose(place, if handshake { Lost::Connect } else { Lost::Read })
             }
-        }
-        if close {
-            let clean = self.connections.get(place).is_none_or(|c| c.in_flight.is_empty());
-            return self.lose(place, if clean { Lost::Closed } else { Lost::Read });
-        }
-        let end = self.job.end.as_nanos() as u64;
-        if self.job.due.is_none() && now >= end {
-            return Ok(());
-        }
-        self.fill(place)
-    }
-
-    fn answer(&mut self, place: usize, status: u16, now: u64) {
-        let Some(connection) = self.connections.get_mut(place) else { return };
-        let Some(start) = connection.in_flight.pop_front() else { return };
-        self.answered += 1;
-        // With a schedule the intended start decides, so that what the warm-up left waiting
-        // does not leak into the window.
-        let warmup = self.job.warmup.as_nanos() as u64;
-        let moment = if self.job.due.is_some() { start } else { now };
-        if moment < warmup {
-            return;
-        }
-        self.tally.answers += 1;
-        self.tally.latency.saturating_record(now.saturating_sub(start));
-        if status / 100 != 2 && status / 100 != 3 {
-            self.tally.not_2xx += 1;
+            Ok(_) if over => Ok(()),
+            Ok(_) if self.job.fresh && one_ended => self.lose(place, Lost::Done),
+            Ok(true) => self.fill(place),
+            Ok(false) => {
+                let clean = connection.is_idle();
+                self.lose(place, if clean { Lost::Closed } else { Lost::Read })
+            }
         }
     }
 }

@@ -21,8 +21,13 @@ pub struct Summary {
     pub latency_us: Latency,
     pub errors: Errors,
     pub not_2xx_or_3xx: u64,
+    pub grpc_failures: u64,
+    pub resets: u64,
     pub reconnects: u64,
+    pub handshakes: u64,
+    pub resumed: u64,
     pub unfinished: u64,
+    pub first_fault: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -78,15 +83,21 @@ impl Summary {
                 timeout: tally.timeouts,
             },
             not_2xx_or_3xx: tally.not_2xx,
+            grpc_failures: tally.grpc_failures,
+            resets: tally.resets,
             reconnects: tally.reconnects,
+            handshakes: tally.handshakes,
+            resumed: tally.resumed,
             unfinished: tally.unfinished,
+            first_fault: tally.first_fault.clone(),
         }
     }
 
     /// All ways in which a request did not get its answer.
     pub fn failures(&self) -> u64 {
         let errors = &self.errors;
-        errors.connect + errors.read + errors.write + errors.timeout + self.not_2xx_or_3xx
+        let socket = errors.connect + errors.read + errors.write + errors.timeout;
+        socket + self.not_2xx_or_3xx + self.grpc_failures + self.resets
     }
 
     /// The text that wrk2 prints. `percentiles` adds the distribution (`--latency`).
@@ -95,8 +106,9 @@ impl Summary {
         let latency = &self.latency_us;
         let _ = writeln!(
             out,
-            "Running {} test @ http://{}{}\n  {} threads and {} connections{}",
+            "Running {} test @ {}://{}{}\n  {} threads and {} connections{}",
             time(plan.duration.as_secs_f64() * 1e6),
+            if plan.target.secure { "https" } else { "http" },
             plan.target.authority,
             plan.target.path,
             self.threads,
@@ -144,6 +156,21 @@ impl Summary {
         }
         if self.not_2xx_or_3xx > 0 {
             let _ = writeln!(out, "  Non-2xx or 3xx responses: {}", self.not_2xx_or_3xx);
+        }
+        for (count, what) in [
+            (self.grpc_failures, "Calls without grpc-status 0"),
+            (self.resets, "Requests reset by the server"),
+        ] {
+            if count > 0 {
+                let _ = writeln!(out, "  {what}: {count}");
+            }
+        }
+        if let Some(fault) = &self.first_fault {
+            let _ = writeln!(out, "  The first time that it made no sense: {fault}");
+        }
+        if self.handshakes > 0 {
+            let (all, resumed) = (self.handshakes, self.resumed);
+            let _ = writeln!(out, "  TLS handshakes: {all}, of them resumed: {resumed}");
         }
         if self.reconnects > 0 {
             let _ = writeln!(out, "  Connections closed by the server: {}", self.reconnects);

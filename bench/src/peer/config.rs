@@ -2,15 +2,47 @@
 //! no access log, one matching route; bounds that the scenarios never reach.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// The ports of one run, all on 127.0.0.1.
-#[derive(Clone, Copy, Debug)]
-pub struct Ports {
+use crate::tls::Version;
+
+/// What is spoken on both sides of a proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wire {
+    /// On the client's side; the origin is always spoken to in clear text.
+    pub tls: Option<Version>,
+    /// On the client's side.
+    pub http2: bool,
+    /// Unary gRPC, which is HTTP/2 on both sides.
+    pub grpc: bool,
+}
+
+impl Wire {
+    pub const CLEAR: Self = Self { tls: None, http2: false, grpc: false };
+
+    fn least(self) -> &'static str {
+        if self.tls == Some(Version::Tls12) { "1.2" } else { "1.3" }
+    }
+}
+
+/// The ports of one run, all on 127.0.0.1, and what is spoken there.
+#[derive(Clone, Debug)]
+pub struct Setup {
     pub listen: u16,
     pub origin: u16,
     /// For Sluice's admin listener.
     pub admin: u16,
+    pub wire: Wire,
+    pub certificate: Certificate,
+}
+
+/// Files of a certificate in PEM.
+#[derive(Clone, Debug, Default)]
+pub struct Certificate {
+    pub chain: PathBuf,
+    pub key: PathBuf,
+    /// Both in one, as HAProxy has it.
+    pub both: PathBuf,
 }
 
 /// The path that all scenarios use, before `/bytes/N`: the middle one of Sluice's routes.
@@ -22,15 +54,27 @@ pub fn prefix(routes: usize) -> String {
 const MATCH: &str = "/r";
 
 /// Sluice's spec, with `routes` routes that all lead to the origin.
-pub fn sluice(ports: Ports, routes: usize) -> String {
+pub fn sluice(setup: &Setup, routes: usize) -> String {
+    let Setup { listen, origin, admin, wire, certificate } = setup;
+    let mut edge = String::new();
+    if wire.tls.is_some() {
+        let (chain, key) = (certificate.chain.display(), certificate.key.display());
+        let least = wire.least();
+        edge = format!(
+            ", tls: {{ min_version: \"{least}\", \
+             certificates: [ {{ cert: \"{chain}\", key: \"{key}\" }} ] }}"
+        );
+    } else if wire.http2 {
+        edge = ", h2c: true".to_owned();
+    }
+    let protocol = if wire.grpc { "protocol: http2, " } else { "" };
     let mut out = format!(
         "version: 1\n\
          access_log: {{ path: \"off\" }}\n\
-         admin: {{ listen: \"127.0.0.1:{}\" }}\n\
-         listeners: [ {{ name: web, listen: \"127.0.0.1:{}\" }} ]\n\
-         upstreams: [ {{ name: origin, targets: [ \"127.0.0.1:{}\" ] }} ]\n\
-         routes:\n",
-        ports.admin, ports.listen, ports.origin
+         admin: {{ listen: \"127.0.0.1:{admin}\" }}\n\
+         listeners: [ {{ name: web, listen: \"127.0.0.1:{listen}\"{edge} }} ]\n\
+         upstreams: [ {{ name: origin, {protocol}targets: [ \"127.0.0.1:{origin}\" ] }} ]\n\
+         routes:\n"
     );
     for n in 0..routes {
         let _ = writeln!(
@@ -41,9 +85,32 @@ pub fn sluice(ports: Ports, routes: usize) -> String {
     out
 }
 
-pub fn nginx(ports: Ports, directory: &Path) -> String {
+pub fn nginx(setup: &Setup, directory: &Path) -> String {
     let directory = directory.display();
-    let Ports { listen, origin, .. } = ports;
+    let Setup { listen, origin, wire, certificate, .. } = setup;
+    let mut words = String::new();
+    let mut edge = String::new();
+    if wire.tls.is_some() {
+        words += " ssl";
+        let (chain, key) = (certificate.chain.display(), certificate.key.display());
+        let version = wire.least();
+        edge = format!(
+            "    ssl_certificate {chain};
+    ssl_certificate_key {key};
+    ssl_protocols TLSv{version};
+"
+        );
+    }
+    if wire.http2 {
+        words += " http2";
+    }
+    let pass = if wire.grpc {
+        "grpc_pass grpc://origin;"
+    } else {
+        "proxy_pass http://origin;
+      proxy_http_version 1.1;
+      proxy_set_header Connection \"\";"
+    };
     format!(
         "daemon off;
 worker_processes 1;
@@ -61,16 +128,14 @@ http {{
   scgi_temp_path {directory}/scgi;
   upstream origin {{
     server 127.0.0.1:{origin};
-    keepalive 256;
+    keepalive 1024;
     keepalive_requests 1000000000;
     keepalive_timeout 3600s;
   }}
   server {{
-    listen 127.0.0.1:{listen} backlog=4096;
-    location {MATCH} {{
-      proxy_pass http://origin;
-      proxy_http_version 1.1;
-      proxy_set_header Connection \"\";
+    listen 127.0.0.1:{listen}{words} backlog=4096;
+{edge}    location {MATCH} {{
+      {pass}
     }}
   }}
 }}
@@ -78,8 +143,19 @@ http {{
     )
 }
 
-pub fn haproxy(ports: Ports) -> String {
-    let Ports { listen, origin, .. } = ports;
+pub fn haproxy(setup: &Setup) -> String {
+    let Setup { listen, origin, wire, certificate, .. } = setup;
+    let mut edge = String::new();
+    if wire.tls.is_some() {
+        let (both, version) = (certificate.both.display(), wire.least());
+        let alpn = if wire.http2 { "h2" } else { "http/1.1" };
+        edge = format!(
+            " ssl crt {both} alpn {alpn} ssl-min-ver TLSv{version} ssl-max-ver TLSv{version}"
+        );
+    } else if wire.http2 {
+        edge = " proto h2".to_owned();
+    }
+    let protocol = if wire.grpc { " proto h2" } else { "" };
     format!(
         "global
   nbthread 1
@@ -96,18 +172,46 @@ defaults
   http-reuse always
 
 frontend web
-  bind 127.0.0.1:{listen} backlog 4096
+  bind 127.0.0.1:{listen} backlog 4096{edge}
   maxconn 19000
   use_backend origin if {{ path_beg {MATCH} }}
 
 backend origin
-  server origin 127.0.0.1:{origin}
+  server origin 127.0.0.1:{origin}{protocol}
 "
     )
 }
 
-pub fn envoy(ports: Ports) -> String {
-    let Ports { listen, origin, .. } = ports;
+pub fn envoy(setup: &Setup) -> String {
+    let Setup { listen, origin, wire, certificate, .. } = setup;
+    let mut edge = String::new();
+    if wire.tls.is_some() {
+        let (chain, key) = (certificate.chain.display(), certificate.key.display());
+        let alpn = if wire.http2 { "h2" } else { "http/1.1" };
+        let version = if wire.tls == Some(Version::Tls12) { "TLSv1_2" } else { "TLSv1_3" };
+        edge = format!(
+            "      transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            alpn_protocols: [ \"{alpn}\" ]
+            tls_params: {{ tls_minimum_protocol_version: {version}, tls_maximum_protocol_version: {version} }}
+            tls_certificates:
+            - {{ certificate_chain: {{ filename: \"{chain}\" }}, private_key: {{ filename: \"{key}\" }} }}
+"
+        );
+    }
+    let codec = if wire.http2 { "HTTP2" } else { "HTTP1" };
+    let protocol = if wire.grpc {
+        "    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: { http2_protocol_options: {} }
+"
+    } else {
+        ""
+    };
     format!(
         "static_resources:
   listeners:
@@ -119,7 +223,7 @@ pub fn envoy(ports: Ports) -> String {
         typed_config:
           \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: web
-          codec_type: HTTP1
+          codec_type: {codec}
           generate_request_id: false
           stream_idle_timeout: 3600s
           common_http_protocol_options: {{ idle_timeout: 3600s }}
@@ -135,11 +239,11 @@ pub fn envoy(ports: Ports) -> String {
               routes:
               - match: {{ prefix: {MATCH} }}
                 route: {{ cluster: origin, timeout: 60s }}
-  clusters:
+{edge}  clusters:
   - name: origin
     type: STATIC
     connect_timeout: 5s
-    circuit_breakers:
+{protocol}    circuit_breakers:
       thresholds:
       - {{ max_connections: 100000, max_pending_requests: 100000, max_requests: 100000 }}
     load_assignment:
@@ -155,40 +259,87 @@ pub fn envoy(ports: Ports) -> String {
 mod tests {
     use super::*;
 
-    const PORTS: Ports = Ports { listen: 1111, origin: 2222, admin: 3333 };
+    fn setup(wire: Wire) -> Setup {
+        let certificate = Certificate {
+            chain: "/x/chain.pem".into(),
+            key: "/x/key.pem".into(),
+            both: "/x/both.pem".into(),
+        };
+        Setup { listen: 1111, origin: 2222, admin: 3333, wire, certificate }
+    }
+
+    fn all(wire: Wire) -> [String; 4] {
+        let setup = setup(wire);
+        let nginx = nginx(&setup, Path::new("/tmp/x"));
+        [sluice(&setup, 3), nginx, haproxy(&setup), envoy(&setup)]
+    }
+
+    const TLS: Wire = Wire { tls: Some(Version::Tls13), http2: false, grpc: false };
+    const GRPC: Wire = Wire { tls: Some(Version::Tls13), http2: true, grpc: true };
+    const H2C: Wire = Wire { tls: None, http2: true, grpc: false };
 
     #[test]
-    fn every_config_names_both_ports() {
-        for text in
-            [sluice(PORTS, 3), nginx(PORTS, Path::new("/tmp/x")), haproxy(PORTS), envoy(PORTS)]
-        {
-            assert!(text.contains("1111") && text.contains("2222"), "{text}");
+    fn every_config_names_both_ports_and_its_certificate() {
+        for wire in [Wire::CLEAR, TLS, GRPC, H2C] {
+            for text in all(wire) {
+                assert!(text.contains("1111") && text.contains("2222"), "{text}");
+                assert_eq!(text.contains(".pem"), wire.tls.is_some(), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_version_that_is_measured_is_spoken() {
+        let [sluice, nginx, haproxy, envoy] = all(TLS);
+        assert!(sluice.contains("min_version: \"1.3\""));
+        assert!(nginx.contains("ssl_protocols TLSv1.3;"));
+        assert!(haproxy.contains("ssl-min-ver TLSv1.3"));
+        assert!(envoy.contains("tls_minimum_protocol_version: TLSv1_3"));
+        let [sluice, nginx, ..] = all(Wire { tls: Some(Version::Tls12), ..TLS });
+        assert!(sluice.contains("min_version: \"1.2\""));
+        assert!(nginx.contains("ssl_protocols TLSv1.2;"));
+    }
+
+    #[test]
+    fn http2_where_it_is_asked_for() {
+        let [sluice, nginx, haproxy, envoy] = all(H2C);
+        assert!(sluice.contains("h2c: true") && !sluice.contains("protocol: http2"));
+        assert!(nginx.contains("listen 127.0.0.1:1111 http2 backlog"));
+        assert!(haproxy.contains("backlog 4096 proto h2") && envoy.contains("codec_type: HTTP2"));
+        let [sluice, nginx, haproxy, envoy] = all(GRPC);
+        assert!(sluice.contains("protocol: http2"));
+        assert!(nginx.contains("grpc_pass grpc://origin;") && nginx.contains(" ssl http2 "));
+        assert!(haproxy.contains("127.0.0.1:2222 proto h2"));
+        assert!(envoy.contains("http2_protocol_options: {}"));
+        for text in all(TLS) {
+            assert!(!text.contains("http2") && !text.contains(" h2"), "{text}");
         }
     }
 
     #[test]
     fn the_spec_has_all_routes_and_the_measured_one() {
+        let setup = setup(Wire::CLEAR);
         for routes in [10, 1_000, 10_000] {
-            let text = sluice(PORTS, routes);
+            let text = sluice(&setup, routes);
             let lines: Vec<&str> = text.lines().filter(|line| line.contains("name: r")).collect();
             assert_eq!(lines.len(), routes);
             let measured = format!("prefix: {} }}", prefix(routes));
             assert_eq!(lines.iter().filter(|line| line.contains(&measured)).count(), 1);
         }
-        assert!(sluice(PORTS, 1).contains("access_log: { path: \"off\" }"));
-        assert!(sluice(PORTS, 1).contains("127.0.0.1:3333"));
+        assert!(sluice(&setup, 1).contains("access_log: { path: \"off\" }"));
+        assert!(sluice(&setup, 1).contains("127.0.0.1:3333"));
     }
 
     #[test]
     fn the_peers_keep_connections_alive_and_log_nothing() {
-        let text = nginx(PORTS, Path::new("/tmp/x"));
+        let [_, nginx, haproxy, envoy] = all(Wire::CLEAR);
         for needed in
-            ["access_log off", "keepalive 256", "proxy_http_version 1.1", "Connection \"\""]
+            ["access_log off", "keepalive 1024", "proxy_http_version 1.1", "Connection \"\""]
         {
-            assert!(text.contains(needed), "{needed}");
+            assert!(nginx.contains(needed), "{needed}");
         }
-        assert!(haproxy(PORTS).contains("http-reuse always"));
-        assert!(!haproxy(PORTS).lines().any(|line| line.trim_start().starts_with("log")));
-        assert!(!envoy(PORTS).contains("access_log"));
+        assert!(haproxy.contains("http-reuse always"));
+        assert!(!haproxy.lines().any(|line| line.trim_start().starts_with("log")));
+        assert!(!envoy.contains("access_log"));
     }
 }

@@ -11,13 +11,16 @@ use crate::spec::{Alpn, ClientAuthMode, ListenerTls, TlsVersion, UpstreamTls};
 /// there; without it a peer might pass unverified.
 const NOTHING: u32 = u32::MAX;
 
+/// Certificates or revocation lists.
+type Ders<'m> = &'m [Vec<u8>];
+
 /// Gathers what listeners and upstreams ask for.
 pub struct Identities<'m> {
     material: &'m Material,
     pub certificates: Vec<flat::Certificate>,
     pub trust: Vec<flat::Trust>,
-    known_certificates: HashMap<(&'m [Vec<u8>], &'m [u8]), u32>,
-    known_trust: HashMap<(&'m [Vec<u8>], &'m [Vec<u8>]), u32>,
+    known_certificates: HashMap<(Ders<'m>, &'m [u8]), u32>,
+    known_trust: HashMap<(Ders<'m>, Ders<'m>), u32>,
 }
 
 impl<'m> Identities<'m> {

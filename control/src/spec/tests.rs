@@ -7,12 +7,14 @@ mod validate;
 
 use super::*;
 
-const EXAMPLES: [(&str, &str); 5] = [
+const EXAMPLES: [(&str, &str); 7] = [
     ("minimal.yaml", include_str!("../../../examples/minimal.yaml")),
     ("microservices.yaml", include_str!("../../../examples/microservices.yaml")),
     ("canary.yaml", include_str!("../../../examples/canary.yaml")),
     ("behind-a-proxy.yaml", include_str!("../../../examples/behind-a-proxy.yaml")),
     ("limits.yaml", include_str!("../../../examples/limits.yaml")),
+    ("tls.yaml", include_str!("../../../examples/tls.yaml")),
+    ("grpc.yaml", include_str!("../../../examples/grpc.yaml")),
 ];
 
 #[test]

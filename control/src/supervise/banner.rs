@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal, net::SocketAddr};
 
-use contract::snapshot::Snapshot;
+use contract::snapshot::{Listener, Snapshot};
 
 use crate::{cli::color, place::StateDirectory};
 
@@ -46,7 +46,14 @@ impl Banner {
             list.join(", "),
         );
         for listener in &snapshot.listeners {
-            eprintln!("  {:<10} http://{}", listener.name, listener.address);
+            let Listener { name, address, tls, .. } = listener;
+            match (tls, demo) {
+                (None, _) => eprintln!("  {name:<10} http://{address}"),
+                (Some(_), false) => eprintln!("  {name:<10} https://{address}"),
+                (Some(_), true) => {
+                    eprintln!("  {name:<10} https://{address} {dim}(curl -k, HTTP/2){plain}");
+                }
+            }
         }
         if let Some(admin) = state.read_admin() {
             eprintln!(

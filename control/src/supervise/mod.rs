@@ -49,20 +49,9 @@ pub fn up(up: &Up, engine: &EngineEntry) -> Result<(), Failure> {
     let banner = Banner::new();
     let cpus = cpus(up)?;
     (engine.probe)(cpus.len()).map_err(Failure::from)?;
-    let source = match (&up.file, up.demo) {
-        (Some(file), _) => Some(Source::read(file)?),
-        (None, true) => {
-            let bytes = demo::SPEC.as_bytes().to_vec();
-            Some(Source { name: demo::SPEC_NAME.into(), bytes, directory: "/".into() })
-        }
-        (None, false) => None,
-    };
-    let source = match source {
-        // Control runs elsewhere: it gets absolute file names.
-        Some(source) => {
-            let bytes = source.checked(false, engine)?.text.into_bytes();
-            Some(Source { bytes, ..source })
-        }
+    // A spec that is given is judged before anything is made.
+    let given = match &up.file {
+        Some(file) => Some(absolute(Source::read(file)?, engine)?),
         None => None,
     };
     let state = match (&up.state, up.demo) {
@@ -91,6 +80,16 @@ pub fn up(up: &Up, engine: &EngineEntry) -> Result<(), Failure> {
             ),
         ));
     };
+    let source = match given {
+        None if up.demo => {
+            demo::make_certificate(state.path())?;
+            let bytes = demo::SPEC.as_bytes().to_vec();
+            let directory = state.path().to_owned();
+            let source = Source { name: demo::SPEC_NAME.into(), bytes, directory };
+            Some(absolute(source, engine)?)
+        }
+        given => given,
+    };
     banner.progress(&format!("starting {} engine shards…", cpus.len()));
     let shards = u16::try_from(cpus.len())?;
     let segment = Segment::create(shards, RING_BYTES)?;
@@ -102,6 +101,12 @@ pub fn up(up: &Up, engine: &EngineEntry) -> Result<(), Failure> {
         _ = std::fs::remove_dir_all(directory);
     }
     result
+}
+
+/// The spec, checked, with the file names that control needs: it runs elsewhere.
+fn absolute(source: Source, engine: &EngineEntry) -> Result<Source, Failure> {
+    let bytes = source.checked(false, engine)?.text.into_bytes();
+    Ok(Source { bytes, ..source })
 }
 
 /// The engine process.

@@ -57,6 +57,8 @@ pub enum Reason {
     UnsupportedMediaType = 30,
     /// The upstream does not speak what the request needs (an extended CONNECT, say).
     UpstreamUnsuited = 31,
+    /// A request that HTTP/2 calls malformed: its stream was reset.
+    Malformed = 32,
 }
 
 /// One finished request. Times are microseconds, sizes bytes on the wire without heads.
@@ -284,7 +286,7 @@ fn take<'b, const N: usize>(bytes: &mut &'b [u8]) -> Option<&'b [u8; N]> {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 32] = [
+    pub const ALL: [Reason; 33] = [
         Reason::None,
         Reason::BadRequest,
         Reason::NoRoute,
@@ -317,6 +319,7 @@ impl Reason {
         Reason::DeadlineExceeded,
         Reason::UnsupportedMediaType,
         Reason::UpstreamUnsuited,
+        Reason::Malformed,
     ];
 
     /// The reason of that number.
@@ -359,6 +362,7 @@ impl Reason {
             Reason::DeadlineExceeded => "deadline_exceeded",
             Reason::UnsupportedMediaType => "unsupported_media_type",
             Reason::UpstreamUnsuited => "upstream_unsuited",
+            Reason::Malformed => "malformed",
         }
     }
 }

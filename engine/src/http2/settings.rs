@@ -49,7 +49,7 @@ impl PeerSettings {
     /// # Errors
     /// RFC 9113 §6.5.2 names a connection error for the payload.
     pub(super) fn apply(&mut self, payload: &[u8], role: Role) -> Result<(), ConnectionError> {
-        if payload.len() % SETTING != 0 {
+        if !payload.len().is_multiple_of(SETTING) {
             return Err(ConnectionError::size("SETTINGS is no multiple of 6 bytes"));
         }
         for setting in payload.chunks_exact(SETTING) {

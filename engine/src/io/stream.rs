@@ -347,6 +347,20 @@ impl Stream {
         Ok(())
     }
 
+    /// Sends what the socket takes at once, without the ring: for a few last bytes right before
+    /// the end or the close. Not to be called while a send is outstanding.
+    ///
+    /// # Errors
+    /// EPIPE, ECONNRESET …
+    pub fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        use rustix::io::Errno;
+        use rustix::net::{SendFlags, send};
+        match send(self, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            sent => Ok(sent?),
+        }
+    }
+
     fn queue_send(&self, buf: SendBuf) {
         if buf.bytes().is_empty() {
             return;

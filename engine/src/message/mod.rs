@@ -165,6 +165,12 @@ pub enum Refusal {
     /// The head is valid and filled in: the connection may go on after its body was drained.
     #[error("the only expectation known here is 100-continue")]
     ExpectationFailed,
+    /// What RFC 9113 §8.1.1 calls malformed: the stream is reset, nothing is answered.
+    #[error("malformed HTTP/2 request: {0}")]
+    Malformed(&'static str),
+    /// The first line is not one of HTTP at all.
+    #[error("this is not HTTP")]
+    NotHttp,
     #[error("the method is longer than 32 bytes")]
     MethodTooLong,
 }
@@ -173,7 +179,7 @@ impl Refusal {
     /// The status to answer with.
     pub fn status(self) -> u16 {
         match self {
-            Refusal::BadRequest(_) => 400,
+            Refusal::BadRequest(_) | Refusal::Malformed(_) | Refusal::NotHttp => 400,
             Refusal::UriTooLong => 414,
             Refusal::HeadTooLarge => 431,
             Refusal::NotImplemented(_) | Refusal::MethodTooLong => 501,
@@ -185,7 +191,8 @@ impl Refusal {
     /// The reason that the access record carries.
     pub fn reason(self) -> Reason {
         match self {
-            Refusal::BadRequest(_) => Reason::BadRequest,
+            Refusal::BadRequest(_) | Refusal::NotHttp => Reason::BadRequest,
+            Refusal::Malformed(_) => Reason::Malformed,
             Refusal::UriTooLong => Reason::UriTooLong,
             Refusal::HeadTooLarge => Reason::HeadTooLarge,
             Refusal::NotImplemented(_) | Refusal::MethodTooLong => Reason::NotImplemented,

@@ -378,6 +378,6 @@ fn refuse_line(line: &[u8]) -> Refusal {
         (Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']), None) if sound => {
             Refusal::VersionNotSupported
         }
-        _ => Refusal::BadRequest("malformed request line"),
+        _ => Refusal::NotHttp,
     }
 }

@@ -83,7 +83,7 @@ impl Connection {
         let plan = self.shard.plan();
         let Some(listener) = self.listener(&plan) else { return Read::Ended };
         let limits = listener.limits;
-        let head_limits = head_limits(listener);
+        let (head_limits, h2c) = (head_limits(listener), listener.h2c);
         drop(plan);
         let first_ms =
             if self.served == 0 { limits.header_timeout_ms } else { limits.idle_timeout_ms };
@@ -105,6 +105,12 @@ impl Connection {
                 Err(Refusal::ExpectationFailed) => {
                     let refused = Some(LocalReply::from(Refusal::ExpectationFailed));
                     return Read::Head { head, bytes: chunk, started_us, refused };
+                }
+                // Someone who knows that HTTP/2 is spoken here, and cannot speak it: an answer in
+                // HTTP/1 would not be understood (RFC 9113 §3.4).
+                Err(Refusal::NotHttp) if self.served == 0 && h2c => {
+                    self.shard.give_request_head(head);
+                    return Read::Ended;
                 }
                 Err(refusal) => {
                     self.shard.give_request_head(head);

@@ -47,7 +47,7 @@ impl ClientSide {
         let verifier: Arc<dyn ServerCertVerifier> = match tls.trust {
             None => Arc::new(AnyServer(identity::provider())),
             Some(trust) => {
-                let (roots, crls) = identity::trust(snapshot, trust, "tls.ca", "tls.crl")?;
+                let (roots, crls) = identity::trust(snapshot, trust, "tls.ca")?;
                 WebPkiServerVerifier::builder_with_provider(roots, identity::provider())
                     .with_crls(crls)
                     .only_check_end_entity_revocation()

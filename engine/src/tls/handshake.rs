@@ -49,7 +49,9 @@ pub async fn accept(
     let tls = TlsStream::new(io, stream, Machine::Server(server));
     tls.feed(first);
     if let Err(failed) = drive(&tls, watch).await {
-        linger(io, tls.socket()).await;
+        if !matches!(failed.cause, Cause::Gone | Cause::Timeout) {
+            linger(io, tls.socket()).await;
+        }
         return Err(failed);
     }
     let facts = facts(io, &tls, started_us);
@@ -86,7 +88,12 @@ pub async fn connect(
     }
     let facts = facts(io, &tls, started_us);
     tls.set_facts(facts);
-    Ok(tls)
+    // A fresh connection takes a request at once: our last flight is no send in its way.
+    match watch.bound(tls.flush()).await {
+        Ok(Ok(())) => Ok(tls),
+        Ok(Err(error)) => Err(HandshakeFailed::new(Cause::Gone, error.to_string())),
+        Err(Elapsed) => Err(HandshakeFailed::new(Cause::Timeout, "the peer was too slow")),
+    }
 }
 
 /// Receives up to the end of the ClientHello. Returns all that was received.
@@ -94,7 +101,7 @@ async fn client_hello(
     stream: &Stream,
     watch: &Watch,
 ) -> Result<(Chunk, Option<Box<str>>), HandshakeFailed> {
-    let mut held: Option<Vec<u8>> = None;
+    let mut held = Vec::new();
     loop {
         let chunk = match watch.bound(stream.recv()).await {
             Ok(Ok(Some(chunk))) => chunk,
@@ -104,19 +111,18 @@ async fn client_hello(
                 return Err(HandshakeFailed::new(Cause::Timeout, "before a ClientHello"));
             }
         };
-        let chunk = match held.take() {
-            None => chunk,
-            Some(mut bytes) => {
-                bytes.extend_from_slice(chunk.bytes());
-                Chunk::from_vec(bytes)
-            }
-        };
-        match hello::peek(chunk.bytes()) {
-            Hello::Whole { name } => return Ok((chunk, name)),
-            Hello::Partial if chunk.len() > limits::TLS_CLIENT_HELLO => {
-                return Err(HandshakeFailed::new(Cause::Protocol, "the ClientHello is too long"));
-            }
-            Hello::Partial => held = Some(chunk.bytes().to_vec()),
+        if held.is_empty()
+            && let Hello::Whole { name } = hello::peek(chunk.bytes())
+        {
+            return Ok((chunk, name));
+        }
+        held.extend_from_slice(chunk.bytes());
+        drop(chunk);
+        if let Hello::Whole { name } = hello::peek(&held) {
+            return Ok((Chunk::from_vec(held), name));
+        }
+        if held.len() > limits::TLS_CLIENT_HELLO {
+            return Err(HandshakeFailed::new(Cause::Protocol, "the ClientHello is too long"));
         }
     }
 }

@@ -123,3 +123,66 @@ impl<'a> Reader<'a> {
         Some(payload)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vector(bytes: &[u8]) -> Vec<u8> {
+        [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()
+    }
+
+    fn message(extensions: &[u8]) -> Vec<u8> {
+        let mut body = vec![3; 2 + 32];
+        body.push(0);
+        body.extend(vector(&[0x13, 0x01]));
+        body.extend([1, 0]);
+        body.extend(vector(extensions));
+        let len = (body.len() as u32).to_be_bytes();
+        [&[CLIENT_HELLO][..], &len[1..], &body].concat()
+    }
+
+    fn server_name(name: &[u8]) -> Vec<u8> {
+        let list = [&[HOST_NAME][..], &vector(name)].concat();
+        [&[0, 0][..], &vector(&vector(&list))].concat()
+    }
+
+    fn records(message: &[u8], size: usize) -> Vec<u8> {
+        message.chunks(size).flat_map(|part| [&[22, 3, 1][..], &vector(part)].concat()).collect()
+    }
+
+    #[test]
+    fn the_name_is_found_in_one_record_or_many() {
+        let other = [&[0, 43][..], &vector(&[2, 3, 4])].concat();
+        let message = message(&[other, server_name(b"API.example.com")].concat());
+        for size in [message.len(), 40, 7, 1] {
+            let bytes = records(&message, size);
+            for cut in 0..bytes.len() {
+                assert_eq!(peek(&bytes[..cut]), Hello::Partial, "{cut} of {size}");
+            }
+            let name = Some("api.example.com".into());
+            assert_eq!(peek(&bytes), Hello::Whole { name });
+        }
+    }
+
+    #[test]
+    fn what_has_no_name_or_is_no_hello_is_left_to_rustls() {
+        let none = Hello::Whole { name: None };
+        assert_eq!(peek(b"GET / HTTP/1.1"), none);
+        assert_eq!(peek(&[22, 2]), none);
+        assert_eq!(peek(&records(&[2, 0, 0, 0], 4)), none);
+        for extensions in [Vec::new(), server_name(b""), server_name(&[0xff]), vec![0, 0, 0, 9, 1]]
+        {
+            assert_eq!(peek(&records(&message(&extensions), 9_999)), none);
+        }
+        // Lies about lengths, anywhere.
+        let good = records(&message(&server_name(b"a.test")), 9_999);
+        for at in 5..good.len() {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut bad = good.clone();
+                bad[at] = value;
+                let _ = peek(&bad);
+            }
+        }
+    }
+}

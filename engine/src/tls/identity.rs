@@ -79,7 +79,6 @@ pub(super) fn trust(
     snapshot: &Snapshot,
     index: u32,
     ca: &str,
-    crl: &str,
 ) -> Result<(Arc<RootCertStore>, Vec<CertificateRevocationListDer<'static>>), Unusable> {
     let Some(Trust { roots, crls }) = snapshot.trust.get(index as usize) else {
         return Err(Unusable::new(ca, format!("there is no trust {index} in the snapshot")));
@@ -93,7 +92,6 @@ pub(super) fn trust(
     if store.is_empty() {
         return Err(Unusable::new(ca, "there is no certificate in the file"));
     }
-    let _ = crl;
     let crls = crls.iter().cloned().map(CertificateRevocationListDer::from).collect();
     Ok((Arc::new(store), crls))
 }

@@ -240,3 +240,54 @@ fn hex(bytes: &[u8], out: &mut String) {
         let _ = write!(out, "{byte:02x}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, DnValue, KeyPair, SanType};
+
+    use super::*;
+
+    fn leaf(params: CertificateParams) -> Vec<u8> {
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn subject_and_names_in_envoys_form() {
+        let mut params = CertificateParams::new(vec!["a.test".into(), "b.test".into()]).unwrap();
+        params.subject_alt_names.push(SanType::URI("spiffe://x/y;z=\"1\"".try_into().unwrap()));
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CountryName, "DE");
+        params.distinguished_name.push(DnType::OrganizationName, "A \"quoted\", Inc; é\r\n");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, DnValue::BmpString("# lead".try_into().unwrap()));
+        params.distinguished_name.push(DnType::CustomDnType(vec![1, 2, 840, 9]), "x");
+        let leaf = leaf(params);
+        let mut hash = String::new();
+        hex(ring::digest::digest(&ring::digest::SHA256, &leaf).as_ref(), &mut hash);
+        assert_eq!(
+            xfcc(&leaf),
+            format!(
+                "Hash={hash};Subject=\"1.2.840.9=#0c0178,CN=\\# lead,O=A \\\"quoted\\\"\\, \
+                 Inc\\; \\C3\\A9\\0D\\0A,C=DE\";URI=\"spiffe://x/y;z=\\\"1\\\"\";\
+                 DNS=a.test;DNS=b.test"
+            )
+        );
+    }
+
+    #[test]
+    fn broken_certificates_give_a_hash_at_least() {
+        let leaf = leaf(CertificateParams::new(vec!["a.test".into()]).unwrap());
+        for cut in 0..leaf.len() {
+            assert!(xfcc(&leaf[..cut]).starts_with("Hash="));
+        }
+        for at in 0..leaf.len() {
+            for value in [0, 0x30, 0x7f, 0x83, 0xff] {
+                let mut bad = leaf.clone();
+                bad[at] = value;
+                let value = xfcc(&bad);
+                assert!(value.bytes().all(|b| matches!(b, b' '..=b'~')), "{value:?}");
+            }
+        }
+    }
+}

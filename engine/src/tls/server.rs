@@ -194,7 +194,7 @@ fn client_verifier(
     at: &str,
 ) -> Result<Arc<dyn ClientCertVerifier>, Unusable> {
     let (ca, crl) = (format!("{at}.ca"), format!("{at}.crl"));
-    let (roots, crls) = identity::trust(snapshot, auth.trust, &ca, &crl)?;
+    let (roots, crls) = identity::trust(snapshot, auth.trust, &ca)?;
     let mut builder = WebPkiClientVerifier::builder_with_provider(roots, identity::provider())
         .with_crls(crls)
         .only_check_end_entity_revocation()

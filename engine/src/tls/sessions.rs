@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use rustls::pki_types::UnixTime;
 use rustls::server::StoresServerSessions;
 
 use super::identity::Fingerprint;
@@ -11,9 +12,22 @@ use crate::limits;
 
 const PARTS: usize = 16;
 
+struct Session {
+    state: Vec<u8>,
+    /// Seconds since the epoch.
+    since: u64,
+}
+
+impl Session {
+    fn fresh(&self) -> bool {
+        let age = UnixTime::now().as_secs().saturating_sub(self.since);
+        age <= u64::from(limits::TLS_SESSION_S)
+    }
+}
+
 #[derive(Default)]
 struct Part {
-    sessions: HashMap<Vec<u8>, Vec<u8>>,
+    sessions: HashMap<Vec<u8>, Session>,
     /// In the order they came, those taken meanwhile too.
     order: VecDeque<Vec<u8>>,
 }
@@ -42,16 +56,22 @@ impl Sessions {
             part.sessions.remove(&oldest);
         }
         part.order.push_back(key.clone());
-        part.sessions.insert(key, value);
+        let since = UnixTime::now().as_secs();
+        part.sessions.insert(key, Session { state: value, since });
         true
     }
 
     fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.part(key).sessions.get(key).cloned()
+        let part = self.part(key);
+        part.sessions
+            .get(key)
+            .filter(|session| session.fresh())
+            .map(|session| session.state.clone())
     }
 
     fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.part(key).sessions.remove(key)
+        let session = self.part(key).sessions.remove(key)?;
+        session.fresh().then_some(session.state)
     }
 }
 

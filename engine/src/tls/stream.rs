@@ -118,7 +118,7 @@ impl TlsStream {
     /// Makes the first message of a client.
     pub(super) fn begin(&self) {
         let core = &mut *self.core.borrow_mut();
-        self.open(core, Chunk::from_vec(Vec::new()));
+        self.open(core, &mut []);
         self.pump_core(core);
     }
 
@@ -174,17 +174,32 @@ impl TlsStream {
         let core = &mut *self.core.borrow_mut();
         while !chunk.is_empty() && self.end.get() == End::Open {
             if core.carry.is_empty() {
-                self.open(core, chunk);
+                let opened = self.open(core, chunk.bytes_mut());
+                core.carry_over(&chunk, opened.start);
+                self.keep(chunk, opened);
                 break;
             }
             if core.complete_record(&mut chunk) {
-                let carried = Chunk::from_vec(std::mem::take(&mut core.carry));
-                self.open(core, carried);
+                let mut carry = std::mem::take(&mut core.carry);
+                let opened = self.open(core, &mut carry);
+                if opened.plain_len > 0 {
+                    let carried = Chunk::from_vec(carry);
+                    core.carry_over(&carried, opened.start);
+                    self.keep(carried, opened);
+                } else {
+                    carry.drain(..opened.start.min(carry.len()));
+                    core.carry = if carry.is_empty() { Vec::new() } else { carry };
+                }
             }
             if core.carry.len() > limits::TLS_CARRY {
-                core.error = Some(rustls::Error::General("a message too long".into()));
+                core.error = Some(rustls::InvalidMessage::MessageTooLarge.into());
                 self.end.set(End::Broken);
             }
+        }
+        if self.end.get() != End::Open {
+            // What follows a close_notify is ignored (RFC 8446 §6.1).
+            core.carry = Vec::new();
+            core.seen = 0;
         }
         if let Some(facts) = self.facts.get()
             && facts.early.get()
@@ -195,10 +210,17 @@ impl TlsStream {
         self.pump_core(core);
     }
 
-    /// Opens the records of `chunk`; what is no whole record is carried over. A prefix of
-    /// [`Core::seen`] bytes was seen before.
-    fn open(&self, core: &mut Core, mut chunk: Chunk) {
-        let bytes = chunk.bytes_mut();
+    /// Queues the plaintext of `chunk` for its reader.
+    fn keep(&self, mut chunk: Chunk, opened: Opened) {
+        if opened.plain_len > 0 {
+            chunk.advance(opened.plain);
+            chunk.truncate(opened.plain_len);
+            self.plain.borrow_mut().push_back(chunk);
+        }
+    }
+
+    /// Opens the records of `bytes`, of which the first [`Core::seen`] bytes were seen before.
+    fn open(&self, core: &mut Core, bytes: &mut [u8]) -> Opened {
         // What rustls has not consumed begins at `start`; it has seen all up to `end`.
         let (mut start, mut end) = (0, std::mem::take(&mut core.seen));
         // Where the plaintext stands, and the last record.
@@ -255,29 +277,14 @@ impl TlsStream {
                     Step::Failed(error) => {
                         core.error = Some(error);
                         self.end.set(End::Broken);
+                        core.say_why();
                         break;
                     }
                 }
             }
         }
-        match self.end.get() {
-            End::Open => {
-                core.seen = end - start;
-                core.carry.extend_from_slice(bytes.get(start..).unwrap_or_default());
-            }
-            // The alert that says why.
-            End::Broken => {
-                let window = bytes.get_mut(start..end).unwrap_or_default();
-                while matches!(core.machine.step(window, &mut core.out), (0, Step::Again)) {}
-            }
-            // What follows a close_notify is ignored (RFC 8446 §6.1).
-            _ => {}
-        }
-        if plain_len > 0 {
-            chunk.advance(plain);
-            chunk.truncate(plain_len);
-            self.plain.borrow_mut().push_back(chunk);
-        }
+        core.seen = end - start;
+        Opened { start, plain, plain_len }
     }
 
     /// Hands what is sealed to the socket, if that is free.
@@ -423,7 +430,9 @@ impl TlsStream {
         loop {
             self.pump();
             self.stream.flush().await?;
-            if self.core.borrow().out.is_empty() {
+            if !self.has_output() {
+                // The end that was asked for meanwhile.
+                self.pump();
                 return Ok(());
             }
         }
@@ -449,10 +458,8 @@ impl TlsStream {
             return;
         }
         // At once if the socket takes it, as the end or the close may follow right behind.
-        let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
-        match rustix::net::send(&self.stream, &core.out, flags) {
+        match self.stream.send_now(&core.out) {
             Ok(sent) => drop(core.out.drain(..sent.min(core.out.len()))),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
             Err(_) => core.out.clear(),
         }
         if core.out.is_empty() {
@@ -492,7 +499,37 @@ impl Drop for TlsStream {
     }
 }
 
+/// Where things are in bytes that were opened.
+#[derive(Clone, Copy)]
+struct Opened {
+    /// The first byte that is not done with.
+    start: usize,
+    plain: usize,
+    plain_len: usize,
+}
+
 impl Core {
+    /// After a failure: seals the alert that says why. The records are not shown again, as rustls
+    /// must not judge them twice; it gives what it has to send before it looks at any.
+    fn say_why(&mut self) {
+        while self.machine.wants_write() {
+            if !matches!(self.machine.step(&mut [], &mut self.out).1, Step::Again) {
+                break;
+            }
+        }
+    }
+
+    /// Keeps what follows the last whole record of `chunk`.
+    fn carry_over(&mut self, chunk: &Chunk, start: usize) {
+        let rest = chunk.bytes().get(start..).unwrap_or_default();
+        if !rest.is_empty() {
+            // Room for the record that it begins, so that this grows once.
+            let room = record_len(rest).unwrap_or(0).min(limits::TLS_CARRY).max(rest.len());
+            self.carry.reserve_exact(room);
+            self.carry.extend_from_slice(rest);
+        }
+    }
+
     /// Takes from `chunk` what the carried record still lacks. Whether it is complete now.
     fn complete_record(&mut self, chunk: &mut Chunk) -> bool {
         while let Some(lacking) = self.lacking() {

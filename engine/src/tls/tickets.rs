@@ -5,12 +5,15 @@ use contract::snapshot::TicketKey;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
+use rustls::pki_types::UnixTime;
 use rustls::server::ProducesTickets;
 
 use super::identity::Fingerprint;
 use crate::limits;
 
 const NAME: usize = 16;
+/// Seconds of the time of sealing, in front of the state.
+const TIME: usize = 8;
 
 struct Key {
     name: [u8; NAME],
@@ -53,15 +56,17 @@ impl ProducesTickets for Tickets {
         limits::TLS_SESSION_S
     }
 
-    /// Key name, nonce, sealed state, tag. A random nonce is safe for 2^32 tickets of one key
+    /// Key name, nonce; sealed: time and state; tag. A random nonce is safe for 2^32 tickets of one key
     /// (NIST SP 800-38D §8.3); keys are rotated long before.
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
         let first = self.keys.first()?;
         let mut nonce = [0; NONCE_LEN];
         self.random.fill(&mut nonce).ok()?;
-        let mut ticket = Vec::with_capacity(NAME + NONCE_LEN + plain.len() + AES_256_GCM.tag_len());
+        let mut ticket =
+            Vec::with_capacity(NAME + NONCE_LEN + TIME + plain.len() + AES_256_GCM.tag_len());
         ticket.extend_from_slice(&first.name);
         ticket.extend_from_slice(&nonce);
+        ticket.extend_from_slice(&UnixTime::now().as_secs().to_be_bytes());
         ticket.extend_from_slice(plain);
         let sealed = ticket.get_mut(NAME + NONCE_LEN..)?;
         let nonce = Nonce::assume_unique_for_key(nonce);
@@ -77,8 +82,9 @@ impl ProducesTickets for Tickets {
         let key = self.keys.iter().find(|key| key.name == *name)?;
         let mut state = sealed.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let len = key.key.open_in_place(nonce, Aad::from(*name), &mut state).ok()?.len();
-        state.truncate(len);
-        Some(state)
+        let opened = key.key.open_in_place(nonce, Aad::from(*name), &mut state).ok()?;
+        let (time, plain) = opened.split_first_chunk::<TIME>()?;
+        let age = UnixTime::now().as_secs().saturating_sub(u64::from_be_bytes(*time));
+        (age <= u64::from(limits::TLS_SESSION_S)).then(|| plain.to_vec())
     }
 }

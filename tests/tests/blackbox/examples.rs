@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -28,11 +29,60 @@ fn every_example_passes_the_check() {
     let files = examples();
     assert!(files.len() >= 3, "several examples are promised, not {}", files.len());
     for file in files {
-        let outcome = cli(&["check", &file.display().to_string()]);
+        let scratch = Scratch::new();
+        let copy = with_certificates(&file, &scratch);
+        let outcome = cli(&["check", &copy.display().to_string()]);
         assert_eq!(outcome.code, Some(0), "{}: {outcome:?}", file.display());
         // A warning in an example would teach it.
         assert!(!outcome.text().contains("warning"), "{}: {outcome:?}", file.display());
     }
+}
+
+/// A copy of an example in `scratch`, with the files under `certs/` that it names.
+///
+/// `certs/NAME.pem` and `.key` are for `NAME.example.com` and all below it; `certs/NAME-ca.pem` is an
+/// authority and `certs/NAME-ca.crl` what it has revoked.
+fn with_certificates(example: &Path, scratch: &Scratch) -> PathBuf {
+    let text = std::fs::read_to_string(example).expect("an example is readable");
+    let copy = scratch.file("example.yaml", &text);
+    let certs = scratch.path().join("certs");
+    std::fs::create_dir_all(&certs).expect("a directory for certificates");
+    let named = text.split("certs/").skip(1).filter_map(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '-')?;
+        rest.get(..end)
+    });
+    for name in named.collect::<std::collections::BTreeSet<_>>() {
+        let write = |extension: &str, text: String| {
+            let path = certs.join(format!("{name}.{extension}"));
+            std::fs::write(&path, text).expect("a certificate file");
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("mode");
+        };
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let names = [format!("{name}.example.com"), format!("*.{name}.example.com")];
+        let mut params = rcgen::CertificateParams::new(names).expect("names");
+        if !name.ends_with("-ca") {
+            let certificate = params.self_signed(&key).expect("a certificate");
+            write("pem", certificate.pem());
+            write("key", key.serialize_pem());
+            continue;
+        }
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.key_usages =
+            vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+        let authority = rcgen::CertifiedIssuer::self_signed(params, key).expect("an authority");
+        write("pem", authority.pem());
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2020, 1, 1),
+            next_update: rcgen::date_time_ymd(2100, 1, 1),
+            crl_number: rcgen::SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![],
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&authority).expect("a revocation list");
+        write("crl", list.pem().expect("PEM"));
+    }
+    copy
 }
 
 /// `sluice up --demo`, stopped hard if a test fails.
@@ -69,7 +119,9 @@ impl Demo {
     fn curl_lines(&self) -> Vec<String> {
         self.text()
             .lines()
-            .filter_map(|line| line.find("curl ").map(|at| line[at..].to_owned()))
+            .map(str::trim_start)
+            .filter(|line| line.starts_with("curl "))
+            .map(str::to_owned)
             .collect()
     }
 }

@@ -5,8 +5,13 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod bad_input;
 mod cli;
+mod crossings;
 mod examples;
 mod faults;
+mod grpc;
+mod http2;
 mod observe;
 mod proxy;
 mod reload;
+mod tls;
+mod websocket;

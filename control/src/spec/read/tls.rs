@@ -176,12 +176,17 @@ pub(super) fn upstream_tls(walk: &mut Walk<'_>, node: &Node, path: &str) -> Opti
 
 /// The name of a file.
 fn file(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<String> {
+    // Without the value: it may be a private key.
+    if let Value::Text(text) = &node.value
+        && text.contains("-----BEGIN")
+    {
+        let message = "expected the name of a file, not what is in it".into();
+        walk.problems.error("bad-value", node.mark, path, None, message);
+        return None;
+    }
     walk.parsed(node, path, "bad-value", |text| match text {
         "" => Err("expected the name of a file".into()),
         text if text.contains('\0') => Err("a file name has no NUL byte".into()),
-        text if text.contains("-----BEGIN") => {
-            Err("expected the name of a file, not what is in it".into())
-        }
         text => Ok(text.to_string()),
     })
 }

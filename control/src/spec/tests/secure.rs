@@ -127,9 +127,12 @@ fn certificates() {
     certificate("cert: a.pem", &["7:7 missing-field"]);
     certificate("cert: '', key: b", &["7:14 bad-value"]);
     mentions(
-        &certificate("key: b, cert: '-----BEGIN CERTIFICATE-----'", &["7:21 bad-value"]),
+        &certificate("key: b, cert: '-----BEGIN CERTIFICATE-----'", &["7:22 bad-value"]),
         "not what is in it",
     );
+    let message =
+        certificate("cert: a, key: '-----BEGIN PRIVATE KEY-----MIIE'", &["7:22 bad-value"]);
+    assert!(!message.contains("MIIE"), "{message}");
     let name = |name: &str| {
         certificate(&format!("cert: a, key: b, names: ['{name}']"), &["7:33 bad-server-name"])
     };
@@ -140,16 +143,16 @@ fn certificates() {
     mentions(&name("[::1]"), "no server name for an address");
     mentions(&name("a.com:443"), "no scheme, port or path");
     mentions(&name("müller.de"), "xn--");
-    certificate("cert: a, key: b, names: [A.com, a.com]", &["7:39 duplicate-value"]);
+    certificate("cert: a, key: b, names: [A.com, a.com]", &["7:40 duplicate-value"]);
     let auth = |auth: &str, expected: &[&str]| {
         certificate(&format!("cert: a, key: b, client_auth: {{{auth}}}"), expected)
     };
-    mentions(&auth("mode: required, ca: x", &["7:44 bad-value"]), "did you mean `require`?");
-    auth("ca: x", &["7:37 missing-field"]);
-    auth("mode: request", &["7:37 missing-field"]);
+    mentions(&auth("mode: required, ca: x", &["7:45 bad-value"]), "did you mean `require`?");
+    auth("ca: x", &["7:38 missing-field"]);
+    auth("mode: request", &["7:38 missing-field"]);
     let two = "tls:\n    certificates:\n    - {cert: a, key: b, names: [a.com, b.com]}\n    \
                - {cert: c, key: d, names: [b.com]}";
-    let message = listener(two, &["8:32 duplicate-server-name"]);
+    let message = listener(two, &["8:33 duplicate-server-name"]);
     mentions(&message, "`b.com` is a name of another certificate");
     mentions(&message, "(see t.yaml:7:40)");
 }
@@ -179,13 +182,13 @@ fn health_checks() {
     health("grpc: {service: shop.v1.Orders}", &[]);
     health("interval_ms: 1000", &["7:11 missing-field"]);
     health("grpc: {service: 'a b'}", &["7:28 bad-value"]);
-    health("grpc: {}, interval_ms: 10", &["7:34 out-of-range"]);
+    health("grpc: {}, interval_ms: 10", &["7:35 out-of-range"]);
     mentions(
-        &health("grpc: {}, interval_ms: 500, timeout_ms: 501", &["7:51 timeout-past-interval"]),
+        &health("grpc: {}, interval_ms: 500, timeout_ms: 501", &["7:52 timeout-past-interval"]),
         "at most interval_ms, 500",
     );
-    health("grpc: {}, healthy_after: 0", &["7:36 out-of-range"]);
-    mentions(&upstream("health: {grpc: {}}", &["6:12 grpc-over-http1"]), "protocol: http2");
+    health("grpc: {}, healthy_after: 0", &["7:37 out-of-range"]);
+    mentions(&upstream("health: {grpc: {}}", &["6:18 grpc-over-http1"]), "protocol: http2");
 }
 
 #[test]

@@ -100,7 +100,7 @@ impl Connection {
                 (false, false) => Purpose::Response,
             });
         }
-        if stream % 2 == 0 {
+        if stream.is_multiple_of(2) {
             // RFC 9113 §5.1.1: servers open none either, as pushing is off.
             return Err(ConnectionError::protocol("HEADERS on an even stream"));
         }
@@ -367,27 +367,65 @@ impl Connection {
         Ok(None)
     }
 
-    /// Hands out a part of a DATA frame.
+    /// Hands out a part of a DATA frame in its own buffer.
     pub(super) fn deliver(
         &mut self,
         stream: StreamId,
         data: Chunk,
         end: bool,
         events: &mut VecDeque<Event>,
-    ) {
+    ) -> Result<(), ConnectionError> {
         let Some(state) = self.streams.get_mut(stream) else {
             // Reset while the frame was arriving.
-            let n = data.len();
-            self.release(stream, n);
-            return;
+            self.release(stream, data.len());
+            return Ok(());
         };
-        if end {
-            state.remote_done = true;
+        state.remote_done = end;
+        if !data.is_empty() && data.len() < limits::H2_CRUMB as usize {
+            // A chunk costs more than so few bytes: their number is bounded beside the window.
+            self.crumbs += 1;
+            if self.crumbs > limits::H2_CRUMBS_HELD {
+                return Err(ConnectionError::calm("too much DATA in crumbs"));
+            }
         }
         events.push_back(Event::Data { stream, data, end });
         if end {
             self.settle(stream);
         }
+        Ok(())
+    }
+
+    /// The same for bytes in a buffer that holds more, or that is too large for them. Joins those
+    /// that follow each other.
+    pub(super) fn deliver_copy(
+        &mut self,
+        stream: StreamId,
+        bytes: &[u8],
+        end: bool,
+        events: &mut VecDeque<Event>,
+    ) -> Result<(), ConnectionError> {
+        if let Some(Event::Data { stream: last, data, end: over @ false }) = events.back_mut()
+            && *last == stream
+            && !data.is_ring()
+            && data.len() + bytes.len() <= limits::H2_HAND_OVER
+            && self.streams.get(stream).is_some()
+            && data.append(bytes)
+        {
+            *over = end;
+            if let Some(state) = self.streams.get_mut(stream) {
+                state.remote_done = end;
+            }
+            if end {
+                self.settle(stream);
+            }
+            return Ok(());
+        }
+        let data = match bytes.len() {
+            // Room in front of so few bytes would be most of it.
+            n if n < limits::H2_CRUMB as usize => Chunk::from_vec(bytes.to_vec()),
+            _ => Chunk::copy_of(bytes),
+        };
+        self.deliver(stream, data, end, events)
     }
 
     /// A stream error (RFC 9113 §5.4.2): the peer has broken a stream. Costs as much as if it had

@@ -74,6 +74,8 @@ pub struct Connection {
     receive_window: ReceiveWindow,
     /// DATA bytes handed out and not released yet.
     unreleased: usize,
+    /// Chunks of a few bytes among them, or so.
+    crumbs: usize,
 
     // Sending.
     output: Vec<u8>,
@@ -126,6 +128,7 @@ impl Connection {
             spare: Vec::new(),
             receive_window: ReceiveWindow::new(window, window),
             unreleased: 0,
+            crumbs: 0,
             output,
             send_window: SendWindow::new(FIRST_WINDOW),
             waiting: Vec::new(),

@@ -10,6 +10,7 @@ use super::super::stream::Ending;
 use super::super::{Event, PREFACE, Role, StreamId};
 use super::Connection;
 use crate::io::Chunk;
+use crate::limits;
 
 impl Connection {
     /// Takes received bytes; what they mean is appended to `events`.
@@ -56,18 +57,13 @@ impl Connection {
                     let (stream, ignored) = (arriving.stream, arriving.ignored);
                     if ignored || (n == 0 && !end) {
                         at += n;
-                    } else if n > 0 && n == rest.len() {
+                    } else if n >= limits::H2_HAND_OVER && n == rest.len() {
                         // Nothing is behind it: the buffer goes on as it is.
                         chunk.advance(at);
-                        self.deliver(stream, chunk, end, events);
-                        return Ok(());
+                        return self.deliver(stream, chunk, end, events);
                     } else {
-                        let data = match n {
-                            0 => Chunk::from_vec(Vec::new()),
-                            _ => Chunk::copy_of(rest.get(..n).unwrap_or_default()),
-                        };
                         at += n;
-                        self.deliver(stream, data, end, events);
+                        self.deliver_copy(stream, rest.get(..n).unwrap_or_default(), end, events)?;
                     }
                     continue;
                 }

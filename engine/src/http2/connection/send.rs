@@ -164,6 +164,9 @@ impl Connection {
     /// streams that have ended, too: the connection's window needs it.
     pub fn release(&mut self, stream: StreamId, n: usize) {
         let n = n.min(self.unreleased);
+        if self.crumbs > 0 && n > 0 {
+            self.crumbs -= (self.crumbs * n).div_ceil(self.unreleased);
+        }
         self.unreleased -= n;
         self.give_back(stream, n);
     }

@@ -138,11 +138,8 @@ pub(super) fn decode(source: &[u8], out: &mut Vec<u8>, room: usize) -> Result<us
         let (byte, used) = if entry != 0 {
             (entry as u8, u32::from(entry >> 8))
         } else {
-            match long((bits >> 34) as u32) {
-                Some(found) => found,
-                // EOS, or what begins like it: padding if it is all that is left.
-                None => (0, u32::MAX),
-            }
+            // None: EOS, or what begins like it; padding if it is all that is left.
+            long((bits >> 34) as u32).unwrap_or((0, u32::MAX))
         };
         if used > have {
             // RFC 7541 §5.2: padding is the beginning of EOS, shorter than a byte.

@@ -215,3 +215,26 @@ fn a_header_list_over_the_limit_is_told_and_the_connection_goes_on() {
     assert!(bench.receive(&headers(3, true, &fields[..10])));
     assert!(matches!(bench.take()[..], [Seen::Head(3, ..)]));
 }
+
+#[test]
+fn data_in_crumbs_that_nobody_reads() {
+    let mut bench = Bench::server();
+    assert!(bench.receive(&headers(1, false, GET)));
+    let mut n = 0;
+    while bench.receive(&data(1, false, b"x")) {
+        n += 1;
+        assert!(n < 65_536, "the window was the only bound");
+    }
+    assert_eq!(bench.failure(), ErrorCode::ENHANCE_YOUR_CALM);
+    // Small messages that are read are fine, in any number; and so are many at once.
+    let mut bench = Bench::server();
+    assert!(bench.receive(&headers(1, false, GET)));
+    for _ in 0..50_000 {
+        assert!(bench.receive(&data(1, false, b"x")));
+        bench.connection.release(1, 1);
+        bench.frames();
+    }
+    bench.take();
+    assert!(bench.receive(&data(1, false, b"x").repeat(1_000)));
+    assert_eq!(bench.take(), [Seen::Data(1, vec![b'x'; 1_000], false)]);
+}

@@ -1,8 +1,10 @@
 //! Tests of connections, by raw frames.
 
 mod abuse;
+mod differential;
 mod flow;
 mod rules;
+mod split;
 
 use std::collections::VecDeque;
 

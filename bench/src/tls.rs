@@ -1,0 +1,358 @@
+//! TLS for the load and the origin: rustls without its I/O, between two byte buffers.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientSessionMemoryCache, Resumption};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    CipherSuite, ClientConfig, ClientConnection, Connection, DigitallySignedStruct, Error,
+    HandshakeKind, NamedGroup, RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
+    SupportedProtocolVersion, version,
+};
+
+/// Where the system's authorities are, on Debian and most others.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Sessions kept for resumption.
+const SESSIONS: usize = 4096;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    Tls12,
+    Tls13,
+}
+
+impl Version {
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "1.2" => Ok(Self::Tls12),
+            "1.3" => Ok(Self::Tls13),
+            _ => Err(format!("{text:?} is not 1.2 or 1.3")),
+        }
+    }
+
+    fn supported(self) -> &'static SupportedProtocolVersion {
+        match self {
+            Self::Tls12 => &version::TLS12,
+            Self::Tls13 => &version::TLS13,
+        }
+    }
+}
+
+/// Whom a client trusts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Everybody, without a look at the certificate or what is signed with it.
+    Anybody,
+    /// The system's authorities.
+    System,
+    /// The certificates of a PEM file.
+    File(PathBuf),
+}
+
+/// How a client speaks TLS.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub trust: Trust,
+    /// Both, if none is given.
+    pub version: Option<Version>,
+    pub http2: bool,
+    /// Connections after the first resume its session.
+    pub resume: bool,
+    /// Only AES-128-GCM and X25519, so that all servers do the same work.
+    pub equal_work: bool,
+}
+
+impl Client {
+    pub fn config(&self) -> Result<Arc<ClientConfig>, String> {
+        let mut provider = ring::default_provider();
+        if self.equal_work {
+            let suites = [
+                CipherSuite::TLS13_AES_128_GCM_SHA256,
+                CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            ];
+            provider.cipher_suites.retain(|suite| suites.contains(&suite.suite()));
+            provider.kx_groups.retain(|group| group.name() == NamedGroup::X25519);
+        }
+        let versions: Vec<_> = [Version::Tls13, Version::Tls12]
+            .into_iter()
+            .filter(|&version| self.version.is_none_or(|only| only == version))
+            .map(Version::supported)
+            .collect();
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&versions)
+            .map_err(|error| error.to_string())?;
+        let mut config = match &self.trust {
+            Trust::Anybody => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Unverified))
+                .with_no_client_auth(),
+            Trust::System => builder
+                .with_root_certificates(roots(Path::new(SYSTEM_ROOTS))?)
+                .with_no_client_auth(),
+            Trust::File(path) => builder.with_root_certificates(roots(path)?).with_no_client_auth(),
+        };
+        config.alpn_protocols =
+            vec![if self.http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+        config.resumption = if self.resume {
+            Resumption::store(Arc::new(ClientSessionMemoryCache::new(SESSIONS)))
+        } else {
+            Resumption::disabled()
+        };
+        Ok(Arc::new(config))
+    }
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, String> {
+    let wrong = |error: &dyn fmt::Display| format!("cannot read {}: {error}", path.display());
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| wrong(&e))? {
+        // Some of a system's may be of kinds that we do not know.
+        let _ = roots.add(certificate.map_err(|e| wrong(&e))?);
+    }
+    if roots.is_empty() { Err(wrong(&"no certificate in it")) } else { Ok(roots) }
+}
+
+/// Takes any certificate, and does not spend CPU time on its signature either.
+#[derive(Debug)]
+struct Unverified;
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![
+            SignatureScheme::ECDSA_NISTP256_SHA256,
+            SignatureScheme::ECDSA_NISTP384_SHA384,
+            SignatureScheme::ED25519,
+            SignatureScheme::RSA_PSS_SHA256,
+            SignatureScheme::RSA_PSS_SHA384,
+            SignatureScheme::RSA_PSS_SHA512,
+            SignatureScheme::RSA_PKCS1_SHA256,
+            SignatureScheme::RSA_PKCS1_SHA384,
+            SignatureScheme::RSA_PKCS1_SHA512,
+        ]
+    }
+}
+
+/// The name that all certificates made here are for.
+pub const NAME: &str = "bench.test";
+
+/// A self-signed certificate with an ECDSA P-256 key, and the key, as PEM.
+pub fn self_signed() -> Result<(String, String), String> {
+    let names = [NAME.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).map_err(|error| error.to_string())?;
+    Ok((made.cert.pem(), made.signing_key.serialize_pem()))
+}
+
+/// A server's configuration from a PEM chain and its key; both versions, h2 and http/1.1.
+pub fn server(chain: &[u8], key: &[u8]) -> Result<Arc<ServerConfig>, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
+    let chain = chain.map_err(|error| format!("the certificate: {error}"))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the key: {error}"))?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| error.to_string())?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ticketer = ring::Ticketer::new().map_err(|error| error.to_string())?;
+    Ok(Arc::new(config))
+}
+
+/// One side of one connection.
+pub struct Session {
+    tls: Connection,
+}
+
+impl Session {
+    pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
+        Ok(Self::new(ClientConnection::new(config, name)?.into()))
+    }
+
+    pub fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
+        Ok(Self::new(ServerConnection::new(config)?.into()))
+    }
+
+    fn new(mut tls: Connection) -> Self {
+        // What is written goes to the socket's buffer, which has a bound of its own.
+        tls.set_buffer_limit(None);
+        Self { tls }
+    }
+
+    /// Takes what came. Appends what it says to `plain`, and what is to be sent for it to `out`.
+    /// `false` means that the peer says no more.
+    pub fn feed(
+        &mut self,
+        mut wire: &[u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Error> {
+        let mut open = true;
+        while !wire.is_empty() {
+            let took = self.tls.read_tls(&mut wire).unwrap_or(0);
+            let state = match self.tls.process_new_packets() {
+                Ok(state) => state,
+                Err(error) => {
+                    // The alert.
+                    self.flush(out);
+                    return Err(error);
+                }
+            };
+            let bytes = state.plaintext_bytes_to_read();
+            if bytes > 0 {
+                let from = plain.len();
+                plain.resize(from + bytes, 0);
+                let room = plain.get_mut(from..).unwrap_or_default();
+                if self.tls.reader().read_exact(room).is_err() {
+                    plain.truncate(from);
+                }
+            }
+            open &= !state.peer_has_closed();
+            if took == 0 && bytes == 0 {
+                break;
+            }
+        }
+        self.flush(out);
+        Ok(open)
+    }
+
+    /// Encrypts `plain` onto the end of `out`.
+    pub fn write(&mut self, plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        io::Write::write_all(&mut self.tls.writer(), plain)?;
+        self.flush(out);
+        Ok(())
+    }
+
+    /// What is to be sent of the handshake.
+    pub fn flush(&mut self, out: &mut Vec<u8>) {
+        while self.tls.wants_write() {
+            // A Vec takes everything.
+            if self.tls.write_tls(out).is_err() {
+                return;
+            }
+        }
+    }
+
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.is_handshaking()
+    }
+
+    pub fn speaks_http2(&self) -> bool {
+        self.tls.alpn_protocol() == Some(b"h2")
+    }
+
+    pub fn resumed(&self) -> bool {
+        self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(trust: Trust, version: Option<Version>) -> Arc<ClientConfig> {
+        let client = Client { trust, version, http2: true, resume: true, equal_work: true };
+        client.config().unwrap()
+    }
+
+    /// Passes bytes between the two, in pieces of so many, until both are quiet.
+    fn talk(client: &mut Session, server: &mut Session, piece: usize) -> Result<Vec<u8>, Error> {
+        let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+        let (mut at_server, mut at_client) = (Vec::new(), Vec::new());
+        client.flush(&mut to_server);
+        let mut said = false;
+        for _ in 0..20 {
+            for bytes in std::mem::take(&mut to_server).chunks(piece) {
+                server.feed(bytes, &mut at_server, &mut to_client)?;
+            }
+            for bytes in std::mem::take(&mut to_client).chunks(piece) {
+                client.feed(bytes, &mut at_client, &mut to_server)?;
+            }
+            if !client.is_handshaking() && !said {
+                said = true;
+                client.write(&[b'x'; 50_000], &mut to_server).unwrap();
+            }
+        }
+        Ok(at_server)
+    }
+
+    fn name() -> ServerName<'static> {
+        ServerName::try_from(NAME).unwrap()
+    }
+
+    #[test]
+    fn both_versions_in_any_pieces_and_resumed() {
+        let (chain, key) = self_signed().unwrap();
+        let server_config = server(chain.as_bytes(), key.as_bytes()).unwrap();
+        for version in [Version::Tls12, Version::Tls13] {
+            let config = client(Trust::Anybody, Some(version));
+            for (n, piece) in [100_000, 1, 1000].into_iter().enumerate() {
+                let mut client = Session::client(config.clone(), name()).unwrap();
+                let mut server = Session::server(server_config.clone()).unwrap();
+                assert_eq!(talk(&mut client, &mut server, piece).unwrap().len(), 50_000);
+                assert!(client.speaks_http2() && server.speaks_http2());
+                assert_eq!(client.resumed(), n > 0, "{version:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stranger_is_refused_unless_told() {
+        let (chain, key) = self_signed().unwrap();
+        let server_config = server(chain.as_bytes(), key.as_bytes()).unwrap();
+        let directory = std::env::temp_dir().join(format!("bench-tls-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("ca.pem");
+        for (ca, trusted) in [(chain, true), (self_signed().unwrap().0, false)] {
+            std::fs::write(&path, ca).unwrap();
+            let config = client(Trust::File(path.clone()), None);
+            let mut client = Session::client(config, name()).unwrap();
+            let mut server = Session::server(server_config.clone()).unwrap();
+            assert_eq!(talk(&mut client, &mut server, 1000).is_ok(), trusted);
+        }
+        std::fs::write(&path, "nothing").unwrap();
+        assert!(roots(&path).unwrap_err().contains("no certificate"));
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn noise_is_an_error() {
+        let mut session = Session::client(client(Trust::Anybody, None), name()).unwrap();
+        let (mut plain, mut out) = (Vec::new(), Vec::new());
+        assert!(session.feed(b"HTTP/1.1 400 Bad Request\r\n\r\n", &mut plain, &mut out).is_err());
+    }
+}
