@@ -10,11 +10,12 @@ use contract::snapshot::ListenerLimits;
 use crate::body::{BodyReader, BodyWriter};
 use crate::channel::{Sink, Source};
 use crate::grpc;
+use crate::grpc_web;
 use crate::http2::ErrorCode;
 use crate::io::{Chunk, Watch};
 use crate::limits;
 use crate::local_reply::LocalReply;
-use crate::message::{Dialect, Name, RequestHead, Version};
+use crate::message::{Dialect, Framing, Name, RequestHead, Version};
 use crate::mux::MuxStream;
 use crate::observe::Notes;
 use crate::rewrite::{Client, RequestId};
@@ -37,6 +38,8 @@ pub struct Request {
     pub id: RequestId,
     /// Set for a gRPC call.
     pub grpc: Option<grpc::Kind>,
+    /// Set for a gRPC-Web call, translated or not.
+    pub web: Option<Box<grpc_web::Call>>,
     /// The client's own deadline, in monotonic milliseconds; 0: none.
     pub deadline_ms: u64,
     /// The switch of protocols that the client asks for, where its route lists it.
@@ -85,6 +88,24 @@ impl Request {
 
     pub fn body(&self) -> BodyReader {
         BodyReader::of_request(self.head.framing)
+    }
+
+    /// How the body goes out: with an unknown length where it changes on its way.
+    pub fn framing_out(&self) -> Framing {
+        match self.head.framing {
+            Framing::Length(_) if self.decodes() => Framing::Chunked,
+            framing => framing,
+        }
+    }
+
+    /// Whether there is a body that changes on its way.
+    pub fn decodes(&self) -> bool {
+        !self.head.framing.is_empty() && self.web.as_ref().is_some_and(|web| web.decodes())
+    }
+
+    /// The kind of gRPC that an answer of ours has to be, if any.
+    pub fn answer_kind(&self) -> Option<grpc::Kind> {
+        self.web.as_ref().map(|web| web.answer).or(self.grpc)
     }
 
     /// The request's body from the client.

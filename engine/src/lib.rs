@@ -6,6 +6,7 @@ mod channel;
 mod exchange;
 mod forward;
 mod grpc;
+mod grpc_web;
 pub mod http2;
 pub mod io;
 pub mod limits;

@@ -52,6 +52,8 @@ pub const PING_ANSWER_MS: u64 = 5_000;
 /// How long a draining HTTP/2 connection still takes requests that were sent before the client
 /// knew, in milliseconds.
 pub const GOAWAY_GRACE_MS: u64 = 200;
+/// Answer to a health check, in bytes.
+pub const HEALTH_ANSWER: usize = 4 * 1024;
 /// Longest deadline of a gRPC call that is told apart from none, in milliseconds.
 pub const GRPC_TIMEOUT_MS: u64 = 30 * 24 * 3_600_000;
 /// Heads for reuse that a shard keeps.

@@ -4,6 +4,7 @@
 use contract::record::Reason;
 
 use crate::grpc;
+use crate::grpc_web;
 use crate::message::{Dialect, HeadWriter, Refusal, write};
 
 /// An answer of ours. The only way a request ends that no upstream answered.
@@ -35,7 +36,8 @@ impl LocalReply {
     }
 
     /// Appends the head and returns the body, which may be empty. A gRPC call is answered by a
-    /// head alone, in which the status stands that its client looks for ("Trailers-Only").
+    /// head alone, in which the status stands that its client looks for ("Trailers-Only"); gRPC-Web has
+    /// it in the body as well.
     pub fn write(&self, out: &mut Vec<u8>, dialect: Dialect, head: &ReplyHead<'_>) -> Vec<u8> {
         let out = &mut HeadWriter::new(out, dialect);
         let call = head.grpc.is_some();
@@ -53,10 +55,15 @@ impl LocalReply {
         let mut body = Vec::new();
         if let Some(kind) = head.grpc {
             out.field(b"Content-Type", kind.content_type());
-            out.field_decimal(b"grpc-status", grpc::status_code(self.status, self.reason).into());
-            out.field_of(b"grpc-message", |out| grpc::write_message(out, title(self.reason)));
-            if dialect == Dialect::Http1 {
-                out.field(b"Content-Length", b"0");
+            let code = grpc::status_code(self.status, self.reason);
+            let mut message = Vec::new();
+            grpc::write_message(&mut message, title(self.reason));
+            out.field_decimal(b"grpc-status", code.into());
+            out.field(b"grpc-message", &message);
+            // Some clients of gRPC-Web look for the status only there.
+            body = grpc_web::status_body(kind, code, &message);
+            if dialect == Dialect::Http1 || !body.is_empty() {
+                out.field_decimal(b"Content-Length", body.len() as u64);
             }
         } else if self.status != 204 {
             body.reserve(256);
@@ -189,6 +196,27 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("grpc-status: 14\r\n"));
         assert!(text.contains("application/grpc\r\n") && text.contains("grpc-message: The"));
+    }
+
+    #[test]
+    fn a_call_of_grpc_web_has_its_status_in_head_and_body() {
+        for (kind, start) in [(grpc::Kind::Web, "\u{80}"), (grpc::Kind::WebText, "gAAAA")] {
+            let mut out = Vec::new();
+            let head = ReplyHead {
+                date: b"now",
+                request_id: b"",
+                close: false,
+                with_body: true,
+                grpc: Some(kind),
+            };
+            let reply = LocalReply::new(503, Reason::NoTarget);
+            let body = reply.write(&mut out, Dialect::Http1, &head);
+            let text = String::from_utf8(out).unwrap();
+            assert!(text.starts_with("HTTP/1.1 200") && text.contains("grpc-status: 14\r\n"));
+            assert!(text.contains(&format!("Content-Length: {}\r\n", body.len())), "{text}");
+            let body: String = body.into_iter().map(char::from).collect();
+            assert!(body.starts_with(start), "{body}");
+        }
     }
 
     #[test]

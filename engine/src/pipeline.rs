@@ -6,6 +6,8 @@ use contract::record::Reason;
 use crate::exchange::{Ended, Fields, Next, Request, Responder, Upgrade};
 use crate::forward::{self, Answer};
 use crate::grpc;
+use crate::grpc_web;
+use crate::io::Chunk;
 use crate::local_reply::LocalReply;
 use crate::message::{Framing, Name, Target, Version};
 use crate::observe::End;
@@ -44,6 +46,7 @@ async fn decide(
     let route = plan.plan.route(index);
     request.notes.route = Some(index);
     admit_early(request, route)?;
+    admit_web(request, route)?;
     admit_body(request, route)?;
     admit_upgrade(request, route)?;
     outbound(request, request.head.framing, None).check_loop()?;
@@ -87,6 +90,26 @@ fn find_route(plan: &Plan, request: &Request) -> Result<RouteIndex, LocalReply> 
             LocalReply::method_not_allowed(methods)
         }
     })
+}
+
+/// Has a gRPC-Web call translated where the route says so. B-60: what calls itself gRPC but is of no
+/// kind that is known cannot be.
+fn admit_web(request: &mut Request, route: &Route) -> Result<(), LocalReply> {
+    if !route.grpc_web {
+        return Ok(());
+    }
+    let bytes = request.bytes.as_ref().map_or(&[][..], Chunk::bytes);
+    if let Some(call) = &mut request.web {
+        // Every call is a POST; what else has this type is no call.
+        call.translated = request.head.method(bytes) == b"POST";
+        request.head.te_trailers |= call.translated;
+        return Ok(());
+    }
+    let content_type = request.head.value(bytes, Name::ContentType).unwrap_or_default();
+    if request.grpc.is_none() && grpc_web::is_unknown(content_type) {
+        return Err(LocalReply::new(415, Reason::UnsupportedMediaType));
+    }
+    Ok(())
 }
 
 /// Refuses a body whose announced length is past the route's bound, before any of it is read.
@@ -144,12 +167,15 @@ fn admit_site(request: &Request) -> Result<(), LocalReply> {
 
 /// Reads what makes a request a gRPC call: its kind, and its deadline.
 fn read_call(shard: &Shard, request: &mut Request) {
-    let content_type = request.head.value(request.bytes(), Name::ContentType);
-    request.grpc = content_type.and_then(grpc::Kind::of);
+    let (head, bytes) = (&*request.head, request.bytes.as_ref().map_or(&[][..], Chunk::bytes));
+    let Some(content_type) = head.value(bytes, Name::ContentType) else { return };
+    request.grpc = grpc::Kind::of(content_type);
     if request.grpc.is_some() {
-        let bytes = request.bytes();
-        let timeout = request.head.other(bytes, b"grpc-timeout");
+        let timeout = head.other(bytes, b"grpc-timeout");
         request.deadline_ms = grpc::deadline_ms(timeout, shard.io.clock().now_ms());
+        let accept = head.fields.iter().filter(|field| field.id == Name::Accept);
+        let accept = accept.map(|field| field.value.of(bytes));
+        request.web = grpc_web::Call::read(content_type, accept).map(Box::new);
     }
 }
 
@@ -160,6 +186,7 @@ pub fn outbound(request: &Request, framing: Framing, timeout_ms: Option<u64>) ->
     Outbound {
         framing,
         timeout_ms,
+        content_type: request.web.as_ref().and_then(|web| web.content_type()),
         plan: &request.plan.plan,
         head: &request.head,
         bytes: request.bytes(),

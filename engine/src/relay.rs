@@ -9,7 +9,9 @@ use contract::record::Reason;
 use crate::body::{BodyReader, BodyWriter};
 use crate::channel::{Piece, Sink, Source, SourceFault, Unsent};
 use crate::exchange::{Downstream, Ended, Next, Request, Responder};
-use crate::forward::{Answer, soonest};
+use crate::forward::{Answer, Carrier, soonest};
+use crate::grpc::Kind;
+use crate::grpc_web::Answering;
 use crate::http2::ErrorCode;
 use crate::io::{Chunk, Elapsed, SendBuf};
 use crate::limits;
@@ -45,7 +47,7 @@ pub async fn reply(
         request_id: request.id.bytes(),
         close: !keep && responder.down.dialect() == Dialect::Http1,
         with_body: !responder.is_head,
-        grpc: request.grpc,
+        grpc: request.answer_kind(),
     };
     responder.watch.set_in(u64::from(responder.limits.write_timeout_ms));
     let (sent, response_bytes) = send_reply(shard, &responder, &reply, &head).await;
@@ -177,9 +179,18 @@ pub async fn relay(
         // Boxed: rare, and large enough to weigh on every other connection.
         return Box::pin(tunnel::tunnel(shard, request, responder, answer)).await;
     }
+    let mut web = None;
+    if let Some(call) = request.web.as_ref().filter(|call| call.translated) {
+        web = call.answering(&answer.head, answer.bytes.bytes());
+        if web.is_none() {
+            let refusal = not_grpc(answer.head.status);
+            drop(answer);
+            return Box::pin(reply(shard, request, responder, refusal)).await;
+        }
+    }
     let Answer { carrier, flight, head, mut bytes, upload, timeouts, deadline_ms, .. } = answer;
     let status = head.status;
-    let framing = Framed::of(&head, &responder);
+    let framing = Framed::of(&head, &responder, web.as_mut());
     let mut relay = Relay {
         shard,
         responder: &responder,
@@ -188,7 +199,8 @@ pub async fn relay(
         upload_failed: false,
         idle_ms: u64::from(timeouts.idle_ms),
         deadline_ms,
-        call_ends: request.grpc.is_some() && responder.down.dialect() == Dialect::Http2,
+        call_ends: request.grpc == Some(Kind::Grpc) && responder.down.dialect() == Dialect::Http2,
+        web,
         sent: 0,
     };
     // A body of unknown end needs the close to end it towards an old client; an upload that is
@@ -202,8 +214,10 @@ pub async fn relay(
     let mut out = shard.io.take_vec();
     write_head(shard, request, &responder, &head, bytes.bytes(), &framing, keep, &mut out);
     let reader = BodyReader::of_response(head.framing);
-    // An HTTP/2 answer without body may still be told to end only by its last frame.
-    let bodiless = reader.is_done();
+    // An HTTP/2 answer without body may still be told to end only by its last frame; gRPC-Web wants
+    // to know what that is.
+    let bodiless =
+        reader.is_done() && !(relay.web.is_some() && matches!(carrier, Carrier::Http2(_)));
     bytes.advance(head.head_len);
     let upstream_keeps = head.keep_alive;
     shard.give_response_head(head);
@@ -233,8 +247,16 @@ pub async fn relay(
     Ended { status, reason, response_bytes, relayed_bytes: response_bytes, next }
 }
 
+/// What answered a call is no gRPC server: its status becomes the call's
+/// (`http-grpc-status-mapping.md`).
+fn not_grpc(status: u16) -> LocalReply {
+    LocalReply::new(if status < 400 { 500 } else { status }, Reason::UpstreamInvalid)
+}
+
 /// How an answer's body goes to this client.
 struct Framed {
+    /// The answer is translated: in place of the upstream's.
+    content_type: Option<Vec<u8>>,
     writer: BodyWriter,
     length: Option<u64>,
     chunked: bool,
@@ -243,13 +265,22 @@ struct Framed {
 }
 
 impl Framed {
-    fn of(head: &ResponseHead, responder: &Responder) -> Framed {
+    fn of(head: &ResponseHead, responder: &Responder, web: Option<&mut Answering>) -> Framed {
         let plain = |length| Framed {
+            content_type: None,
             writer: BodyWriter::Plain,
             length,
             chunked: false,
             close_ends: false,
         };
+        let open = || match responder.version {
+            Version::V20 => plain(None),
+            Version::V10 => Framed { close_ends: true, ..plain(None) },
+            Version::V11 => Framed { writer: BodyWriter::CHUNKED, chunked: true, ..plain(None) },
+        };
+        if let Some(web) = web {
+            return Framed { content_type: Some(std::mem::take(&mut web.content_type)), ..open() };
+        }
         match head.framing {
             BodyFraming::None => plain(None),
             // An answer that was whole in its head frame needs no length of ours.
@@ -260,9 +291,7 @@ impl Framed {
                 })
             }
             BodyFraming::Length(length) => plain(Some(length)),
-            _ if responder.version == Version::V20 => plain(None),
-            _ if responder.version == Version::V10 => Framed { close_ends: true, ..plain(None) },
-            _ => Framed { writer: BodyWriter::CHUNKED, chunked: true, ..plain(None) },
+            _ => open(),
         }
     }
 }
@@ -283,6 +312,12 @@ fn write_head(
     let mut dated = false;
     for field in &head.fields {
         match field.id {
+            Name::ContentType => {
+                if let Some(translated) = &framing.content_type {
+                    out.field(b"Content-Type", translated);
+                    continue;
+                }
+            }
             // Without a body (HEAD, 304) the length says what a GET would have had.
             Name::ContentLength if head.framing == BodyFraming::None => {}
             Name::ContentLength | Name::XRequestId => continue,
@@ -331,6 +366,8 @@ struct Relay<'a> {
     deadline_ms: u64,
     /// A gRPC call whose client understands a status behind a cut answer.
     call_ends: bool,
+    /// Set where the client speaks gRPC-Web and the upstream gRPC.
+    web: Option<Answering>,
     sent: u64,
 }
 
@@ -440,7 +477,7 @@ impl Relay<'_> {
         if self.deadline_ms == 0 || now_ms < self.deadline_ms {
             return Reason::UpstreamTruncated;
         }
-        if self.call_ends {
+        if self.call_ends || self.web.as_ref().is_some_and(Answering::is_between) {
             let trailers =
                 b"grpc-status: 4\r\ngrpc-message: The deadline of the request passed\r\n";
             let _ = self.send(Vec::new(), None, Some(trailers)).await;
@@ -458,6 +495,13 @@ impl Relay<'_> {
         data: Option<Chunk>,
         end: Option<&[u8]>,
     ) -> Result<(), Reason> {
+        let (data, end) = match &mut self.web {
+            None => (data, end),
+            Some(web) => {
+                let data = web.part(data, end).map_err(|_| Reason::UpstreamInvalid)?;
+                (data, end.map(|_| &[][..]))
+            }
+        };
         // The common case: nothing outstanding, so nothing to wait for.
         match self.sink.start(&self.shard.io, head, data, end) {
             Ok(None) => Ok(()),

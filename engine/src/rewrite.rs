@@ -76,6 +76,8 @@ pub struct Outbound<'a> {
     pub upgrade: Option<&'a [u8]>,
     /// How the body goes out.
     pub framing: Framing,
+    /// In place of the client's, where the body is translated.
+    pub content_type: Option<&'a [u8]>,
     /// What is left of the client's deadline, in milliseconds (`grpc-timeout`).
     pub timeout_ms: Option<u64>,
 }
@@ -133,6 +135,10 @@ impl Outbound<'_> {
                 }
                 Name::XForwardedFor => {
                     seen.forwarded_for = true;
+                    continue;
+                }
+                Name::ContentType if field.forwarded() => {
+                    out.field(b"Content-Type", self.content_type.unwrap_or(value));
                     continue;
                 }
                 Name::XForwardedProto if self.client.trusted => seen.proto = true,

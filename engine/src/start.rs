@@ -19,8 +19,9 @@ use crate::limits;
 use crate::listener::Listeners;
 use crate::observe::Meter;
 use crate::plan::Plan;
-use crate::shard::Shard;
+use crate::shard::{Seat, Shard};
 use crate::tls;
+use crate::upstream::health::Book;
 
 /// What the supervisor hands to an engine.
 pub struct Start {
@@ -82,6 +83,7 @@ pub fn run(start: Start) -> Result<(), StartError> {
         plans: None,
         retired: RefCell::default(),
         tls: tls::Memory::default(),
+        health: Arc::default(),
     };
     for _ in &start.cpus {
         node.mailboxes.push(Arc::new(Mailbox {
@@ -125,6 +127,8 @@ struct Node {
     retired: RefCell<Vec<Arc<Plan>>>,
     /// TLS sessions and configurations, kept over plans.
     tls: tls::Memory,
+    /// What is known of the targets' health, kept over plans.
+    health: Arc<Book>,
 }
 
 impl Node {
@@ -228,11 +232,13 @@ impl Node {
     ) -> Result<JoinHandle<()>, StartError> {
         let segment = self.segment.clone();
         let mailbox = self.mailboxes[usize::from(index)].clone();
+        let shards = self.mailboxes.len() as u16;
+        let seat = Seat { index, shards, health: self.health.clone() };
         let (report, reported) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name(format!("shard-{index}"))
             .spawn(move || {
-                keep_running(index, cpu, &segment, &mailbox, &plans, report);
+                keep_running(&seat, cpu, &segment, &mailbox, &plans, report);
             })
             .map_err(|error| {
                 StartError::new(format!("a shard's thread: {error}"), "raise `ulimit -u`")
@@ -249,13 +255,14 @@ impl Node {
 
 /// Runs a shard, and again after a panic: its connections are lost, its sockets are not.
 fn keep_running(
-    index: u16,
+    seat: &Seat,
     cpu: usize,
     segment: &Segment,
     mailbox: &Arc<Mailbox>,
     plans: &Arc<Swap<Plan>>,
     report: mpsc::Sender<Result<(), StartError>>,
 ) {
+    let index = seat.index;
     for _ in 0..SHARD_RESTARTS {
         let ran = catch_unwind(AssertUnwindSafe(|| {
             let ring = segment.ring_writer(index).ok_or_else(|| {
@@ -265,13 +272,13 @@ fn keep_running(
                 )
             })?;
             let view = segment.shard(index);
-            let (mailbox, plans) = (mailbox.clone(), plans.clone());
+            let (mailbox, plans, seat) = (mailbox.clone(), plans.clone(), seat.clone());
             let started = report.clone();
             let place = Launch { cpu: Some(cpu), ring: RingConfig::default() };
             launch(
                 place,
                 move || drop(started.send(Ok(()))),
-                move |io| shard(io, Meter::new(view, ring), plans, mailbox),
+                move |io| shard(io, Meter::new(view, ring), plans, mailbox, seat),
             )
         }));
         match ran {
@@ -286,16 +293,17 @@ fn keep_running(
     std::process::abort();
 }
 
-async fn shard(io: Io, meter: Meter, plans: Arc<Swap<Plan>>, mailbox: Arc<Mailbox>) {
+async fn shard(io: Io, meter: Meter, plans: Arc<Swap<Plan>>, mailbox: Arc<Mailbox>, seat: Seat) {
     let mut seed = [0u8; 16];
     let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
     let seed = u128::from_ne_bytes(seed) | 1;
-    let shard = Shard::new(io.clone(), meter, plans, [seed as u64, (seed >> 64) as u64]);
+    let shard = Shard::new(io.clone(), meter, plans, seat, [seed as u64, (seed >> 64) as u64]);
     shard.meter.state(ShardState::Serving);
     let listeners = Listeners::new(shard.clone());
     listeners.sync(&mailbox.sockets());
     let house = shard.clone();
     io.spawn(async move { house.keep_house().await });
+    io.spawn(shard.clone().check_targets());
     let drain_ms = loop {
         let drain_ms = mailbox.drain_ms.load(Ordering::Acquire);
         if drain_ms > 0 {

@@ -11,6 +11,7 @@ use contract::snapshot::ListenerLimits;
 
 use crate::channel::{Piece, Sink, Source, SourceFault};
 use crate::exchange::Responder;
+use crate::grpc_web::{Base64, NotBase64};
 use crate::io::{Chunk, Elapsed, Io, Watch};
 use crate::limits;
 use crate::local_reply::LocalReply;
@@ -38,6 +39,7 @@ pub struct Upload {
 impl Upload {
     /// Moves the body from `source` to `sink`; bytes behind the body go back to the client's
     /// connection, where the next request is read. `judged`: it must keep up the listener's rate.
+    /// `text`: it is base64 and goes on decoded.
     pub fn new(
         shard: &Shard,
         responder: &Responder,
@@ -45,6 +47,7 @@ impl Upload {
         sink: Sink,
         max_bytes: u64,
         judged: bool,
+        text: Option<Base64>,
     ) -> Upload {
         let bytes = Rc::new(Cell::new(0));
         let run = Run {
@@ -55,6 +58,7 @@ impl Upload {
             limits: responder.limits,
             max_bytes,
             judged,
+            text,
             bytes: bytes.clone(),
         };
         Upload { future: Box::pin(run.run()), bytes }
@@ -83,6 +87,7 @@ struct Run {
     max_bytes: u64,
     /// A slow body is refused. Not that of a gRPC call, which may be a conversation with pauses.
     judged: bool,
+    text: Option<Base64>,
     bytes: Rc<Cell<u64>>,
 }
 
@@ -108,6 +113,9 @@ impl Run {
             if self.bytes.get().saturating_add(self.source.announced()) > self.max_bytes {
                 return UploadEnd::Refused(LocalReply::closing(413, Reason::BodyTooLarge));
             }
+            let Ok(piece) = self.decode(piece) else {
+                return UploadEnd::Refused(LocalReply::closing(400, Reason::BadRequest));
+            };
             if piece.data.is_some() || piece.end {
                 let end = piece.end.then(|| self.source.trailers());
                 let head = self.io.take_vec();
@@ -130,6 +138,19 @@ impl Run {
                 return UploadEnd::Done;
             }
         }
+    }
+
+    fn decode(&mut self, piece: Piece) -> Result<Piece, NotBase64> {
+        let Some(text) = &mut self.text else { return Ok(piece) };
+        let mut out = Vec::new();
+        if let Some(data) = &piece.data {
+            text.decode(data.bytes(), &mut out)?;
+        }
+        if piece.end {
+            text.finish()?;
+        }
+        let data = (!out.is_empty()).then(|| Chunk::copy_of(&out));
+        Ok(Piece { data, end: piece.end })
     }
 
     async fn receive(&mut self, rate: &mut Rate) -> Result<Piece, UploadEnd> {

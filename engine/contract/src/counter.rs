@@ -42,6 +42,10 @@ pub enum Counter {
     UpstreamTlsFailed,
     Http2Connections,
     Http2Faults,
+    HealthChecks,
+    HealthFailures,
+    TargetsLost,
+    TargetsRecovered,
 }
 
 /// How many counters there are.
@@ -49,7 +53,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 36] = [
+    pub const ALL: [Counter; 40] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -86,6 +90,10 @@ impl Counter {
         Counter::UpstreamTlsFailed,
         Counter::Http2Connections,
         Counter::Http2Faults,
+        Counter::HealthChecks,
+        Counter::HealthFailures,
+        Counter::TargetsLost,
+        Counter::TargetsRecovered,
     ];
 
     /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
@@ -140,6 +148,10 @@ impl Counter {
             Counter::UpstreamTlsFailed => "sluice_upstream_tls_failed_total",
             Counter::Http2Connections => "sluice_http2_connections_total",
             Counter::Http2Faults => "sluice_http2_faults_total",
+            Counter::HealthChecks => "sluice_health_checks_total",
+            Counter::HealthFailures => "sluice_health_check_failures_total",
+            Counter::TargetsLost => "sluice_targets_lost_total",
+            Counter::TargetsRecovered => "sluice_targets_recovered_total",
         }
     }
 
@@ -198,6 +210,10 @@ impl Counter {
             Counter::Http2Faults => {
                 "HTTP/2 client connections ended for breaking the protocol or a budget."
             }
+            Counter::HealthChecks => "Health checks of upstream targets.",
+            Counter::HealthFailures => "Health checks that failed.",
+            Counter::TargetsLost => "Times that a target became unhealthy by its checks.",
+            Counter::TargetsRecovered => "Unhealthy targets that became healthy again.",
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{Answer, Carrier, Failed, soonest};
 use crate::body::BodyWriter;
 use crate::channel::Sink;
 use crate::exchange::{Request, Responder};
+use crate::grpc_web::Base64;
 use crate::http2::{ErrorCode, RequestKind};
 use crate::io::{Chunk, SendBuf};
 use crate::limits;
@@ -87,7 +88,7 @@ impl Attempt<'_> {
         }
         let mut upload = None;
         if !outgoing.is_whole() {
-            let writer = match self.request.head.framing {
+            let writer = match self.request.framing_out() {
                 Framing::Chunked => BodyWriter::CHUNKED,
                 _ => BodyWriter::Plain,
             };
@@ -161,7 +162,8 @@ impl Attempt<'_> {
         let limit = request.plan.plan.route(request.notes.route.unwrap_or(0)).max_body_bytes;
         let judged = request.grpc.is_none();
         let source = request.source(self.responder);
-        Upload::new(self.shard, self.responder, source, sink, limit, judged)
+        let text = request.decodes().then(Base64::default);
+        Upload::new(self.shard, self.responder, source, sink, limit, judged, text)
     }
 
     /// A peer announces it in its first settings, which a fresh connection has to wait for.

@@ -44,6 +44,8 @@ impl Outgoing {
         let mut body = Vec::new();
         let whole = match (&responder.down, request.head.framing) {
             (_, Framing::None) => true,
+            // Translated on its way, so not to be had whole here.
+            _ if request.decodes() => false,
             (Downstream::Http1(_), Framing::Length(length)) => {
                 length <= behind.min(limits::REPLAY_BODY) as u64
             }
@@ -82,7 +84,7 @@ impl Outgoing {
         }
         let Some(out) = Rc::get_mut(&mut self.head) else { return };
         out.clear();
-        let framing = match (dialect, request.head.framing) {
+        let framing = match (dialect, request.framing_out()) {
             // Known by now: a length saves the upstream the chunked coding.
             (Dialect::Http1, Framing::Chunked) if self.whole => {
                 Framing::Length(self.body.len() as u64)

@@ -214,6 +214,7 @@ impl Connection {
             client,
             id,
             grpc: None,
+            web: None,
             deadline_ms: 0,
             upgrade: None,
             notes,

@@ -177,6 +177,7 @@ async fn exchange(connection: Rc<Connection>, stream: MuxStream, block: HeaderBl
         client,
         id,
         grpc: None,
+        web: None,
         deadline_ms: 0,
         upgrade: None,
         notes,

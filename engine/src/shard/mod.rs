@@ -1,5 +1,6 @@
 //! All that one core owns. Everything here is reached by `&Shard` and touched by one thread.
 
+mod checks;
 mod plan;
 
 use std::cell::{Cell, RefCell};
@@ -9,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 
+use checks::Checks;
 pub use plan::ShardPlan;
 
 use crate::io::{Io, Swap};
@@ -17,6 +19,7 @@ use crate::message::{RequestHead, ResponseHead, write};
 use crate::observe::Meter;
 use crate::plan::Plan;
 use crate::rewrite::RequestId;
+use crate::upstream::health::Book;
 use crate::upstream::pool::Pool;
 
 /// Pools by upstream and address.
@@ -25,8 +28,18 @@ pub type Pools = HashMap<(Box<str>, SocketAddr), Rc<Pool>>;
 #[allow(clippy::vec_box, reason = "moved by pointer, not by value")]
 type Spare<T> = Vec<Box<T>>;
 
+/// A shard's place among those of its node, and what it shares with them beside the plans.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    pub index: u16,
+    pub shards: u16,
+    pub health: Arc<Book>,
+}
+
 pub struct Shard {
     pub io: Io,
+    seat: Seat,
+    checks: Checks,
     pub meter: Meter,
     plans: Arc<Swap<Plan>>,
     current: RefCell<Rc<ShardPlan>>,
@@ -46,11 +59,20 @@ pub struct Shard {
 
 impl Shard {
     /// `seed` is random; request ids come from it.
-    pub fn new(io: Io, meter: Meter, plans: Arc<Swap<Plan>>, seed: [u64; 2]) -> Rc<Shard> {
+    pub fn new(
+        io: Io,
+        meter: Meter,
+        plans: Arc<Swap<Plan>>,
+        seat: Seat,
+        seed: [u64; 2],
+    ) -> Rc<Shard> {
         meter.start(&io);
-        let first = ShardPlan::build(plans.get(), &mut Pools::new(), &mut Pools::new());
+        let (old, pools) = (&mut Pools::new(), &mut Pools::new());
+        let first = ShardPlan::build(plans.get(), old, pools, &seat.health);
         let shard = Shard {
             io,
+            seat,
+            checks: Checks::default(),
             meter,
             plans,
             current: RefCell::new(first),
@@ -77,17 +99,23 @@ impl Shard {
         self.current.borrow().clone()
     }
 
+    /// The epoch adopted last.
+    fn epoch(&self) -> u64 {
+        self.current.borrow().plan.epoch
+    }
+
     #[cold]
     fn adopt(&self) {
         let plan = self.plans.get();
         let epoch = plan.epoch;
         let mut pools = self.pools.borrow_mut();
         let mut old = std::mem::take(&mut *pools);
-        let next = ShardPlan::build(plan, &mut old, &mut pools);
+        let next = ShardPlan::build(plan, &mut old, &mut pools, &self.seat.health);
         // Targets that the plan no longer has: their busy connections end with their requests.
         old.values().for_each(|pool| pool.clear());
         *self.current.borrow_mut() = next;
         self.meter.adopted(epoch);
+        self.checks.look();
     }
 
     pub fn is_draining(&self) -> bool {
@@ -165,10 +193,20 @@ impl Shard {
         text
     }
 
-    /// A fresh request id: 128 bits from a generator with a random seed (xoroshiro128+, not a
-    /// secret; Blackman and Vigna 2018).
+    /// A fresh request id of 128 bits.
     #[inline]
     pub fn new_request_id(&self) -> RequestId {
+        RequestId::from_words(self.words())
+    }
+
+    fn random(&self) -> u64 {
+        self.words()[0]
+    }
+
+    /// Two words from a generator with a random seed (xoroshiro128+, not a secret; Blackman and
+    /// Vigna 2018).
+    #[inline]
+    fn words(&self) -> [u64; 2] {
         let [mut a, mut b] = self.ids.get();
         let mut draw = || {
             let out = a.wrapping_add(b);
@@ -179,7 +217,7 @@ impl Shard {
         };
         let words = [draw(), draw()];
         self.ids.set([a, b]);
-        RequestId::from_words(words)
+        words
     }
 }
 

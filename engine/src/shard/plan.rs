@@ -9,20 +9,26 @@ use crate::plan::{Backend, Plan, Route, Target, Upstream};
 use crate::route::RouteIndex;
 use crate::upstream::UpstreamState;
 use crate::upstream::balance::{Balancer, WeightedPick};
+use crate::upstream::health::Book;
 use crate::upstream::pool::Pool;
 
 /// The plan a request runs under, from its beginning to its end.
 pub struct ShardPlan {
     pub plan: Arc<Plan>,
-    upstreams: Vec<Rc<UpstreamState>>,
+    pub(super) upstreams: Vec<Rc<UpstreamState>>,
     /// By route; `None` where there is nothing to choose.
     canaries: Vec<Option<Box<RefCell<WeightedPick>>>>,
 }
 
 impl ShardPlan {
     /// Puts the shard's state beside `plan`. Pools of known targets move from `old` to `pools`, new
-    /// ones are made there.
-    pub(super) fn build(plan: Arc<Plan>, old: &mut Pools, pools: &mut Pools) -> Rc<ShardPlan> {
+    /// ones are made there. What is known of a target's health comes from the node's `health`.
+    pub(super) fn build(
+        plan: Arc<Plan>,
+        old: &mut Pools,
+        pools: &mut Pools,
+        health: &Book,
+    ) -> Rc<ShardPlan> {
         let upstreams = plan
             .upstreams
             .iter()
@@ -45,7 +51,9 @@ impl ShardPlan {
                     pool
                 };
                 let pools = upstream.targets.iter().map(&mut pool).collect();
-                UpstreamState::new(Balancer::new(upstream), pools)
+                let checked = upstream.targets.iter().filter(|_| upstream.health.is_some());
+                let known = checked.map(|at| health.find(&(upstream.name.clone(), at.address)));
+                UpstreamState::new(Balancer::new(upstream), pools, known.collect())
             })
             .collect();
         let canaries = plan

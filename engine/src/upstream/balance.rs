@@ -37,17 +37,22 @@ impl Balancer {
     /// `in_flight` has the requests now at each target; a missing entry counts as 0. Only
     /// [`Balance::LeastConnections`] reads it.
     pub fn pick(&mut self, exclude: Option<usize>, in_flight: &[u32]) -> Option<usize> {
+        self.pick_of(|at| exclude != Some(at), in_flight)
+    }
+
+    /// The same among those that `admits` lets pass.
+    pub fn pick_of(&mut self, admits: impl Fn(usize) -> bool, in_flight: &[u32]) -> Option<usize> {
         match &mut self.policy {
             Policy::RoundRobin { targets, next } => {
-                let chosen = turn(*next, *targets).find(|&at| exclude != Some(at))?;
+                let chosen = turn(*next, *targets).find(|&at| admits(at))?;
                 *next = (chosen + 1) % *targets;
                 Some(chosen)
             }
-            Policy::Weighted(pick) => pick.pick(exclude),
+            Policy::Weighted(pick) => pick.pick_of(admits),
             Policy::LeastConnections { weights, next } => {
                 let load = |at: usize| u64::from(in_flight.get(at).copied().unwrap_or(0));
                 let weight = |at: usize| weights.get(at).map_or(1, |&weight| u64::from(weight));
-                let others = turn(*next, weights.len()).filter(|&at| exclude != Some(at));
+                let others = turn(*next, weights.len()).filter(|&at| admits(at));
                 // `reduce` keeps the earlier of equals, so ties go round.
                 let chosen = others.reduce(|best, at| {
                     // load / weight compared without division.
@@ -93,10 +98,14 @@ impl WeightedPick {
 
     /// Index of the next choice; `None`: every weight is 0 but that of `exclude`.
     pub fn pick(&mut self, exclude: Option<usize>) -> Option<usize> {
+        self.pick_of(|at| exclude != Some(at))
+    }
+
+    fn pick_of(&mut self, admits: impl Fn(usize) -> bool) -> Option<usize> {
         let mut total = 0;
         let mut best: Option<(usize, i64)> = None;
         for (at, share) in self.shares.iter_mut().enumerate() {
-            if share.weight == 0 || exclude == Some(at) {
+            if share.weight == 0 || !admits(at) {
                 continue;
             }
             share.claim += share.weight;
