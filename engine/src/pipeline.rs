@@ -186,6 +186,7 @@ pub fn outbound(request: &Request, framing: Framing, timeout_ms: Option<u64>) ->
     Outbound {
         framing,
         timeout_ms,
+        is_call: request.grpc.is_some(),
         content_type: request.web.as_ref().and_then(|web| web.content_type()),
         plan: &request.plan.plan,
         head: &request.head,

@@ -13,7 +13,7 @@ use crate::forward::{Answer, Carrier, soonest};
 use crate::grpc::Kind;
 use crate::grpc_web::Answering;
 use crate::http2::ErrorCode;
-use crate::io::{Chunk, Elapsed, SendBuf};
+use crate::io::{Chunk, SendBuf};
 use crate::limits;
 use crate::local_reply::{LocalReply, ReplyHead};
 use crate::message::{BodyFraming, Dialect, HeadWriter, Name, ResponseHead, Version};
@@ -56,6 +56,11 @@ pub async fn reply(
         true => Next::Linger,
         false => Next::Abort,
     };
+    if let (Downstream::Http2(stream), Next::Linger) = (&responder.down, next) {
+        // Some clients take the reset of a half-sent body for a failure of the answer.
+        responder.watch.set_in(limits::LINGER_MS);
+        let _ = responder.watch.bound(stream.discard(limits::DRAIN_BODY as usize)).await;
+    }
     responder.down.refuse_rest(next);
     Ended { status: reply.status, reason, response_bytes, relayed_bytes: 0, next }
 }
@@ -197,6 +202,7 @@ pub async fn relay(
         sink: responder.down.sink(framing.writer),
         upload,
         upload_failed: false,
+        upload_broken: false,
         idle_ms: u64::from(timeouts.idle_ms),
         deadline_ms,
         call_ends: request.grpc == Some(Kind::Grpc) && responder.down.dialect() == Dialect::Http2,
@@ -362,6 +368,8 @@ struct Relay<'a> {
     sink: Sink,
     upload: Option<Upload>,
     upload_failed: bool,
+    /// The client ended its body in the middle, or it is not acceptable.
+    upload_broken: bool,
     idle_ms: u64,
     deadline_ms: u64,
     /// A gRPC call whose client understands a status behind a cut answer.
@@ -387,23 +395,30 @@ impl Relay<'_> {
             && let Poll::Ready(end) = Pin::new(upload).poll(cx)
         {
             self.upload_failed = end != UploadEnd::Done;
+            self.upload_broken = matches!(end, UploadEnd::ClientGone | UploadEnd::Refused(_));
             self.upload = None;
         }
     }
 
-    /// Awaits `future` within `ms` and the total deadline, the upload going on beside it.
-    async fn beside<T>(&mut self, ms: u64, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+    /// Awaits `future` within `ms` and the total deadline, the upload going on beside it, for as
+    /// long as the client is there.
+    async fn beside<T>(&mut self, ms: u64, future: impl Future<Output = T>) -> Result<T, Stop> {
         let watch = self.responder.watch.clone();
         watch.set_at(soonest(self.shard.io.clock().now_ms() + ms, self.deadline_ms));
         let mut future = pin!(future);
-        if self.upload.is_none() {
-            return watch.bound(future).await;
-        }
         let both = poll_fn(|cx| {
             self.poll_upload(cx);
-            future.as_mut().poll(cx)
+            if let Poll::Ready(value) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(value));
+            }
+            // While a body is read, its reader sees a reset itself.
+            let gone = match self.upload {
+                Some(_) => false,
+                None => self.upload_broken || self.responder.down.poll_gone(cx).is_ready(),
+            };
+            if gone { Poll::Ready(Err(Stop::ClientGone)) } else { Poll::Pending }
         });
-        watch.bound(both).await
+        watch.bound(both).await.unwrap_or(Err(Stop::Late))
     }
 
     /// Sends the head (`out`) and the body.
@@ -455,19 +470,10 @@ impl Relay<'_> {
 
     /// Waits for the next piece, or for the client to go away.
     async fn next(&mut self, source: &mut Source) -> Result<Result<Piece, SourceFault>, Reason> {
-        let responder = self.responder;
-        // While a body is read, its reader sees a reset itself.
-        let watches = self.upload.is_none();
-        let next = poll_fn(|cx| match source.poll_piece(cx) {
-            Poll::Ready(piece) => Poll::Ready(Ok(piece)),
-            Poll::Pending if watches => {
-                responder.down.poll_gone(cx).map(|()| Err(Reason::ClientAborted))
-            }
-            Poll::Pending => Poll::Pending,
-        });
-        match self.beside(self.idle_ms, next).await {
-            Ok(seen) => seen,
-            Err(Elapsed) => Err(self.late().await),
+        match self.beside(self.idle_ms, poll_fn(|cx| source.poll_piece(cx))).await {
+            Ok(seen) => Ok(seen),
+            Err(Stop::ClientGone) => Err(Reason::ClientAborted),
+            Err(Stop::Late) => Err(self.late().await),
         }
     }
 
@@ -515,9 +521,15 @@ impl Relay<'_> {
         let sink = self.responder.down.sink(BodyWriter::Plain);
         match self.beside(write_ms, sink.finish(unsent)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(Elapsed) => Err(Reason::ClientAborted),
+            Ok(Err(_)) | Err(_) => Err(Reason::ClientAborted),
         }
     }
+}
+
+/// Why a wait within an answer ends.
+enum Stop {
+    Late,
+    ClientGone,
 }
 
 /// The piece that is there already, if one is.

@@ -80,6 +80,8 @@ pub struct Outbound<'a> {
     pub content_type: Option<&'a [u8]>,
     /// What is left of the client's deadline, in milliseconds (`grpc-timeout`).
     pub timeout_ms: Option<u64>,
+    /// A gRPC call, whose deadline is ours to tell.
+    pub is_call: bool,
 }
 
 impl Outbound<'_> {
@@ -216,7 +218,7 @@ impl Outbound<'_> {
             return self.client.trusted && !(certificate && own);
         }
         if name.len() == TIMEOUT.len() && name.eq_ignore_ascii_case(TIMEOUT) {
-            return self.timeout_ms.is_none();
+            return !self.is_call;
         }
         if name.len() == WEBSOCKET_KEY.len() && name.eq_ignore_ascii_case(WEBSOCKET_KEY) {
             // Only HTTP/1's handshake has it; with HTTP/2's, ours goes in its place.

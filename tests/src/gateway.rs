@@ -136,6 +136,11 @@ impl Gateway {
         client.patience(START).response().ok()
     }
 
+    /// Whether control answers, and says that all is well.
+    pub fn is_ready(&self) -> bool {
+        self.try_admin("GET", "/readyz", "").is_some_and(|answer| answer.status == 200)
+    }
+
     /// GETs a path of the admin listener: status and body.
     #[track_caller]
     pub fn admin(&self, path: &str) -> (u16, String) {

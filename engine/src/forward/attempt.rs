@@ -22,6 +22,7 @@ use crate::message::{Dialect, Framing, HeadLimits, Progress, ResponseHead};
 use crate::mux::{Head, MuxStream, StreamFault};
 use crate::plan::{Target, Upstream};
 use crate::relay;
+use crate::serve::websocket;
 use crate::shard::Shard;
 use crate::transport::Transport;
 use crate::upload::{Upload, UploadEnd};
@@ -52,9 +53,10 @@ impl Attempt<'_> {
         lease: Lease,
         flight: InFlight,
     ) -> Result<Answer, Failed> {
+        // The client's deadline is passed on, lowered to the route's own.
         let timeout_ms = match self.request.deadline_ms {
             0 => None,
-            at_ms => Some(at_ms.saturating_sub(self.shard.io.clock().now_ms())),
+            _ => Some(self.deadline_ms.saturating_sub(self.shard.io.clock().now_ms())),
         };
         let dialect = match &lease {
             Lease::Http1(_) => Dialect::Http1,
@@ -97,6 +99,9 @@ impl Attempt<'_> {
         let sent_us = self.shard.io.clock().now_us();
         let (head, bytes) = self.http1_head(&stream, &mut upload, sent_us).await?;
         let switched = head.switching;
+        if switched && !self.accepts(&head, bytes.bytes()) {
+            return Err(invalid());
+        }
         let carrier = Carrier::Http1(connection);
         Ok(self.answer(carrier, flight, head, bytes, upload, switched))
     }
@@ -150,6 +155,21 @@ impl Attempt<'_> {
             deadline_ms: self.deadline_ms,
             switched,
         }
+    }
+
+    /// Whether a switch to WebSocket answers the key that we have sent: where the client speaks
+    /// HTTP/2, the gateway is the handshake's client (RFC 6455 §4.1).
+    fn accepts(&self, head: &ResponseHead, bytes: &[u8]) -> bool {
+        let upgrade = self.request.upgrade.as_ref();
+        let ours = upgrade.is_some_and(|upgrade| {
+            upgrade.websocket_key.is_none() && upgrade.token.eq_ignore_ascii_case(b"websocket")
+        });
+        let mut fields = head.fields.iter();
+        let accept = fields
+            .find(|field| field.name.of(bytes).eq_ignore_ascii_case(b"sec-websocket-accept"))
+            .map(|field| field.value.of(bytes));
+        let key = websocket::key(self.request.id.bytes());
+        !ours || accept == Some(&websocket::accept(&key))
     }
 
     /// Begins to move the body beside the wait for the answer.

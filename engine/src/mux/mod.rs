@@ -187,6 +187,16 @@ impl Mux {
         self.verdict_ms().is_some_and(|at_ms| at_ms <= self.io.clock().now_ms())
     }
 
+    /// Whether the peer owes the answer to our settings for too long; it is told so.
+    pub fn is_overdue(&self) -> bool {
+        let mut core = self.core.borrow_mut();
+        let overdue = core.overdue(self.io.clock().now_ms());
+        if overdue {
+            core.abandon(ErrorCode::SETTINGS_TIMEOUT);
+        }
+        overdue
+    }
+
     /// Lets streams under way end and begins no more.
     pub fn shut_down(&self) {
         self.core.borrow_mut().shut_down();

@@ -111,6 +111,22 @@ impl MuxStream {
         self.state.ended.get() && self.state.inbox.borrow().is_empty()
     }
 
+    /// Reads on until the peer's side is over, or `most` bytes have come.
+    pub async fn discard(&self, most: usize) {
+        let mut came = 0;
+        while came < most {
+            match poll_fn(|cx| self.poll_data(cx)).await {
+                Ok(Some(data)) => came += data.len(),
+                _ => return,
+            }
+        }
+    }
+
+    /// Why the stream is of no use, if it is not.
+    pub fn fault(&self) -> Option<StreamFault> {
+        self.state.fault.get()
+    }
+
     /// The whole body if it is here and of at most `max` bytes.
     pub fn take_whole(&self, max: usize) -> Option<Vec<u8>> {
         let mut inbox = self.state.inbox.borrow_mut();

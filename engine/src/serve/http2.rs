@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use contract::Counter;
+use contract::record::Reason;
 
 use super::{Connection, head_limits};
 use crate::exchange::{Downstream, Request, Responder};
@@ -12,7 +13,7 @@ use crate::http2::{self, HeaderBlock};
 use crate::io::{Chunk, Elapsed};
 use crate::limits;
 use crate::local_reply::LocalReply;
-use crate::message::{Name, Refusal, Version};
+use crate::message::{Framing, Name, Refusal, Version};
 use crate::mux::{Happened, Mux, MuxStream, Over};
 use crate::observe::Notes;
 use crate::pipeline;
@@ -40,6 +41,9 @@ pub async fn serve(connection: Connection, transport: Rc<Transport>) {
     let mut farewell = Farewell::No;
     watch.set_in(u64::from(limits.header_timeout_ms));
     loop {
+        if mux.is_overdue() {
+            break;
+        }
         if farewell == Farewell::No && (shard.is_draining() || served >= limits.max_requests) {
             mux.shut_down();
             farewell = Farewell::Announced;
@@ -146,6 +150,19 @@ async fn exchange(connection: Rc<Connection>, stream: MuxStream, block: HeaderBl
         }
         LocalReply::from(refusal)
     });
+    let refused = match stream.fault() {
+        // Reset before it began: nothing of it reaches an upstream.
+        Some(_) => Some(LocalReply::closing(0, Reason::ClientAborted)),
+        None => refused,
+    };
+    if refused.is_none() && head.framing == Framing::Length(0) && !end {
+        // Nothing may follow, but that shows only at the end: then it is a request.
+        let watch = shard.io.watch();
+        watch.set_in(u64::from(limits.header_timeout_ms));
+        if !matches!(watch.bound(poll_fn(|cx| stream.poll_data(cx))).await, Ok(Ok(None))) {
+            return;
+        }
+    }
     let client = connection.describe(listener, &stream.mux().transport);
     let method = head.method(&bytes);
     let parts = [

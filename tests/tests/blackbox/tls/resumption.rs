@@ -56,7 +56,7 @@ fn sessions_outlive_the_engine_and_control() {
     assert_eq!(visit(&edge, &tls), Ok(true), "without control");
     let back = || edge.gateway.find("control").is_some_and(|pid| pid != old);
     assert!(eventually(PATIENCE, back));
-    assert!(eventually(PATIENCE, || edge.gateway.admin("/readyz").0 == 200));
+    assert!(eventually(PATIENCE, || edge.gateway.is_ready()));
     for n in 0..10 {
         assert_eq!(visit(&edge, &tls), Ok(true), "connection {n} after control's restart");
     }
