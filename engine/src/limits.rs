@@ -90,7 +90,7 @@ pub const H2_BLOCK_GIVE_UP: usize = 4;
 /// Streams that ended, of which is known how.
 pub const H2_ENDED_STREAMS: usize = 256;
 /// Streams that a peer may reset, or make us reset, at once...
-pub const H2_RESETS: u32 = 100;
+pub const H2_RESETS: u32 = 80;
 /// ...and per second. Every second finished stream allows one more.
 pub const H2_RESETS_PER_SECOND: u32 = 20;
 /// Frames without use that a peer may send at once...

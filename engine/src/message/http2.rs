@@ -356,7 +356,8 @@ mod tests {
 
     #[test]
     fn answers_have_a_status_and_a_framing() {
-        let cases: [(&[(&str, &str)], bool, Result<BodyFraming, ()>); 6] = [
+        type Case<'a> = (&'a [(&'a str, &'a str)], bool, Result<BodyFraming, ()>);
+        let cases: [Case<'_>; 6] = [
             (&[(":status", "200")], true, Ok(BodyFraming::Length(0))),
             (&[(":status", "200")], false, Ok(BodyFraming::Chunked)),
             (&[(":status", "200"), ("content-length", "7")], false, Ok(BodyFraming::Length(7))),

@@ -285,7 +285,7 @@ impl Peer {
     }
 
     fn settings(&mut self, frame: &Frame) -> Result<Event, End> {
-        if frame.payload.len() % 6 != 0 || frame.stream != 0 {
+        if !frame.payload.len().is_multiple_of(6) || frame.stream != 0 {
             return Err(End::Malformed(format!("SETTINGS: {frame:?}")));
         }
         let before = self.peer_initial();
