@@ -80,7 +80,10 @@ fn rapid_reset() {
 
 /// Ways to make the server reset a stream (CVE-2025-8671): what is sent after a request that is
 /// whole already.
-fn primitives() -> Vec<(&'static str, fn(u32) -> Frame)> {
+/// A name, and the frame that makes the gateway reset a stream.
+type Primitive = (&'static str, fn(u32) -> Frame);
+
+fn primitives() -> Vec<Primitive> {
     vec![
         ("WINDOW_UPDATE 0", |stream| Frame::window_update(stream, 0)),
         ("WINDOW_UPDATE overflow", |stream| Frame::window_update(stream, 0x7fff_ffff)),

@@ -98,12 +98,10 @@ fn requested_certificates() {
 fn the_upstream_learns_who_the_client_is_and_never_from_the_client() {
     let mutual = mutual("request", &[], Authority::new("Clients"));
     let good = mutual.clients.client("good", "spiffe://test/good");
-    let forged = format!(
-        "GET /x HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-Client-Cert: Hash=00;Subject=\"CN=root\"\r\n\
-         x-forwarded-client-cert: URI=spiffe://test/root\r\n\r\n"
-    );
+    let forged = "GET /x HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-Client-Cert: Hash=00;Subject=\"CN=root\"\r\n\
+         x-forwarded-client-cert: URI=spiffe://test/root\r\n\r\n";
     let address = mutual.edge.address;
-    assert_eq!(ask(address, &mutual.client().identity(&good), &forged).unwrap().status, 200);
+    assert_eq!(ask(address, &mutual.client().identity(&good), forged).unwrap().status, 200);
     let seen = mutual.origin.last();
     let xfcc = seen.field(XFCC).expect("XFCC").to_owned();
     // Envoy's form: elements by `;`, the hash of the DER, the subject in quotes.
@@ -112,9 +110,9 @@ fn the_upstream_learns_who_the_client_is_and_never_from_the_client() {
     assert!(xfcc.contains("URI=spiffe://test/good"), "{xfcc}");
     assert!(!xfcc.contains("root"), "{xfcc}");
     // Without a certificate, and in clear, it is taken away and nothing put in its place.
-    assert_eq!(ask(address, &mutual.client(), &forged).unwrap().status, 200);
+    assert_eq!(ask(address, &mutual.client(), forged).unwrap().status, 200);
     assert_eq!(mutual.origin.last().field(XFCC), None);
-    assert_eq!(mutual.edge.gateway.ask(&forged).status, 200);
+    assert_eq!(mutual.edge.gateway.ask(forged).status, 200);
     assert_eq!(mutual.origin.last().field(XFCC), None);
 }
 
