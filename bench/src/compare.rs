@@ -76,17 +76,17 @@ impl Comparison {
         let open_files = pin::raise_open_files();
         pin::this_thread(self.load_cpu)?;
         let scratch = Scratch::new()?;
-        let port = pin::free_port()?;
-        let origin_address = SocketAddr::from(([127, 0, 0, 1], port));
-        let me = std::env::current_exe()?;
-        let arguments = ["origin", "-p", &port.to_string()];
-        let mut origin = Pinned::start("origin", self.origin_cpu, &scratch.0, &me, arguments)?;
-        origin.wait_for(origin_address, Duration::from_secs(5), stop)?;
+        let certificate = scratch.certificate()?;
+        let (origin, clear) = self.origin(&scratch.0, None, stop)?;
+        let (tls_origin, secure) = self.origin(&scratch.0, Some(&certificate), stop)?;
+        // They live as long as the run.
+        let _origins = (origin, tls_origin);
 
         let run = Run {
             comparison: self,
-            origin: origin_address,
-            certificate: scratch.certificate()?,
+            origin: clear,
+            tls_origin: secure,
+            certificate,
             open_files,
             stop,
         };
@@ -120,6 +120,27 @@ impl Comparison {
         Ok(Report { place: self.place(), peers: self.versions(), sections })
     }
 
+    fn origin(
+        &self,
+        directory: &Path,
+        secure: Option<&Certificate>,
+        stop: &AtomicBool,
+    ) -> Result<(Pinned, SocketAddr), Box<dyn Error>> {
+        let me = std::env::current_exe()?;
+        let port = pin::free_port()?;
+        let mut arguments = vec!["origin".to_owned(), "-p".to_owned(), port.to_string()];
+        if let Some(Certificate { chain, key, .. }) = secure {
+            let path = |path: &Path| path.to_string_lossy().into_owned();
+            arguments.extend(["--cert".to_owned(), path(chain), "--key".to_owned(), path(key)]);
+            arguments.push("--equal-work".to_owned());
+        }
+        let name = if secure.is_some() { "tls-origin" } else { "origin" };
+        let mut origin = Pinned::start(name, self.origin_cpu, directory, &me, arguments)?;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        origin.wait_for(address, Duration::from_secs(5), stop)?;
+        Ok((origin, address))
+    }
+
     fn versions(&self) -> Vec<Version> {
         let version =
             |found: &Found| Version { name: found.peer.name(), version: found.version.clone() };
@@ -150,6 +171,7 @@ impl Comparison {
 struct Run<'a> {
     comparison: &'a Comparison,
     origin: SocketAddr,
+    tls_origin: SocketAddr,
     certificate: Certificate,
     open_files: u64,
     stop: &'a AtomicBool,
@@ -166,14 +188,14 @@ impl Run<'_> {
     ) -> Result<Sample, Box<dyn Error>> {
         let scene = Scene {
             cpu: self.comparison.proxy_cpu,
-            origin: self.origin,
+            origin: if scenario.wire.tls_origin { self.tls_origin } else { self.origin },
             routes,
             wire: scenario.wire,
             certificate: &self.certificate,
             directory,
         };
         let mut running = peer::start(found, scene, self.stop)?;
-        // The origin has no TLS.
+        // What the direct way leads to has no TLS.
         let wire = match found.peer {
             Peer::Direct => Wire { tls: None, ..scenario.wire },
             _ => scenario.wire,
@@ -221,7 +243,8 @@ impl Run<'_> {
                 measure(&plan, &mut running, self.stop)
             }
             Work::Idle { connections } => {
-                let plan = self.plan(&url(running.address, wire, 128), wire)?;
+                let mut plan = self.plan(&url(running.address, wire, 128), wire)?;
+                plan.tls.resume = false;
                 let spare = self.open_files.saturating_sub(500) as usize;
                 idle::measure(plan, &running, connections.min(spare), self.stop)
             }

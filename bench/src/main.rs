@@ -162,6 +162,9 @@ struct OriginArgs {
     /// The certificate's key (PEM)
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
+    /// Take only AES-128-GCM and X25519, so that all clients do the same work
+    #[arg(long)]
+    equal_work: bool,
 }
 
 /// Pass bytes to an upstream and back on bare io_uring: the limit of what a proxy can save.
@@ -294,11 +297,11 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
                     let read = |path: &PathBuf| {
                         std::fs::read(path).map_err(|e| format!("cannot read {path:?}: {e}"))
                     };
-                    Some(tls::server(&read(&cert)?, &read(&key)?)?)
+                    Some(tls::server(&read(&cert)?, &read(&key)?, args.equal_work)?)
                 }
                 _ if args.tls => {
                     let (cert, key) = tls::self_signed()?;
-                    Some(tls::server(cert.as_bytes(), key.as_bytes())?)
+                    Some(tls::server(cert.as_bytes(), key.as_bytes(), args.equal_work)?)
                 }
                 _ => None,
             };

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientSessionMemoryCache, Resumption};
-use rustls::crypto::ring;
+use rustls::client::{
+    ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
+};
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
@@ -70,19 +72,7 @@ pub struct Client {
 
 impl Client {
     pub fn config(&self) -> Result<Arc<ClientConfig>, String> {
-        let mut provider = ring::default_provider();
-        if self.equal_work {
-            let suites = [
-                CipherSuite::TLS13_AES_128_GCM_SHA256,
-                CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-            ];
-            provider.cipher_suites.retain(|suite| suites.contains(&suite.suite()));
-            // The first is what is shared; without P-256 a server of TLS 1.2 may not show its
-            // certificate (RFC 8422 §5.1.1).
-            let groups = [NamedGroup::X25519, NamedGroup::secp256r1];
-            provider.kx_groups.retain(|group| groups.contains(&group.name()));
-            provider.kx_groups.sort_by_key(|group| group.name() != NamedGroup::X25519);
-        }
+        let provider = provider(self.equal_work);
         let versions: Vec<_> = [Version::Tls13, Version::Tls12]
             .into_iter()
             .filter(|&version| self.version.is_none_or(|only| only == version))
@@ -104,11 +94,82 @@ impl Client {
         config.alpn_protocols =
             vec![if self.http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
         config.resumption = if self.resume {
-            Resumption::store(Arc::new(ClientSessionMemoryCache::new(SESSIONS)))
+            Resumption::store(Arc::new(Sessions::default()))
         } else {
             Resumption::disabled()
         };
         Ok(Arc::new(config))
+    }
+}
+
+/// What is offered and taken. With `equal_work` it is AES-128-GCM and X25519, whatever the other
+/// side would rather have.
+fn provider(equal_work: bool) -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    if equal_work {
+        let suites = [
+            CipherSuite::TLS13_AES_128_GCM_SHA256,
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        ];
+        provider.cipher_suites.retain(|suite| suites.contains(&suite.suite()));
+        // The first is what is shared; without P-256 a server of TLS 1.2 may not show its
+        // certificate (RFC 8422 §5.1.1).
+        let groups = [NamedGroup::X25519, NamedGroup::secp256r1];
+        provider.kx_groups.retain(|group| groups.contains(&group.name()));
+        provider.kx_groups.sort_by_key(|group| group.name() != NamedGroup::X25519);
+    }
+    provider
+}
+
+/// The sessions of a run, which are all with one server. The store that rustls has keeps eight
+/// tickets for a server: with more connections than that not every one could resume.
+#[derive(Debug, Default)]
+struct Sessions(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    group: Option<NamedGroup>,
+    tls12: Option<Tls12ClientSessionValue>,
+    /// Each is for one use (RFC 8446 §C.4).
+    tls13: Vec<Tls13ClientSessionValue>,
+}
+
+impl Sessions {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl ClientSessionStore for Sessions {
+    fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
+        self.kept().group = Some(group);
+    }
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        self.kept().group
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, value: Tls12ClientSessionValue) {
+        self.kept().tls12 = Some(value);
+    }
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.kept().tls12.clone()
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {
+        self.kept().tls12 = None;
+    }
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
+        let mut kept = self.kept();
+        if kept.tls13.len() < SESSIONS {
+            kept.tls13.push(value);
+        }
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.kept().tls13.pop()
     }
 }
 
@@ -182,11 +243,11 @@ pub fn self_signed() -> Result<(String, String), String> {
 }
 
 /// A server's configuration from a PEM chain and its key; both versions, h2 and http/1.1.
-pub fn server(chain: &[u8], key: &[u8]) -> Result<Arc<ServerConfig>, String> {
+pub fn server(chain: &[u8], key: &[u8], equal_work: bool) -> Result<Arc<ServerConfig>, String> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
     let chain = chain.map_err(|error| format!("the certificate: {error}"))?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the key: {error}"))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider(equal_work)))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_no_client_auth()
@@ -321,7 +382,7 @@ mod tests {
     #[test]
     fn both_versions_in_any_pieces_and_resumed() {
         let (chain, key) = self_signed().unwrap();
-        let server_config = server(chain.as_bytes(), key.as_bytes()).unwrap();
+        let server_config = server(chain.as_bytes(), key.as_bytes(), false).unwrap();
         for version in [Version::Tls12, Version::Tls13] {
             let config = client(Trust::Anybody, Some(version));
             for (n, piece) in [100_000, 1, 1000].into_iter().enumerate() {
@@ -337,7 +398,7 @@ mod tests {
     #[test]
     fn a_stranger_is_refused_unless_told() {
         let (chain, key) = self_signed().unwrap();
-        let server_config = server(chain.as_bytes(), key.as_bytes()).unwrap();
+        let server_config = server(chain.as_bytes(), key.as_bytes(), false).unwrap();
         let directory = std::env::temp_dir().join(format!("bench-tls-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("ca.pem");

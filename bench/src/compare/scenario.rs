@@ -46,6 +46,7 @@ const TLS_12: Wire = Wire { tls: Some(Version::Tls12), ..Wire::CLEAR };
 const H2_TLS: Wire = Wire { http2: true, ..TLS };
 const H2C: Wire = Wire { http2: true, ..Wire::CLEAR };
 const GRPC: Wire = Wire { grpc: true, ..H2_TLS };
+const TLS_ORIGIN: Wire = Wire { tls_origin: true, ..Wire::CLEAR };
 
 const fn requests(connections: usize, streams: usize, body_bytes: u64, rate: Rate) -> Work {
     Work::Requests { connections, streams, body_bytes, rate }
@@ -55,7 +56,7 @@ const fn saturated(connections: usize, body_bytes: u64) -> Work {
     requests(connections, 1, body_bytes, Rate::Saturated)
 }
 
-pub const ALL: [Scenario; 17] = [
+pub const ALL: [Scenario; 18] = [
     Scenario {
         name: "sat64",
         about: "saturated, 64 connections, 128 B bodies",
@@ -141,6 +142,14 @@ pub const ALL: [Scenario; 17] = [
         about: "saturated, unary gRPC, TLS 1.3 to the client, 8 connections of 100 streams, 128 B messages",
         work: requests(8, 100, 128, Rate::Saturated),
         wire: GRPC,
+        routes: &[ROUTES],
+        alone: false,
+    },
+    Scenario {
+        name: "tlsup",
+        about: "saturated, TLS 1.3 to the origin, 64 connections, 128 B bodies",
+        work: saturated(64, 128),
+        wire: TLS_ORIGIN,
         routes: &[ROUTES],
         alone: false,
     },

@@ -4,21 +4,23 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use crate::tls::Version;
+use crate::tls::{NAME, Version};
 
 /// What is spoken on both sides of a proxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wire {
-    /// On the client's side; the origin is always spoken to in clear text.
+    /// On the client's side.
     pub tls: Option<Version>,
     /// On the client's side.
     pub http2: bool,
     /// Unary gRPC, which is HTTP/2 on both sides.
     pub grpc: bool,
+    /// TLS 1.3 to the origin, whose certificate is verified.
+    pub tls_origin: bool,
 }
 
 impl Wire {
-    pub const CLEAR: Self = Self { tls: None, http2: false, grpc: false };
+    pub const CLEAR: Self = Self { tls: None, http2: false, grpc: false, tls_origin: false };
 
     fn least(self) -> &'static str {
         if self.tls == Some(Version::Tls12) { "1.2" } else { "1.3" }
@@ -67,13 +69,21 @@ pub fn sluice(setup: &Setup, routes: usize) -> String {
     } else if wire.http2 {
         edge = ", h2c: true".to_owned();
     }
-    let protocol = if wire.grpc { "protocol: http2, " } else { "" };
+    let chain = certificate.chain.display();
+    let mut back = String::new();
+    if wire.tls_origin {
+        back = format!("tls: {{ ca: \"{chain}\", server_name: {NAME}, min_version: \"1.3\" }}, ");
+    }
+    if wire.grpc {
+        // By ALPN over TLS, by prior knowledge without.
+        back += if wire.tls_origin { "protocol: auto, " } else { "protocol: http2, " };
+    }
     let mut out = format!(
         "version: 1\n\
          access_log: {{ path: \"off\" }}\n\
          admin: {{ listen: \"127.0.0.1:{admin}\" }}\n\
          listeners: [ {{ name: web, listen: \"127.0.0.1:{listen}\"{edge} }} ]\n\
-         upstreams: [ {{ name: origin, {protocol}targets: [ \"127.0.0.1:{origin}\" ] }} ]\n\
+         upstreams: [ {{ name: origin, {back}targets: [ \"127.0.0.1:{origin}\" ] }} ]\n\
          routes:\n"
     );
     for n in 0..routes {
@@ -104,13 +114,29 @@ pub fn nginx(setup: &Setup, directory: &Path) -> String {
     if wire.http2 {
         words += " http2";
     }
-    let pass = if wire.grpc {
-        "grpc_pass grpc://origin;"
+    let secure = if wire.tls_origin { "s" } else { "" };
+    let (module, mut pass) = if wire.grpc {
+        ("grpc", format!("grpc_pass grpc{secure}://origin;"))
     } else {
-        "proxy_pass http://origin;
+        let pass = format!(
+            "proxy_pass http{secure}://origin;
       proxy_http_version 1.1;
       proxy_set_header Connection \"\";"
+        );
+        ("proxy", pass)
     };
+    if wire.tls_origin {
+        let chain = certificate.chain.display();
+        let _ = write!(
+            pass,
+            "
+      {module}_ssl_protocols TLSv1.3;
+      {module}_ssl_verify on;
+      {module}_ssl_trusted_certificate {chain};
+      {module}_ssl_name {NAME};
+      {module}_ssl_server_name on;"
+        );
+    }
     format!(
         "daemon off;
 worker_processes 1;
@@ -155,7 +181,17 @@ pub fn haproxy(setup: &Setup) -> String {
     } else if wire.http2 {
         edge = " proto h2".to_owned();
     }
-    let protocol = if wire.grpc { " proto h2" } else { "" };
+    let mut back = String::new();
+    if wire.tls_origin {
+        let chain = certificate.chain.display();
+        let alpn = if wire.grpc { "h2" } else { "http/1.1" };
+        back = format!(
+            " ssl verify required ca-file {chain} sni str({NAME}) verifyhost {NAME} \
+             ssl-min-ver TLSv1.3 alpn {alpn}"
+        );
+    } else if wire.grpc {
+        back = " proto h2".to_owned();
+    }
     format!(
         "global
   nbthread 1
@@ -177,7 +213,7 @@ frontend web
   use_backend origin if {{ path_beg {MATCH} }}
 
 backend origin
-  server origin 127.0.0.1:{origin}{protocol}
+  server origin 127.0.0.1:{origin}{back}
 "
     )
 }
@@ -199,6 +235,25 @@ pub fn envoy(setup: &Setup) -> String {
             tls_params: {{ tls_minimum_protocol_version: {version}, tls_maximum_protocol_version: {version} }}
             tls_certificates:
             - {{ certificate_chain: {{ filename: \"{chain}\" }}, private_key: {{ filename: \"{key}\" }} }}
+"
+        );
+    }
+    let mut back = String::new();
+    if wire.tls_origin {
+        let chain = certificate.chain.display();
+        let alpn = if wire.grpc { "h2" } else { "http/1.1" };
+        back = format!(
+            "    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: {NAME}
+        common_tls_context:
+          alpn_protocols: [ \"{alpn}\" ]
+          tls_params: {{ tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3 }}
+          validation_context:
+            trusted_ca: {{ filename: \"{chain}\" }}
+            match_typed_subject_alt_names: [ {{ san_type: DNS, matcher: {{ exact: {NAME} }} }} ]
 "
         );
     }
@@ -243,7 +298,7 @@ pub fn envoy(setup: &Setup) -> String {
   - name: origin
     type: STATIC
     connect_timeout: 5s
-{protocol}    circuit_breakers:
+{back}{protocol}    circuit_breakers:
       thresholds:
       - {{ max_connections: 100000, max_pending_requests: 100000, max_requests: 100000 }}
     load_assignment:
@@ -274,16 +329,18 @@ mod tests {
         [sluice(&setup, 3), nginx, haproxy(&setup), envoy(&setup)]
     }
 
-    const TLS: Wire = Wire { tls: Some(Version::Tls13), http2: false, grpc: false };
-    const GRPC: Wire = Wire { tls: Some(Version::Tls13), http2: true, grpc: true };
-    const H2C: Wire = Wire { tls: None, http2: true, grpc: false };
+    const TLS: Wire = Wire { tls: Some(Version::Tls13), ..Wire::CLEAR };
+    const GRPC: Wire = Wire { http2: true, grpc: true, ..TLS };
+    const H2C: Wire = Wire { http2: true, ..Wire::CLEAR };
+    const TO_ORIGIN: Wire = Wire { tls_origin: true, ..Wire::CLEAR };
 
     #[test]
     fn every_config_names_both_ports_and_its_certificate() {
-        for wire in [Wire::CLEAR, TLS, GRPC, H2C] {
+        for wire in [Wire::CLEAR, TLS, GRPC, H2C, TO_ORIGIN] {
             for text in all(wire) {
                 assert!(text.contains("1111") && text.contains("2222"), "{text}");
-                assert_eq!(text.contains(".pem"), wire.tls.is_some(), "{text}");
+                let secure = wire.tls.is_some() || wire.tls_origin;
+                assert_eq!(text.contains(".pem"), secure, "{text}");
             }
         }
     }
@@ -298,6 +355,17 @@ mod tests {
         let [sluice, nginx, ..] = all(Wire { tls: Some(Version::Tls12), ..TLS });
         assert!(sluice.contains("min_version: \"1.2\""));
         assert!(nginx.contains("ssl_protocols TLSv1.2;"));
+    }
+
+    #[test]
+    fn the_origins_certificate_is_verified() {
+        let [sluice, nginx, haproxy, envoy] = all(TO_ORIGIN);
+        assert!(sluice.contains("tls: { ca: \"/x/chain.pem\", server_name: bench.test"));
+        assert!(nginx.contains("proxy_ssl_verify on;") && nginx.contains("https://origin"));
+        assert!(haproxy.contains("verify required ca-file /x/chain.pem"));
+        assert!(envoy.contains("UpstreamTlsContext") && envoy.contains("trusted_ca"));
+        let grpc = all(Wire { tls_origin: true, ..GRPC });
+        assert!(grpc[0].contains("protocol: auto") && grpc[1].contains("grpcs://origin"));
     }
 
     #[test]
