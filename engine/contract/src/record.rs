@@ -439,7 +439,7 @@ mod tests {
         assert_eq!(Record::decode(&out[..len - 1]), None, "cut short");
         assert_eq!(Record::decode(&out[..len + 1]), None, "trailing");
         // Format, reason, tag of the client, length of a text past its bound.
-        for (at, value) in [(0, 9), (1, 26), (6, 5), (61, 0xFF)] {
+        for (at, value) in [(0, 9), (1, Reason::ALL.len() as u8), (6, 5), (61, 0xFF)] {
             let mut wrong = out[..len].to_vec();
             wrong[at] = value;
             assert_eq!(Record::decode(&wrong), None, "byte {at}");
