@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use contract::snapshot::{Alpn, ClientAuth, ListenerTls, Snapshot, TlsSite};
+use contract::snapshot::{Alpn, ClientAuth, ListenerTls, Snapshot, TlsSite, TlsVersion};
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -163,6 +163,9 @@ fn config(
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.alpn_protocols = alpn(&tls.alpn);
+    // Of TLS 1.2's suites ours come strongest first (RFC 9325 §4.2.1). TLS 1.3 has no weak one, and its
+    // clients know best which their hardware likes.
+    config.ignore_client_order = tls.min_version == TlsVersion::V12;
     let policy = policy(site, snapshot);
     if tls.early_data_bytes > 0 {
         // Stateless tickets could be replayed with their early data, so these are remembered.
