@@ -25,7 +25,8 @@ pub const LINGER_BYTES: usize = 1024 * 1024;
 pub const RUN_AHEAD: u64 = 64 * 1024;
 /// Interim (1xx) answers that one exchange may have.
 pub const INTERIM_ANSWERS: u32 = 16;
-/// Tries of one request at upstreams: the first, and one more after a stale pooled connection.
+/// Tries of one request at upstreams, the first included: others follow where nothing was sent, or
+/// where sending again is known to be harmless.
 pub const ATTEMPTS: u8 = 3;
 /// Window over which the slowest body rate is judged, in milliseconds.
 pub const BODY_RATE_WINDOW_MS: u64 = 10_000;

@@ -177,7 +177,7 @@ impl Outbound<'_> {
                 out.field(b"Upgrade", token);
                 out.field(b"Connection", b"upgrade");
                 if head.version == Version::V20 && token.eq_ignore_ascii_case(b"websocket") {
-                    // HTTP/2 has no key (RFC 8441 §5); any will do, as we check nothing but 101.
+                    // HTTP/2 has no key (RFC 8441 §5), so the gateway makes one and judges the answer.
                     out.field(b"Sec-WebSocket-Key", &websocket::key(self.request_id.bytes()));
                 }
             }

@@ -21,11 +21,8 @@ impl Secured {
 
     /// Whether the connection may carry requests for `host` (without a port).
     pub fn covers(&self, host: &[u8]) -> bool {
-        match std::str::from_utf8(host).ok().and_then(|host| self.side.covers(host)) {
-            Some(site) => self.side.same_authority(site, self.site),
-            // No site has the name: it is the default's, if there is one.
-            None => true,
-        }
+        let site = std::str::from_utf8(host).ok().and_then(|host| self.side.site_of(host));
+        site.is_some_and(|site| self.side.same_authority(site, self.site))
     }
 }
 

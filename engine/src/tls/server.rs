@@ -83,6 +83,11 @@ impl ServerSide {
         self.covers_lower(host)
     }
 
+    /// The site that answers for a host: its own, else the default's; `None`: no one does.
+    pub fn site_of(&self, host: &str) -> Option<u32> {
+        self.covers(host).or(self.default_site)
+    }
+
     fn covers_lower(&self, host: &str) -> Option<u32> {
         let host = host.strip_suffix('.').unwrap_or(host);
         self.exact.get(host).copied().or_else(|| {

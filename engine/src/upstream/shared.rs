@@ -32,6 +32,9 @@ pub fn start(pool: &Rc<Pool>, io: &Io, transport: Transport, place: Place) -> Rc
 async fn drive(mux: Rc<Mux>, pool: Rc<Pool>, place: Place) {
     let watch = mux.io.watch();
     loop {
+        if mux.is_overdue() {
+            break;
+        }
         if mux.is_going_away() {
             pool.forget(&mux);
             if mux.streams() == 0 {

@@ -157,6 +157,10 @@ fn a_broken_record_is_answered_with_an_alert() {
             let mut client = dial(&config, address, "a.test");
             client.write_all(b"fine").unwrap();
             client.flush().unwrap();
+            // The handshake is to be over when the record comes: its tickets tell.
+            client.sock.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            assert!(client.read(&mut [0; 16]).is_err(), "nothing but tickets comes");
+            client.sock.set_read_timeout(None).unwrap();
             let mut record = vec![23, 3, 3, 0, 40];
             record.extend_from_slice(&[7; 40]);
             client.sock.write_all(&record).unwrap();

@@ -359,6 +359,12 @@ fn another_certificates_host_is_misdirected() {
     let forwarded =
         origin.seen().iter().filter(|seen| seen.field("host") == Some("b.test")).count();
     assert_eq!(forwarded, 0, "B-66: forwarded");
+    // A host that no certificate names is the default's, and only its: what the default asks of
+    // its clients cannot be got around by way of another site.
+    let stranger = get_at("stranger.test", "/m");
+    assert_eq!(ask(edge.address, &tls, &stranger).unwrap().status, 200);
+    let tls = TlsClient::new(&authority, "b.test");
+    assert_eq!(ask(edge.address, &tls, &stranger).unwrap().status, 421, "B-66: no one's host");
 }
 
 /// Handshakes over and over, on threads of their own.
