@@ -3,6 +3,8 @@
 
 mod abuse;
 mod bad_input;
+mod bad_origins;
+mod limits;
 
 use std::time::Duration;
 
