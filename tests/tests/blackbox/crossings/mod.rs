@@ -1,6 +1,7 @@
 //! Every way through the gateway: HTTP/1 and HTTP/2 clients, in clear text and over TLS, to HTTP/1
 //! and HTTP/2 origins, in clear text and over TLS. What goes in must come out, whatever is between.
 
+mod smuggling;
 mod world;
 
 use std::time::Duration;
