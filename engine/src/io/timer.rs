@@ -26,7 +26,6 @@ struct Entry {
     /// Tick of the one wheel entry that counts; others of this id are stale.
     scheduled: u64,
     waker: Option<Waker>,
-    used: bool,
 }
 
 struct Wheel {
@@ -62,16 +61,12 @@ impl Timer {
 
     fn open(&self) -> u32 {
         let wheel = &mut *self.wheel.borrow_mut();
-        let entry = Entry { deadline_ms: 0, scheduled: UNSCHEDULED, waker: None, used: true };
         match wheel.free.pop() {
-            Some(id) => {
-                // A stale wheel entry of the id's former owner may remain: it finds another
-                // `scheduled` and does nothing.
-                wheel.entries[id as usize] = entry;
-                id
-            }
+            // The wheel's entry of the id's former owner may remain, and serves the new one: a
+            // stream of requests, each with a deadline of its own, leaves no trail behind.
+            Some(id) => id,
             None => {
-                wheel.entries.push(entry);
+                wheel.entries.push(Entry { deadline_ms: 0, scheduled: UNSCHEDULED, waker: None });
                 wheel.entries.len() as u32 - 1
             }
         }
@@ -80,7 +75,8 @@ impl Timer {
     fn close(&self, id: u32) {
         let wheel = &mut *self.wheel.borrow_mut();
         let entry = &mut wheel.entries[id as usize];
-        *entry = Entry { deadline_ms: 0, scheduled: UNSCHEDULED, waker: None, used: false };
+        entry.deadline_ms = 0;
+        entry.waker = None;
         wheel.free.push(id);
     }
 
@@ -129,7 +125,7 @@ impl Timer {
             wheel.tick = tick.max(wheel.tick);
             for id in due.drain(..) {
                 let entry = &mut wheel.entries[id as usize];
-                if !entry.used || entry.scheduled > tick {
+                if entry.scheduled > tick {
                     continue;
                 }
                 entry.scheduled = UNSCHEDULED;
@@ -318,6 +314,29 @@ mod tests {
             }
         }
         assert!((100..120).contains(&now), "fired at {now}");
+    }
+
+    #[test]
+    fn owners_in_turn_share_one_entry_of_the_wheel() {
+        let timer = Timer::new(0);
+        let counted = Arc::new(Counted(AtomicUsize::new(0)));
+        let waker = Waker::from(counted.clone());
+        for now in 0..1000 {
+            let id = timer.open();
+            arm(&timer, id, &waker);
+            timer.set(id, now + 30_000);
+            timer.close(id);
+        }
+        assert_eq!(timer.pending.get(), 1);
+        let id = timer.open();
+        arm(&timer, id, &waker);
+        timer.set(id, 40_000);
+        for now in 1000..39_990 {
+            timer.turn(now);
+        }
+        assert_eq!(counted.0.load(Ordering::Relaxed), 0, "someone else's deadline");
+        (39_990..40_020).for_each(|now| timer.turn(now));
+        assert_eq!(counted.0.load(Ordering::Relaxed), 1);
     }
 
     #[test]
