@@ -167,7 +167,8 @@ fn bad_h1_requests_reach_no_h2_origin() {
 fn methods_and_targets_keep_their_form() {
     let (h1, h2, gateways) = gateways();
     for method in ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "X-OWN"] {
-        for path in ["/", "/?", "/a?b=c&d", "/%41%c3%a9", "/a;b=c/d", "/~x!$&'()*+,;=:@", "/?q=/../?"]
+        for path in
+            ["/", "/?", "/a?b=c&d", "/%41%c3%a9", "/a;b=c/d", "/~x!$&'()*+,;=:@", "/?q=/../?"]
         {
             let mut client = H2Client::clear(gateways[0].address());
             let answer = client.ask(&request(method, path), b"");
