@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tests::http2::frame::*;
 use tests::http2::{Broken, H2Client, H2Origin, Reply};
+use tests::scratch::Scratch;
 use tests::spec::Spec;
 use tests::websocket::{
     self, ACCEPT, BINARY, CLOSE, KEY, PING, PONG, TEXT, echo_origin, masked, parse,
 };
-use tests::{Client, Gateway, Origin, PATIENCE, answer, eventually};
+use tests::{Authority, Client, Gateway, Origin, PATIENCE, TlsClient, answer, eventually};
 
 fn spec(origin: std::net::SocketAddr) -> Spec {
     Spec::to(origin).listener("h2c: true").route("upgrades: [websocket]")
@@ -113,6 +114,47 @@ fn messages_over_h2_to_an_h1_origin() {
     let end = client.answer(stream);
     assert!(matches!(end, Ok(_) | Err(Broken::Reset(NO_ERROR | CANCEL, _))), "{end:?}");
     client.assert_alive("after a tunnel");
+}
+
+#[test]
+fn messages_over_tls() {
+    let authority = Authority::new("Sockets");
+    let site = authority.server(&["a.test"]);
+    let scratch = Scratch::new();
+    scratch.file("site.pem", &site.cert);
+    scratch.file("site.key", &site.key);
+    let origin = echo_origin();
+    let spec = spec(origin.address()).also_listener(
+        "PORTTLS",
+        "tls: { certificates: [ { cert: \"{DIR}/site.pem\", key: \"{DIR}/site.key\" } ] }",
+    );
+    let mut gateway = Gateway::start_in(scratch, &spec.text(), 2);
+    let address = gateway.address_of("PORTTLS");
+    let tls = TlsClient::new(&authority, "a.test");
+    let large = pattern(300_000);
+
+    let mut client = Client::over(tls.connect(address).unwrap().0);
+    client.send(handshake("/ws"));
+    assert_eq!(client.final_head().unwrap().1.status(), Ok(101));
+    for _ in 0..3 {
+        client.send(masked(BINARY, &large));
+        assert!(websocket::read(&mut client.wire).unwrap() == (BINARY, large.clone()));
+    }
+    client.send(masked(CLOSE, &1000u16.to_be_bytes()));
+    assert_eq!(websocket::read(&mut client.wire).unwrap().0, CLOSE);
+    // With close_notify: an end without would be an error here.
+    client.assert_closed("after Close");
+
+    let mut client = H2Client::tls(address, &tls);
+    let allowed = |client: &H2Client| client.peer.setting(ENABLE_CONNECT_PROTOCOL, 0) == 1;
+    assert!(client.until(PATIENCE, allowed));
+    let mut fields = connect("/ws", "websocket");
+    fields[2].1 = "https";
+    let stream = client.begin(&fields, false);
+    assert!(client.until(PATIENCE, |client| client.so_far(stream).status == 200));
+    for _ in 0..3 {
+        assert!(exchange(&mut client, stream, BINARY, &large) == (BINARY, large.clone()));
+    }
 }
 
 #[test]
