@@ -325,7 +325,9 @@ pub struct Pool {
 
 impl Default for Pool {
     fn default() -> Self {
-        Pool { max_idle: 256, max_connections: 1024, idle_timeout_ms: 30_000 }
+        // Whatever was open at once may stay: opening a connection costs as much as a request. What is
+        // not used again ages out.
+        Pool { max_idle: 1024, max_connections: 1024, idle_timeout_ms: 30_000 }
     }
 }
 
