@@ -139,6 +139,7 @@ impl Plan {
                                 request: self.request(),
                                 head_only: self.message.method == "HEAD",
                                 pipeline: if self.fresh { 1 } else { self.pipeline },
+                                id_at: self.message.id_at(&self.target),
                             },
                             connections: mine,
                             fresh: self.fresh,
@@ -280,6 +281,21 @@ mod tests {
         assert_eq!(edges[0].0, Edge::Start);
         assert_eq!(edges[1].0, Edge::End);
         assert!(edges[1].1 >= edges[0].1);
+    }
+
+    #[test]
+    fn ids_come_back_and_strangers_show() {
+        let origin = crate::faults::origin::Origin::start(0, 100, None).unwrap();
+        let plan = |address| {
+            let mut plan = plan(&format!("http://{address}/x"), 4, 300);
+            (plan.message.checked, plan.rate) = (true, Some(200));
+            plan.run(&AtomicBool::new(false), |_, _| {}).unwrap().tally
+        };
+        let tally = plan(origin.address());
+        assert_eq!((tally.answers, tally.wrong, tally.not_2xx), (60, 0, 0));
+        // This one knows of no ids.
+        let tally = plan(crate::origin::tests::running(None));
+        assert_eq!((tally.answers, tally.wrong), (60, 60));
     }
 
     /// A plan for our own origin: TLS or not, HTTP/2 or not, gRPC or not.

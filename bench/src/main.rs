@@ -9,6 +9,7 @@
 
 mod agree;
 mod compare;
+mod faults;
 mod h2;
 mod histogram;
 mod load;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use compare::scenario::{self, Scenario};
+use faults::origin::Fault;
 use load::report::{Summary, parse_count, parse_time};
 use load::target::{Message, Target};
 use peer::{Peer, Programs};
@@ -53,6 +55,7 @@ enum Command {
     Compare(CompareArgs),
     /// The same for TLS handshakes: a new connection, a handshake, one request, and the end.
     Handshakes(CompareArgs),
+    Faults(FaultsArgs),
     Peers(PeersArgs),
     Agree(AgreeArgs),
     #[command(hide = true)]
@@ -109,6 +112,9 @@ struct LoadArgs {
     /// Make unary gRPC calls with a message of --body-bytes; an answer needs grpc-status 0
     #[arg(long)]
     grpc: bool,
+    /// Send an id with each request and look for it in the answer, as `bench origin --fault` gives it
+    #[arg(long, conflicts_with_all = ["http2", "grpc", "fresh"], requires = "rate")]
+    checked: bool,
     /// Trust any certificate
     #[arg(short = 'k', long)]
     insecure: bool,
@@ -165,6 +171,13 @@ struct OriginArgs {
     /// Take only AES-128-GCM and X25519, so that all clients do the same work
     #[arg(long)]
     equal_work: bool,
+    /// Fail in this way; bench/README.md has them all. HTTP/1.1 in clear text, one body size
+    #[arg(long, value_name = "NAME", value_parser = Fault::parse,
+          conflicts_with_all = ["bytes", "spin_us", "tls", "cert", "key", "equal_work"])]
+    fault: Option<Fault>,
+    /// So many requests of a hundred fail
+    #[arg(long, default_value_t = 100, requires = "fault", value_parser = clap::value_parser!(u64).range(1..=100))]
+    share: u64,
 }
 
 /// Pass bytes to an upstream and back on bare io_uring: the limit of what a proxy can save.
@@ -234,6 +247,34 @@ struct CompareArgs {
     svg: Option<PathBuf>,
 }
 
+/// Let one of three origins fail in every way, and count what clients of each proxy see of it.
+#[derive(Args)]
+struct FaultsArgs {
+    #[command(flatten)]
+    programs: Where,
+    /// Only these peers
+    #[arg(long, value_delimiter = ',', value_parser = Peer::parse)]
+    only: Vec<Peer>,
+    /// Only these ways to fail
+    #[arg(long, value_delimiter = ',', value_parser = Fault::parse)]
+    fault: Vec<Fault>,
+    /// So many of a hundred of the failing origin's requests fail
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100))]
+    share: u64,
+    /// 3 s for each way
+    #[arg(long, conflicts_with = "seconds")]
+    quick: bool,
+    /// Measured seconds for each way
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Requests a second
+    #[arg(short = 'R', long, default_value = "5k", value_parser = parse_count)]
+    rate: u64,
+    /// Write the report as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
 /// Say for each peer whether it is here, in which version, and where to get it.
 #[derive(Args)]
 struct PeersArgs {
@@ -290,6 +331,14 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Box<dyn Error>> {
     match command {
         Command::Load(args) => load(args),
+        Command::Origin(OriginArgs { fault: Some(fault), port, share, cpu, .. }) => {
+            pin::raise_open_files();
+            let origin = faults::origin::Origin::start(port, share, cpu.first().copied())?;
+            origin.fail(Some(fault));
+            println!("origin on http://{}, {fault} for {share} % of requests", origin.address());
+            origin.wait();
+            Ok(())
+        }
         Command::Origin(args) => {
             let spin = Duration::from_micros(args.spin_us);
             let tls = match (args.cert, args.key) {
@@ -315,6 +364,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         }
         Command::Compare(args) => compare(args, false),
         Command::Handshakes(args) => compare(args, true),
+        Command::Faults(args) => faults(args),
         Command::Peers(args) => peers(args),
         Command::Agree(args) => {
             let cpus = pin::cpus()?;
@@ -364,6 +414,7 @@ fn load(args: LoadArgs) -> Result<(), Box<dyn Error>> {
         body_bytes: args.body_bytes,
         http2: args.http2 || args.grpc,
         grpc: args.grpc,
+        checked: args.checked,
     };
     message.check(&target)?;
     let plan = load::Plan {
@@ -462,6 +513,32 @@ fn compare(mut args: CompareArgs, handshakes: bool) -> Result<(), Box<dyn Error>
     let report = comparison.run(&*stop_flag()?)?;
     print!("{}", report.text());
     compare::save(&report, args.json.as_deref(), args.svg.as_deref())
+}
+
+fn faults(args: FaultsArgs) -> Result<(), Box<dyn Error>> {
+    let (proxy_cpu, load_cpu, origin_cpu) = compare::layout(&pin::cpus()?)?;
+    let programs = args.programs.programs();
+    let wanted = |peer: &Peer| args.only.is_empty() || args.only.contains(peer);
+    let mut peers = Vec::new();
+    for peer in Peer::ALL.into_iter().filter(|&peer| faults::takes(peer)).filter(wanted) {
+        match programs.find(peer) {
+            Some(found) => peers.push(found),
+            None => eprintln!("{peer} is not here and is left out; get it: {}", peer.source()),
+        }
+    }
+    let run = faults::Faults {
+        peers,
+        faults: if args.fault.is_empty() { Fault::ALL.to_vec() } else { args.fault },
+        share: args.share,
+        seconds: if args.quick { 3.0 } else { args.seconds.clamp(0.5, 3600.0) },
+        rate: args.rate,
+        proxy_cpu,
+        load_cpu,
+        origin_cpu,
+    };
+    let report = run.run(&*stop_flag()?)?;
+    print!("{}", report.text());
+    report.save(args.json.as_ref())
 }
 
 fn peers(args: PeersArgs) -> Result<(), Box<dyn Error>> {

@@ -179,33 +179,15 @@ pub fn start(found: &Found, scene: Scene<'_>, stop: &AtomicBool) -> io::Result<R
         wire,
         certificate: certificate.clone(),
     };
-    let write = |name: &str, text: String| {
-        let path = directory.join(name);
-        std::fs::write(&path, text)?;
-        Ok::<String, io::Error>(path.to_string_lossy().into_owned())
-    };
-    let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let arguments = match found.peer {
-        Peer::Sluice => {
-            let spec = write("spec.yaml", config::sluice(&setup, routes))?;
-            let state = directory.join("state");
-            std::fs::create_dir_all(&state)?;
-            words(&["up", "-f", &spec, "--cpus", "1", "--state", &state.to_string_lossy()])
-        }
-        Peer::Nginx => {
-            let conf = write("nginx.conf", config::nginx(&setup, directory))?;
-            words(&["-p", &directory.to_string_lossy(), "-c", &conf, "-e", "stderr"])
-        }
-        Peer::Haproxy => words(&["-db", "-f", &write("haproxy.cfg", config::haproxy(&setup))?]),
-        Peer::Envoy => {
-            let conf = write("envoy.yaml", config::envoy(&setup))?;
-            let quiet = ["--log-level", "error", "--disable-hot-restart"];
-            words(&[&["-c", &conf, "--concurrency", "1"][..], &quiet].concat())
-        }
-        Peer::Pingora => words(&[&setup.listen.to_string(), &setup.origin.to_string()]),
+        Peer::Sluice => arguments(found.peer, directory, &config::sluice(&setup, routes))?,
+        Peer::Nginx => arguments(found.peer, directory, &config::nginx(&setup, directory))?,
+        Peer::Haproxy => arguments(found.peer, directory, &config::haproxy(&setup))?,
+        Peer::Envoy => arguments(found.peer, directory, &config::envoy(&setup))?,
+        Peer::Pingora => vec![setup.listen.to_string(), setup.origin.to_string()],
         Peer::Relay => {
             let (listen, to) = (setup.listen.to_string(), origin.to_string());
-            words(&["relay", "--port", &listen, "--upstream", &to])
+            ["relay", "--port", &listen, "--upstream", &to].map(str::to_owned).to_vec()
         }
         Peer::Direct => Vec::new(),
     };
@@ -213,6 +195,36 @@ pub fn start(found: &Found, scene: Scene<'_>, stop: &AtomicBool) -> io::Result<R
     let mut process = Pinned::start(found.peer.name(), cpu, directory, &found.program, arguments)?;
     process.wait_for(address, Duration::from_secs(10), stop)?;
     Ok(Running { address, process: Some(process) })
+}
+
+/// Writes a peer's configuration into `directory`, and returns what to start it with. Those that
+/// have none get no arguments.
+pub fn arguments(peer: Peer, directory: &Path, text: &str) -> io::Result<Vec<String>> {
+    let write = |name: &str| {
+        let path = directory.join(name);
+        std::fs::write(&path, text)?;
+        Ok::<String, io::Error>(path.to_string_lossy().into_owned())
+    };
+    let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    Ok(match peer {
+        Peer::Sluice => {
+            let spec = write("spec.yaml")?;
+            let state = directory.join("state");
+            std::fs::create_dir_all(&state)?;
+            words(&["up", "-f", &spec, "--cpus", "1", "--state", &state.to_string_lossy()])
+        }
+        Peer::Nginx => {
+            let conf = write("nginx.conf")?;
+            words(&["-p", &directory.to_string_lossy(), "-c", &conf, "-e", "stderr"])
+        }
+        Peer::Haproxy => words(&["-db", "-f", &write("haproxy.cfg")?]),
+        Peer::Envoy => {
+            let conf = write("envoy.yaml")?;
+            let quiet = ["--log-level", "error", "--disable-hot-restart"];
+            words(&[&["-c", &conf, "--concurrency", "1"][..], &quiet].concat())
+        }
+        Peer::Pingora | Peer::Relay | Peer::Direct => Vec::new(),
+    })
 }
 
 #[cfg(test)]

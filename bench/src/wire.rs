@@ -240,6 +240,19 @@ fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
 }
 
+/// The value of the field `name` (lower case) of `head`, where it is there.
+pub fn value<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = after_line(head);
+    while let Some(end) = memchr(b'\n', rest) {
+        let (line, next) = rest.split_at(end);
+        if let Some(value) = field(line, name) {
+            return Some(value);
+        }
+        rest = next.get(1..).unwrap_or_default();
+    }
+    None
+}
+
 fn has_token(value: &[u8], token: &[u8]) -> bool {
     value.split(|&byte| byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token))
 }

@@ -3,6 +3,7 @@
 //!
 //! A part that already has an error is not judged again, so that one slip gives one message.
 
+mod resilience;
 mod routes;
 mod tls;
 
@@ -19,6 +20,7 @@ pub fn check(spec: &Spec, places: &Places, problems: &mut Problems) {
     check.references();
     check.targets();
     tls::check(&mut check);
+    resilience::check(&mut check);
     check.counts();
     routes::shadows(&mut check);
 }
@@ -144,6 +146,17 @@ impl Check<'_> {
             if !route.upstreams.is_empty() && idle && !self.problems.is_broken(&long) {
                 let message = "all weights are 0, so no upstream would get anything".into();
                 self.report(Severity::Error, "zero-weight", &long, "", message, None);
+            }
+        }
+        for (field, name) in resilience::references(spec) {
+            // An empty one has its own message, as has one that is no text.
+            if name.is_empty() || self.problems.is_broken(&field) {
+                continue;
+            }
+            used.insert(name);
+            if !known.contains(name) {
+                let message = dangling(name, &known);
+                self.report(Severity::Error, "unknown-upstream", &field, name, message, None);
             }
         }
         self.unused(&used);

@@ -1,18 +1,21 @@
 //! Spec → Snapshot: names become indexes, host names become addresses, defaults are all there.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use contract::snapshot as flat;
 
 use crate::material::Material;
 use crate::spec::{
-    Balance, Cidr, FieldMatch, HostHeader, Listener, PathMatch, Protocol, Rewrite, Route,
-    RouteTimeouts, Spec, TargetHost, Timeouts, TotalMs, UnderscoreFields, Upstream, ValueMatch,
+    Cidr, FieldMatch, Listener, PathMatch, Rewrite, Route, Spec, UnderscoreFields, ValueMatch,
 };
 use identities::Identities;
 
 mod identities;
+mod upstreams;
+
+/// Where an upstream stands, by its name.
+type Indexes<'a> = HashMap<&'a str, flat::UpstreamIndex>;
 
 /// What a spec is compiled with.
 pub struct Inputs<'a> {
@@ -27,17 +30,20 @@ pub struct Inputs<'a> {
 /// Compiles a spec that passed [`crate::spec::load`].
 ///
 /// The snapshot does not depend on the order of resolved addresses, so that equal answers make equal
-/// snapshots. Total: a backend that names no upstream (which a loaded spec cannot have) is left out;
+/// snapshots. Total: a backend, mirror or fallback that names no upstream (which a loaded spec cannot have) is left out;
 /// what material lacks makes a snapshot that is refused when it is decoded, never one that is less
 /// safe than the spec.
 pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> flat::Snapshot {
-    let index: HashMap<&str, flat::UpstreamIndex> =
+    let index: Indexes<'_> =
         (0..).zip(&spec.upstreams).map(|(at, upstream)| (upstream.name.as_str(), at)).collect();
     let mut identities = Identities::new(inputs.material);
     let listeners: Vec<_> =
         spec.listeners.iter().map(|one| listener(one, &mut identities)).collect();
-    let upstreams =
-        spec.upstreams.iter().map(|one| upstream(one, inputs.resolve, &mut identities)).collect();
+    let upstreams = spec
+        .upstreams
+        .iter()
+        .map(|one| upstreams::upstream(one, &index, inputs.resolve, &mut identities))
+        .collect();
     let secure = listeners.iter().any(|listener| listener.tls.is_some());
     flat::Snapshot {
         epoch,
@@ -45,6 +51,11 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         node: flat::Node {
             via: spec.node.via.clone(),
             drain_timeout_ms: spec.node.drain_timeout_ms,
+            locality: spec.node.locality.clone().unwrap_or_default(),
+            overload: flat::Overload {
+                queue_delay_ms: spec.node.overload.queue_delay_ms,
+                memory_percent: spec.node.overload.memory_percent,
+            },
         },
         ticket_keys: if secure { inputs.ticket_keys.to_vec() } else { Vec::new() },
         listeners,
@@ -87,87 +98,7 @@ fn cidrs(list: &[Cidr]) -> Vec<flat::Cidr> {
     list.iter().map(|cidr| flat::Cidr { network: cidr.network, prefix: cidr.prefix }).collect()
 }
 
-fn upstream(
-    upstream: &Upstream,
-    resolve: &dyn Fn(&str) -> Vec<IpAddr>,
-    identities: &mut Identities<'_>,
-) -> flat::Upstream {
-    let mut targets = Vec::with_capacity(upstream.targets.len());
-    for target in &upstream.targets {
-        let mut addresses = match &target.address.host {
-            TargetHost::Ip(ip) => vec![*ip],
-            TargetHost::Name(name) => resolve(name),
-        };
-        addresses.sort_unstable();
-        addresses.dedup();
-        targets.extend(addresses.into_iter().map(|ip| flat::Target {
-            address: SocketAddr::new(ip, target.address.port),
-            weight: target.weight,
-            name: target.address.to_string(),
-        }));
-    }
-    flat::Upstream {
-        name: upstream.name.clone(),
-        balance: match upstream.balance {
-            Balance::RoundRobin => flat::Balance::RoundRobin,
-            Balance::Weighted => flat::Balance::Weighted,
-            Balance::LeastConnections => flat::Balance::LeastConnections,
-        },
-        targets,
-        pool: flat::Pool {
-            max_idle: upstream.pool.max_idle,
-            max_connections: upstream.pool.max_connections,
-            idle_timeout_ms: upstream.pool.idle_timeout_ms,
-        },
-        timeouts: timeouts(&upstream.timeouts),
-        host_header: match &upstream.host_header {
-            HostHeader::Preserve => flat::HostHeader::Preserve,
-            HostHeader::Target => flat::HostHeader::Target,
-            HostHeader::Value(value) => flat::HostHeader::Literal(value.clone()),
-        },
-        protocol: match upstream.protocol {
-            Protocol::Http1 => flat::Protocol::Http1,
-            Protocol::Http2 => flat::Protocol::Http2,
-            Protocol::Auto => flat::Protocol::Auto,
-        },
-        tls: upstream.tls.as_ref().map(|tls| identities.upstream(tls)),
-        health: upstream.health.as_ref().map(|health| flat::HealthCheck {
-            kind: flat::HealthKind::Grpc { service: health.grpc.service.clone() },
-            interval_ms: health.interval_ms,
-            timeout_ms: health.timeout_ms,
-            healthy_after: health.healthy_after,
-            unhealthy_after: health.unhealthy_after,
-        }),
-    }
-}
-
-fn timeouts(timeouts: &Timeouts) -> flat::Timeouts {
-    flat::Timeouts {
-        connect_ms: timeouts.connect_ms,
-        first_byte_ms: timeouts.first_byte_ms,
-        idle_ms: timeouts.idle_ms,
-        total_ms: total(timeouts.total_ms),
-    }
-}
-
-/// On a route, 0 stands for the upstream's value.
-fn route_timeouts(timeouts: &RouteTimeouts) -> flat::Timeouts {
-    flat::Timeouts {
-        connect_ms: timeouts.connect_ms.unwrap_or(0),
-        first_byte_ms: timeouts.first_byte_ms.unwrap_or(0),
-        idle_ms: timeouts.idle_ms.unwrap_or(0),
-        total_ms: timeouts.total_ms.map_or(0, total),
-    }
-}
-
-fn total(total: TotalMs) -> u32 {
-    match total {
-        TotalMs::After(ms) => ms,
-        TotalMs::None => u32::MAX,
-    }
-}
-
-fn route(route: &Route, index: &HashMap<&str, flat::UpstreamIndex>) -> flat::Route {
+fn route(route: &Route, index: &Indexes<'_>) -> flat::Route {
     flat::Route {
         name: route.name.clone(),
         hosts: route.matches.hosts.clone(),
@@ -192,11 +123,16 @@ fn route(route: &Route, index: &HashMap<&str, flat::UpstreamIndex>) -> flat::Rou
                 Some(flat::Backend { upstream, weight: backend.weight })
             })
             .collect(),
-        timeouts: route_timeouts(&route.timeouts),
+        timeouts: upstreams::route_timeouts(&route.timeouts),
         max_body_bytes: route.max_body_bytes,
         upgrades: route.upgrades.clone(),
         early_data: route.early_data,
         grpc_web: route.grpc_web,
+        retry: route.retry.as_ref().map(upstreams::retry),
+        hedge: route.hedge.as_ref().map(upstreams::route_hedge),
+        priority: upstreams::priority(route.priority),
+        mirror: route.mirror.as_ref().and_then(|mirror| upstreams::mirror(mirror, index)),
+        deadline_header: route.deadline_header.clone(),
     }
 }
 
@@ -243,25 +179,120 @@ mod tests {
             snapshot.routes,
             [flat::Route {
                 name: "everything".into(),
-                hosts: Vec::new(),
-                path: flat::PathMatch::Prefix("/".into()),
-                methods: Vec::new(),
-                headers: Vec::new(),
-                query: Vec::new(),
-                rewrite: flat::PathRewrite::Keep,
                 backends: vec![flat::Backend { upstream: 0, weight: 1 }],
                 timeouts: flat::Timeouts {
                     connect_ms: 0,
                     first_byte_ms: 0,
                     idle_ms: 0,
+                    try_ms: 0,
                     total_ms: 0
                 },
                 max_body_bytes: 10 << 20,
-                upgrades: Vec::new(),
-                early_data: false,
-                grpc_web: false,
+                ..flat::Route::default()
             }]
         );
+        let upstream = snapshot.upstreams[0].clone();
+        assert_eq!(
+            upstream,
+            flat::Upstream {
+                name: upstream.name.clone(),
+                targets: upstream.targets.clone(),
+                outlier: Some(flat::Outlier::default()),
+                ..flat::Upstream::default()
+            }
+        );
+    }
+
+    #[test]
+    fn resilience_reaches_the_snapshot() {
+        let text = "version: 1
+node: {locality: eu-1a, overload: {queue_delay_ms: 0, memory_percent: 80}}
+listeners: [{name: a, listen: ':1'}]
+upstreams:
+- name: u
+  balance: {hash: {header: X-User}, load_percent: 150}
+  targets: [{address: '10.0.0.1:1', priority: 1, locality: eu-1b}]
+  timeouts: {try_ms: 500}
+  retry: {on: [503, reset, 409], methods: [POST], body_bytes: 1KiB}
+  retry_budget: {percent: 5, min: 0}
+  hedge: {quantile: 0.9, min_ms: 7}
+  bounds: {max_requests: 100}
+  target_bounds: {max_pending: 5}
+  breaker: {consecutive: 4}
+  fallback: {upstream: w}
+  outlier: none
+  concurrency: {}
+  min_live_percent: 40
+  health: {http: {path: '/up?deep=1', statuses: ['200-204', 301], body: ok}}
+- name: w
+  targets: ['10.0.0.2:1']
+  retry: none
+  fallback: {body: later}
+  health: {tcp: {}}
+routes:
+- name: r
+  upstream: u
+  retry: {attempts: 2}
+  hedge: none
+  priority: high
+  mirror: {upstream: w, percent: 1.5}
+  deadline_header: X-Deadline
+  timeouts: {try_ms: none}
+";
+        let snapshot = compiled(&spec(text), 1, 1, &|_| Vec::new());
+        assert_eq!(flat::Snapshot::decode(&snapshot.encode()).as_ref(), Ok(&snapshot));
+        assert_eq!(snapshot.node.locality, "eu-1a");
+        let overload = flat::Overload { queue_delay_ms: 0, memory_percent: 80 };
+        assert_eq!(snapshot.node.overload, overload);
+        let [u, w] = &snapshot.upstreams[..] else { panic!("{snapshot:?}") };
+        let key = flat::HashKey::Header("x-user".into());
+        assert_eq!(u.balance, flat::Balance::Hash { key, load_percent: 150 });
+        assert_eq!((u.targets[0].priority, &*u.targets[0].locality), (1, "eu-1b"));
+        assert_eq!(u.timeouts.try_ms, 500);
+        let on = flat::RetryOn { connect: false, refused: false, reset: true, timeout: false };
+        assert_eq!(
+            u.retry,
+            flat::Retry {
+                on,
+                statuses: vec![409, 503],
+                methods: flat::RetryMethods::Listed(vec!["POST".into()]),
+                body_bytes: 1024,
+                ..flat::Retry::default()
+            }
+        );
+        assert_eq!(u.retry_budget, flat::RetryBudget { percent: 5, min: 0 });
+        assert_eq!(u.hedge, Some(flat::Hedge { quantile_permille: 900, min_ms: 7 }));
+        assert_eq!(u.bounds, flat::Bounds { max_requests: 100, max_pending: 0 });
+        assert_eq!(u.target_bounds, flat::Bounds { max_requests: 0, max_pending: 5 });
+        assert_eq!(u.breaker, Some(flat::Breaker { consecutive: 4, ..Default::default() }));
+        assert_eq!(u.target_breaker, None);
+        assert_eq!(u.fallback, flat::Fallback::Upstream(1));
+        assert_eq!((u.outlier, u.min_live_percent), (None, 40));
+        assert_eq!(u.concurrency, Some(flat::AdaptiveConcurrency::default()));
+        assert_eq!(
+            u.health.as_ref().map(|health| &health.kind),
+            Some(&flat::HealthKind::Http {
+                path: "/up?deep=1".into(),
+                host: None,
+                statuses: vec![(200, 204), (301, 301)],
+                body: Some("ok".into()),
+            })
+        );
+        assert_eq!(w.retry, flat::Retry { attempts: 1, ..Default::default() });
+        let answer = flat::Fallback::Answer {
+            status: 503,
+            content_type: "text/plain; charset=utf-8".into(),
+            body: "later".into(),
+        };
+        assert_eq!(w.fallback, answer);
+        assert_eq!(w.health.as_ref().map(|health| &health.kind), Some(&flat::HealthKind::Tcp));
+        let route = &snapshot.routes[0];
+        assert_eq!(route.retry, Some(flat::Retry { attempts: 2, ..Default::default() }));
+        assert_eq!(route.hedge.map(|hedge| hedge.min_ms), Some(u32::MAX));
+        assert_eq!(route.priority, flat::Priority::High);
+        assert_eq!(route.mirror, Some(flat::Mirror { upstream: 1, per_ten_thousand: 150 }));
+        assert_eq!(route.deadline_header.as_deref(), Some("x-deadline"));
+        assert_eq!(route.timeouts.try_ms, u32::MAX);
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod resolve;
 pub mod run;
 pub mod running;
 pub mod spec;
+mod standing;
 pub mod store;
 pub mod supervise;
 pub mod tickets;

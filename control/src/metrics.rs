@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use contract::{Counter, Segment};
 
 use crate::{
-    api::model::{Certificate, Status},
+    api::model::{Certificate, Status, Target, Upstream, UpstreamStanding},
     records::{family, sample, seconds},
 };
 
@@ -94,6 +94,85 @@ pub fn certificates(out: &mut String, certificates: &[Certificate]) {
     }
 }
 
+/// Appends how upstreams and their targets stand. What is not known is left out.
+pub fn upstreams(out: &mut String, upstreams: &[Upstream]) {
+    let known: Vec<(&str, &UpstreamStanding)> = upstreams
+        .iter()
+        .filter_map(|upstream| Some((upstream.name.as_str(), upstream.standing.as_ref()?)))
+        .collect();
+    let mut gauge = |name: &str, help: &str, value: &dyn Fn(&UpstreamStanding) -> Option<u64>| {
+        family(out, name, "gauge", help);
+        for (upstream, standing) in &known {
+            if let Some(value) = value(standing) {
+                sample(out, name, &[("upstream", upstream)], value);
+            }
+        }
+    };
+    gauge("sluice_upstream_active_requests", "Requests under way.", &|standing| {
+        Some(standing.active_requests.into())
+    });
+    gauge("sluice_upstream_active_retries", "Retries and hedges under way.", &|standing| {
+        Some(standing.active_retries.into())
+    });
+    gauge(
+        "sluice_upstream_concurrency_limit",
+        "Adaptive bound on requests under way.",
+        &|standing| standing.concurrency_limit.map(Into::into),
+    );
+    const LIVE: &str = "sluice_upstream_live_ratio";
+    family(out, LIVE, "gauge", "Share of the targets' weight that is alive.");
+    for (upstream, standing) in &known {
+        // A hundredth is 10,000 millionths.
+        seconds(out, LIVE, &[("upstream", upstream)], u64::from(standing.live_percent) * 10_000);
+    }
+    const BREAKER: &str = "sluice_upstream_breaker";
+    family(out, BREAKER, "gauge", "1 for the state that the circuit breaker is in.");
+    const OPENS: &str = "sluice_upstream_breaker_opens_total";
+    let guarded: Vec<_> = known.iter().filter(|(_, standing)| standing.breaker != "none").collect();
+    for (upstream, standing) in &guarded {
+        sample(out, BREAKER, &[("upstream", upstream), ("state", &standing.breaker)], 1);
+    }
+    family(out, OPENS, "counter", "How often the circuit breaker opened.");
+    for (upstream, standing) in &guarded {
+        sample(out, OPENS, &[("upstream", upstream)], standing.breaker_opens);
+    }
+    targets(out, upstreams);
+}
+
+fn targets(out: &mut String, upstreams: &[Upstream]) {
+    // An address that is there twice is one target to the engine.
+    let mut seen = HashSet::new();
+    let all = upstreams.iter().flat_map(|upstream| {
+        upstream.targets.iter().map(|target| (upstream.name.as_str(), target))
+    });
+    let known: Vec<(&str, &Target)> =
+        all.filter(|(upstream, target)| seen.insert((*upstream, &target.address))).collect();
+    const STATE: &str = "sluice_target_state";
+    family(out, STATE, "gauge", "1 for the state that the target is in.");
+    for (upstream, target) in &known {
+        let labels =
+            [("upstream", *upstream), ("target", &target.address), ("state", &target.state)];
+        sample(out, STATE, &labels, 1);
+    }
+    const IN_FLIGHT: &str = "sluice_target_requests_in_flight";
+    family(out, IN_FLIGHT, "gauge", "Requests that the target has under way.");
+    for (upstream, target) in &known {
+        let labels = [("upstream", *upstream), ("target", &target.address)];
+        sample(out, IN_FLIGHT, &labels, target.in_flight.into());
+    }
+    const EJECTIONS: &str = "sluice_target_ejections_total";
+    family(
+        out,
+        EJECTIONS,
+        "counter",
+        "How often the target was ejected as an outlier, or its circuit breaker opened.",
+    );
+    for (upstream, target) in &known {
+        let labels = [("upstream", *upstream), ("target", &target.address)];
+        sample(out, EJECTIONS, &labels, target.ejections);
+    }
+}
+
 /// Appends the counters that the shards keep themselves.
 fn render_counters(out: &mut String, segment: &Segment) {
     let shards: Vec<_> = (0..segment.shards())
@@ -137,7 +216,7 @@ mod tests {
     use contract::{
         Record,
         record::Reason,
-        snapshot::{Snapshot, Upstream},
+        snapshot::{self as flat, Snapshot},
     };
 
     use super::*;
@@ -172,6 +251,38 @@ mod tests {
         }
     }
 
+    /// An upstream whose breaker is open, with one target twice.
+    fn standing(name: &str) -> Upstream {
+        let target = Target {
+            name: "users:80".into(),
+            address: "127.0.0.1:80".into(),
+            weight: 1,
+            priority: 0,
+            locality: None,
+            state: "ejected".into(),
+            reason: Some("latency".into()),
+            since_ms: Some(1),
+            in_flight: 4,
+            ejections: 2,
+            share_percent: 0,
+        };
+        Upstream {
+            name: name.into(),
+            balance: "hash".into(),
+            standing: Some(UpstreamStanding {
+                breaker: "half_open".into(),
+                reason: None,
+                since_ms: None,
+                breaker_opens: 3,
+                concurrency_limit: Some(40),
+                live_percent: 25,
+                active_requests: 5,
+                active_retries: 1,
+            }),
+            targets: vec![target.clone(), target],
+        }
+    }
+
     fn value(families: &[Family], name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let labels: BTreeMap<String, String> =
             labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
@@ -187,17 +298,7 @@ mod tests {
         let name = "a\"b\\c\nd";
         records.remember(&Snapshot {
             epoch: 3,
-            upstreams: vec![Upstream {
-                name: name.into(),
-                balance: Default::default(),
-                targets: vec![],
-                pool: Default::default(),
-                timeouts: Default::default(),
-                host_header: Default::default(),
-                protocol: Default::default(),
-                tls: None,
-                health: None,
-            }],
+            upstreams: vec![flat::Upstream { name: name.into(), ..Default::default() }],
             ..Snapshot::default()
         });
         for (n, counter) in Counter::ALL.into_iter().enumerate() {
@@ -222,6 +323,7 @@ mod tests {
 
         let mut text = String::new();
         render(&mut text, &status(), &segment);
+        upstreams(&mut text, &[standing(name)]);
         records.render(&mut text);
         let families = exposition::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         let value = |name: &str, labels: &[(&str, &str)]| value(&families, name, labels);
@@ -239,6 +341,18 @@ mod tests {
         let target = ("target", "127.0.0.1:80");
         assert_eq!(value(requests, &[("upstream", name), target]), Some(3.0));
         assert_eq!(value("sluice_records_garbage_total", &[]), Some(1.0));
+        let upstream = ("upstream", name);
+        assert_eq!(value("sluice_upstream_active_requests", &[upstream]), Some(5.0));
+        assert_eq!(value("sluice_upstream_active_retries", &[upstream]), Some(1.0));
+        assert_eq!(value("sluice_upstream_concurrency_limit", &[upstream]), Some(40.0));
+        assert_eq!(value("sluice_upstream_live_ratio", &[upstream]), Some(0.25));
+        let state = ("state", "half_open");
+        assert_eq!(value("sluice_upstream_breaker", &[upstream, state]), Some(1.0));
+        assert_eq!(value("sluice_upstream_breaker_opens_total", &[upstream]), Some(3.0));
+        let state = ("state", "ejected");
+        assert_eq!(value("sluice_target_state", &[upstream, target, state]), Some(1.0));
+        assert_eq!(value("sluice_target_requests_in_flight", &[upstream, target]), Some(4.0));
+        assert_eq!(value("sluice_target_ejections_total", &[upstream, target]), Some(2.0));
         assert_eq!(value("sluice_config_convergence_seconds", &[]), Some(0.0015));
     }
 }

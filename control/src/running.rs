@@ -428,10 +428,16 @@ impl Running {
         }
     }
 
+    /// How upstreams and their targets stand.
+    pub fn upstreams(&self) -> Vec<model::Upstream> {
+        crate::standing::upstreams(&self.current().snapshot, &self.shared.segment)
+    }
+
     /// Everything as Prometheus text.
     pub fn metrics(&self) -> String {
         let mut text = String::with_capacity(64 * 1024);
         crate::metrics::render(&mut text, &self.status(), &self.shared.segment);
+        crate::metrics::upstreams(&mut text, &self.upstreams());
         crate::metrics::certificates(&mut text, &crate::api::certificates(&self.current()));
         self.shared.records.render(&mut text);
         text

@@ -20,7 +20,7 @@ use crate::mux::MuxStream;
 use crate::observe::Notes;
 use crate::rewrite::{Client, RequestId};
 use crate::route::{HeaderLookup, path};
-use crate::shard::ShardPlan;
+use crate::shard::{Shard, ShardPlan};
 use crate::transport::Transport;
 
 /// A request with its parsed head. The body is still on its way.
@@ -48,6 +48,43 @@ pub struct Request {
 }
 
 impl Request {
+    /// A request as it came: `bytes` begin with its head, which has been read.
+    pub fn new(
+        shard: &Shard,
+        plan: Rc<ShardPlan>,
+        head: Box<RequestHead>,
+        bytes: Chunk,
+        client: Client,
+        started_us: u64,
+    ) -> Request {
+        let all = bytes.bytes();
+        let parts = [
+            head.method(all),
+            head.site.map_or(&[], |site| site.whole.of(all)),
+            head.path(all),
+            head.value(all, Name::UserAgent).unwrap_or_default(),
+        ];
+        let notes = Notes::new(started_us, head.version, shard.io.take_vec(), parts);
+        let id = head
+            .value(all, Name::XRequestId)
+            .and_then(RequestId::from_client)
+            .unwrap_or_else(|| shard.new_request_id());
+        Request {
+            plan,
+            head,
+            bytes: Some(bytes),
+            normal_path: None,
+            refused: None,
+            client,
+            id,
+            grpc: None,
+            web: None,
+            deadline_ms: 0,
+            upgrade: None,
+            notes,
+        }
+    }
+
     pub fn bytes(&self) -> &[u8] {
         self.bytes.as_ref().map_or(&[], Chunk::bytes)
     }

@@ -91,7 +91,10 @@ pub fn write_timeout(out: &mut Vec<u8>, ms: u64) {
 /// status, else by the mapping of `http-grpc-status-mapping.md`.
 pub fn status_code(status: u16, reason: Reason) -> u8 {
     match reason {
-        Reason::DeadlineExceeded | Reason::TotalTimeout | Reason::FirstByteTimeout => 4,
+        Reason::DeadlineExceeded
+        | Reason::TotalTimeout
+        | Reason::FirstByteTimeout
+        | Reason::TryTimeout => 4,
         Reason::BodyTooLarge | Reason::HeadTooLarge | Reason::UriTooLong => 8,
         Reason::BadRequest => 3,
         Reason::ClientAborted => 1,
@@ -126,7 +129,7 @@ pub fn write_message(out: &mut Vec<u8>, text: &str) {
 /// The monotonic deadline of a call that came at `now_ms`; 0: it has none.
 pub fn deadline_ms(timeout: Option<&[u8]>, now_ms: u64) -> u64 {
     match timeout.and_then(parse_timeout) {
-        Some(ms) => now_ms + ms.clamp(1, limits::GRPC_TIMEOUT_MS),
+        Some(ms) => now_ms + ms.clamp(1, limits::PATIENCE_MS),
         None => 0,
     }
 }

@@ -15,6 +15,7 @@ mod local_reply;
 pub mod message;
 mod mux;
 mod observe;
+mod overload;
 mod pipeline;
 pub mod plan;
 pub mod proxy_protocol;

@@ -25,9 +25,17 @@ pub const LINGER_BYTES: usize = 1024 * 1024;
 pub const RUN_AHEAD: u64 = 64 * 1024;
 /// Interim (1xx) answers that one exchange may have.
 pub const INTERIM_ANSWERS: u32 = 16;
-/// Tries of one request at upstreams, the first included: others follow where nothing was sent, or
-/// where sending again is known to be harmless.
-pub const ATTEMPTS: u8 = 3;
+/// Tries of one request at an upstream that may be asked for (`Retry::attempts`), the first included.
+pub const TRIES: usize = 10;
+/// Rest of an answer that is thrown away so that its connection can be used for another try; with
+/// more left the connection is closed.
+pub const DISCARDED_ANSWER: usize = 64 * 1024;
+/// Copies of requests that a shard has under way to mirrors.
+pub const MIRRORS: u32 = 128;
+/// How long such a copy may take as a whole, in milliseconds.
+pub const MIRROR_MS: u64 = 10_000;
+/// Answer of a mirror that is read and thrown away; with more its connection is closed.
+pub const MIRROR_ANSWER: usize = 256 * 1024;
 /// Window over which the slowest body rate is judged, in milliseconds.
 pub const BODY_RATE_WINDOW_MS: u64 = 10_000;
 /// Pause after a failed accept (no descriptors, no memory), in milliseconds.
@@ -53,10 +61,15 @@ pub const PING_ANSWER_MS: u64 = 5_000;
 /// How long a draining HTTP/2 connection still takes requests that were sent before the client
 /// knew, in milliseconds.
 pub const GOAWAY_GRACE_MS: u64 = 200;
+/// Points of a ring that targets are hashed to: 8 bytes each.
+pub const RING_POINTS: usize = 128 * 1024;
+/// Points of it that one pick looks at before it takes the least loaded target.
+pub const RING_STEPS: usize = 256;
 /// Answer to a health check, in bytes.
 pub const HEALTH_ANSWER: usize = 4 * 1024;
-/// Longest deadline of a gRPC call that is told apart from none, in milliseconds.
-pub const GRPC_TIMEOUT_MS: u64 = 30 * 24 * 3_600_000;
+/// Longest that a client can say it will wait (`grpc-timeout` or a route's `deadline_header`), in
+/// milliseconds.
+pub const PATIENCE_MS: u64 = 30 * 24 * 3_600_000;
 /// Heads for reuse that a shard keeps.
 pub const SPARE_HEADS: usize = 64;
 /// Received TLS bytes that wait for the rest of their record or handshake message.
@@ -76,7 +89,7 @@ const _: () = assert!(TLS_CARRY > 64 * 1024 + 18 * 1024 - 4096, "a message of ru
 const _: () = assert!(REQUEST_LINE >= 8_000, "RFC 9112 §3");
 const _: () = assert!(FORWARDED_HEAD > 32 * 1024 + 4096);
 const _: () = assert!(DRAIN_BODY <= 64 * 1024, "bad-input B-41");
-const _: () = assert!(ATTEMPTS >= 2);
+const _: () = assert!(TRIES >= 2 && TRIES < u8::MAX as usize);
 const _: () = assert!(size_of::<usize>() == 8, "sizes are 64-bit throughout");
 
 // HTTP/2 (http2/budget.rs tells how the budgets are used).

@@ -16,11 +16,26 @@ pub struct LocalReply {
     pub close: bool,
     /// A field that explains the status: `Allow` (405, `OPTIONS *`), `Sec-WebSocket-Version` (426).
     pub field: Option<(&'static str, Vec<u8>)>,
+    /// In place of the problem document: what the operator has chosen.
+    pub text: Option<Box<Text>>,
+}
+
+/// The body of an answer that the operator has chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    pub content_type: String,
+    pub body: String,
 }
 
 impl LocalReply {
     pub fn new(status: u16, reason: Reason) -> LocalReply {
-        LocalReply { status, reason, close: false, field: None }
+        LocalReply { status, reason, close: false, field: None, text: None }
+    }
+
+    /// The same with the operator's status and body.
+    pub fn with_text(self, status: u16, content_type: &str, body: &str) -> LocalReply {
+        let text = Text { content_type: content_type.into(), body: body.into() };
+        LocalReply { status, text: Some(Box::new(text)), ..self }
     }
 
     /// The same, ending the connection.
@@ -65,7 +80,15 @@ impl LocalReply {
             if dialect == Dialect::Http1 || !body.is_empty() {
                 out.field_decimal(b"Content-Length", body.len() as u64);
             }
-        } else if self.status != 204 {
+        } else if matches!(self.status, 204 | 304) {
+            // RFC 9110 §6.4.1: these have no body, whatever was asked for.
+        } else if let Some(text) = &self.text {
+            body.extend_from_slice(text.body.as_bytes());
+            if !text.content_type.is_empty() {
+                out.field(b"Content-Type", text.content_type.as_bytes());
+            }
+            out.field_decimal(b"Content-Length", body.len() as u64);
+        } else {
             body.reserve(256);
             self.body(&mut body, head.request_id);
             out.field(b"Content-Type", b"application/problem+json");
@@ -147,6 +170,11 @@ fn title(reason: Reason) -> &'static str {
         Reason::DeadlineExceeded => "The deadline of the request passed",
         Reason::UnsupportedMediaType => "The body is of a type that is not accepted here",
         Reason::Malformed => "The request is malformed",
+        Reason::Overload => "The gateway has too much to do; try again",
+        Reason::BreakerOpen => "The service fails too often and is left alone for a while",
+        Reason::UpstreamBusy => "The service has as many requests as it can take",
+        Reason::BelowFloor => "Too little of the service is up",
+        Reason::TryTimeout => "The service did not answer in time",
         Reason::UpstreamUnsuited => "The service does not speak the protocol of this request",
     }
 }
@@ -217,6 +245,17 @@ mod tests {
             let body: String = body.into_iter().map(char::from).collect();
             assert!(body.starts_with(start), "{body}");
         }
+    }
+
+    #[test]
+    fn the_operators_text_goes_in_place_of_the_problem() {
+        let reply = LocalReply::new(503, Reason::BreakerOpen).with_text(200, "text/plain", "later");
+        let whole = text(&reply, false, true);
+        assert!(whole.starts_with("HTTP/1.1 200 OK\r\n"), "{whole}");
+        assert!(whole.contains("Content-Type: text/plain\r\nContent-Length: 5\r\n"), "{whole}");
+        assert!(whole.ends_with("\r\n\r\nlater"));
+        let empty = LocalReply::new(503, Reason::BreakerOpen).with_text(204, "text/plain", "later");
+        assert!(text(&empty, false, true).ends_with("\r\n\r\n"));
     }
 
     #[test]

@@ -2,14 +2,16 @@
 
 use contract::Counter;
 use contract::record::Reason;
+use contract::snapshot::Priority;
 
 use crate::exchange::{Ended, Fields, Next, Request, Responder, Upgrade};
-use crate::forward::{self, Answer};
+use crate::forward::{self, Answer, retry_after};
 use crate::grpc;
 use crate::grpc_web;
 use crate::io::Chunk;
+use crate::limits;
 use crate::local_reply::LocalReply;
-use crate::message::{Framing, Name, Target, Version};
+use crate::message::{Field, Framing, Name, Target, Version};
 use crate::observe::End;
 use crate::plan::{Plan, Route};
 use crate::relay;
@@ -45,6 +47,8 @@ async fn decide(
     let index = find_route(&plan.plan, request)?;
     let route = plan.plan.route(index);
     request.notes.route = Some(index);
+    admit_load(shard, &plan.plan, route)?;
+    read_patience(shard, request, route);
     admit_early(request, route)?;
     admit_web(request, route)?;
     admit_body(request, route)?;
@@ -89,6 +93,27 @@ fn find_route(plan: &Plan, request: &Request) -> Result<RouteIndex, LocalReply> 
             plan.router.write_allow(allow, &mut methods);
             LocalReply::method_not_allowed(methods)
         }
+    })
+}
+
+/// Refuses what the node cannot bear now, by the route's priority. Before everything that costs: a
+/// refusal has to be cheaper than what it spares.
+fn admit_load(shard: &Shard, plan: &Plan, route: &Route) -> Result<(), LocalReply> {
+    if !shard.refuses(route.priority, &plan.node.overload) {
+        return Ok(());
+    }
+    shard.meter.count(
+        match route.priority {
+            Priority::Low => Counter::ShedLow,
+            Priority::Normal => Counter::ShedNormal,
+            Priority::High | Priority::Critical => Counter::ShedHigh,
+        },
+        1,
+    );
+    // The connection stays: the client would only open another.
+    Err(LocalReply {
+        field: Some(("Retry-After", b"1".to_vec())),
+        ..LocalReply::new(503, Reason::Overload)
     })
 }
 
@@ -179,13 +204,33 @@ fn read_call(shard: &Shard, request: &mut Request) {
     }
 }
 
+/// Reads how long the client will wait, where the route has a field for that. What is no number is
+/// as if it were not there.
+fn read_patience(shard: &Shard, request: &mut Request, route: &Route) {
+    let Some(name) = &route.deadline_header else { return };
+    let fields = &request.head.fields;
+    let bytes = request.bytes.as_ref().map_or(&[][..], Chunk::bytes);
+    let named = |field: &&Field| field.name.of(bytes).eq_ignore_ascii_case(name.as_bytes());
+    let patience_ms = fields.iter().find(named).and_then(|field| {
+        let value = field.value.of(bytes);
+        retry_after::number(value)
+    });
+    if let Some(ms) = patience_ms {
+        let own_ms = shard.io.clock().now_ms() + ms.clamp(1, limits::PATIENCE_MS);
+        request.deadline_ms = forward::soonest(own_ms, request.deadline_ms);
+    }
+}
+
 /// The request as `rewrite` will write it for an upstream, its body framed by `framing`.
 /// `timeout_ms`: what is left of the client's deadline.
 pub fn outbound(request: &Request, framing: Framing, timeout_ms: Option<u64>) -> Outbound<'_> {
     let upgrade = request.upgrade.as_ref();
+    let route = request.notes.route.map(|index| request.plan.plan.route(index));
     Outbound {
         framing,
         timeout_ms,
+        deadline_header: route.and_then(|route| route.deadline_header.as_deref()),
+        mirrored: false,
         is_call: request.grpc.is_some(),
         content_type: request.web.as_ref().and_then(|web| web.content_type()),
         plan: &request.plan.plan,

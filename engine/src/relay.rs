@@ -20,6 +20,7 @@ use crate::message::{BodyFraming, Dialect, HeadWriter, Name, ResponseHead, Versi
 use crate::serve::tunnel;
 use crate::shard::Shard;
 use crate::upload::{Upload, UploadEnd};
+use crate::upstream::Verdict;
 
 /// Sends an answer of our own.
 pub async fn reply(
@@ -189,11 +190,12 @@ pub async fn relay(
         web = call.answering(&answer.head, answer.bytes.bytes());
         if web.is_none() {
             let refusal = not_grpc(answer.head.status);
+            answer.account.settle(Verdict::Gateway, shard.io.clock().now_ms());
             drop(answer);
             return Box::pin(reply(shard, request, responder, refusal)).await;
         }
     }
-    let Answer { carrier, flight, head, mut bytes, upload, timeouts, deadline_ms, .. } = answer;
+    let Answer { carrier, account, head, mut bytes, upload, timeouts, deadline_ms, .. } = answer;
     let status = head.status;
     let framing = Framed::of(&head, &responder, web.as_mut());
     let mut relay = Relay {
@@ -232,7 +234,8 @@ pub async fn relay(
     let ended = relay.body(&mut source, bodiless, out).await;
     let upload_done = relay.upload.is_none() && !relay.upload_failed;
     let response_bytes = relay.sent;
-    drop(flight);
+    account.settle(verdict(&ended), shard.io.clock().now_ms());
+    drop(account);
     let (reason, next) = match ended {
         Ok(()) => {
             let cleanly = source.is_clean() && upstream_keeps && upload_done;
@@ -251,6 +254,16 @@ pub async fn relay(
     drop(relay);
     responder.down.refuse_rest(next);
     Ended { status, reason, response_bytes, relayed_bytes: response_bytes, next }
+}
+
+/// What the end of an answer says of the upstream.
+fn verdict(ended: &Result<(), Reason>) -> Verdict {
+    match ended {
+        Ok(()) => Verdict::Good,
+        Err(Reason::UpstreamTruncated | Reason::UpstreamInvalid) => Verdict::Gateway,
+        // The client went away, or was slow, or had no patience.
+        Err(_) => Verdict::Nothing,
+    }
 }
 
 /// What answered a call is no gRPC server: its status becomes the call's

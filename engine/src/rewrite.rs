@@ -82,6 +82,10 @@ pub struct Outbound<'a> {
     pub timeout_ms: Option<u64>,
     /// A gRPC call, whose deadline is ours to tell.
     pub is_call: bool,
+    /// A field that tells the deadline as well, lower case.
+    pub deadline_header: Option<&'a str>,
+    /// A copy for another upstream, which is told so.
+    pub mirrored: bool,
 }
 
 impl Outbound<'_> {
@@ -220,6 +224,15 @@ impl Outbound<'_> {
         if name.len() == TIMEOUT.len() && name.eq_ignore_ascii_case(TIMEOUT) {
             return !self.is_call;
         }
+        if let Some(told) = self.deadline_header
+            && self.timeout_ms.is_some()
+            && name.eq_ignore_ascii_case(told.as_bytes())
+        {
+            return false;
+        }
+        if self.mirrored && name.eq_ignore_ascii_case(MIRROR) {
+            return false;
+        }
         if name.len() == WEBSOCKET_KEY.len() && name.eq_ignore_ascii_case(WEBSOCKET_KEY) {
             // Only HTTP/1's handshake has it; with HTTP/2's, ours goes in its place.
             return dialect == Dialect::Http1 && self.head.version != Version::V20;
@@ -260,7 +273,15 @@ impl Outbound<'_> {
             out.field(b"Early-Data", b"1");
         }
         if let Some(timeout_ms) = self.timeout_ms {
-            out.field_of(b"grpc-timeout", |out| grpc::write_timeout(out, timeout_ms));
+            if self.is_call {
+                out.field_of(b"grpc-timeout", |out| grpc::write_timeout(out, timeout_ms));
+            }
+            if let Some(name) = self.deadline_header {
+                out.field_decimal(name.as_bytes(), timeout_ms);
+            }
+        }
+        if self.mirrored {
+            out.field(MIRROR, b"1");
         }
         out.field_of(b"Via", |out| {
             if seen.via {
@@ -294,6 +315,7 @@ fn is_identity(name: &[u8]) -> bool {
 
 const CERTIFICATE: &[u8] = b"x-forwarded-client-cert";
 const TIMEOUT: &[u8] = b"grpc-timeout";
+const MIRROR: &[u8] = b"X-Sluice-Mirror";
 const WEBSOCKET_KEY: &[u8] = b"sec-websocket-key";
 
 #[derive(Default)]

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,10 +19,11 @@ use crate::io::{Io, Launch, RingConfig, StartError, Swap, launch};
 use crate::limits;
 use crate::listener::Listeners;
 use crate::observe::Meter;
+use crate::overload::{MEMORY_PERIOD, Memory};
 use crate::plan::Plan;
 use crate::shard::{Seat, Shard};
 use crate::tls;
-use crate::upstream::health::Book;
+use crate::upstream::book::Book;
 
 /// What the supervisor hands to an engine.
 pub struct Start {
@@ -76,6 +78,7 @@ pub fn run(start: Start) -> Result<(), StartError> {
             RESTART,
         ));
     }
+    let book = Book::new(segment.shards(), Some(segment.targets()));
     let mut node = Node {
         bus,
         segment,
@@ -83,7 +86,8 @@ pub fn run(start: Start) -> Result<(), StartError> {
         plans: None,
         retired: RefCell::default(),
         tls: tls::Memory::default(),
-        health: Arc::default(),
+        book: Arc::new(book),
+        memory: Arc::default(),
     };
     for _ in &start.cpus {
         node.mailboxes.push(Arc::new(Mailbox {
@@ -94,6 +98,7 @@ pub fn run(start: Start) -> Result<(), StartError> {
     }
     let Some(plans) = node.first_plan()? else { return Ok(()) };
     node.plans = Some(plans.clone());
+    node.memory.look();
     let mut threads = Vec::new();
     for (index, cpu) in start.cpus.iter().enumerate() {
         threads.push(node.start_shard(index as u16, *cpu, plans.clone())?);
@@ -127,8 +132,9 @@ struct Node {
     retired: RefCell<Vec<Arc<Plan>>>,
     /// TLS sessions and configurations, kept over plans.
     tls: tls::Memory,
-    /// What is known of the targets' health, kept over plans.
-    health: Arc<Book>,
+    /// What is known of upstreams and targets, kept over plans.
+    book: Arc<Book>,
+    memory: Arc<Memory>,
 }
 
 impl Node {
@@ -151,10 +157,11 @@ impl Node {
         }
     }
 
-    /// Follows the supervisor until the drain.
+    /// Follows the supervisor until the drain, and watches the memory.
     fn listen(&self) {
         loop {
-            match self.bus.recv() {
+            match self.bus.recv_timeout(MEMORY_PERIOD) {
+                Err(error) if error.kind() == ErrorKind::TimedOut => self.memory.look(),
                 Ok(Some(Message::Snapshot { epoch, fd })) => self.adopt(epoch, &fd),
                 Ok(Some(Message::Drain { timeout_ms })) => return self.drain(timeout_ms.max(1)),
                 Ok(Some(message)) => self.sockets(message),
@@ -218,6 +225,7 @@ impl Node {
     }
 
     fn drain(&self, timeout_ms: u32) {
+        self.memory.forget();
         for mailbox in &self.mailboxes {
             mailbox.drain_ms.store(timeout_ms, Ordering::Release);
             mailbox.wake();
@@ -233,7 +241,8 @@ impl Node {
         let segment = self.segment.clone();
         let mailbox = self.mailboxes[usize::from(index)].clone();
         let shards = self.mailboxes.len() as u16;
-        let seat = Seat { index, shards, health: self.health.clone() };
+        let (book, memory) = (self.book.clone(), self.memory.clone());
+        let seat = Seat { index, shards, book, memory };
         let (report, reported) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name(format!("shard-{index}"))

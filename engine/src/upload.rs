@@ -1,6 +1,6 @@
 //! The request's body on its way to the upstream, beside whatever the exchange waits for.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -30,113 +30,57 @@ pub enum UploadEnd {
     Refused(LocalReply),
 }
 
-/// A body in transit. A future of its end; must be polled beside the wait for the answer.
-pub struct Upload {
-    future: Pin<Box<dyn Future<Output = UploadEnd>>>,
-    bytes: Rc<Cell<u64>>,
-}
-
-impl Upload {
-    /// Moves the body from `source` to `sink`; bytes behind the body go back to the client's
-    /// connection, where the next request is read. `judged`: it must keep up the listener's rate.
-    /// `text`: it is base64 and goes on decoded.
-    pub fn new(
-        shard: &Shard,
-        responder: &Responder,
-        source: Source,
-        sink: Sink,
-        max_bytes: u64,
-        judged: bool,
-        text: Option<Base64>,
-    ) -> Upload {
-        let bytes = Rc::new(Cell::new(0));
-        let run = Run {
-            io: shard.io.clone(),
-            source,
-            sink,
-            watch: shard.io.watch(),
-            limits: responder.limits,
-            max_bytes,
-            judged,
-            text,
-            bytes: bytes.clone(),
-        };
-        Upload { future: Box::pin(run.run()), bytes }
-    }
-
-    /// Body bytes sent so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.get()
-    }
-}
-
-impl Future for Upload {
-    type Output = UploadEnd;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<UploadEnd> {
-        self.future.as_mut().poll(cx)
-    }
-}
-
-struct Run {
-    io: Io,
+/// A request's body as it comes from the client, and what of it is kept for another try.
+pub struct Feed {
     source: Source,
-    sink: Sink,
-    watch: Watch,
-    limits: ListenerLimits,
-    max_bytes: u64,
-    /// A slow body is refused. Not that of a gRPC call, which may be a conversation with pauses.
-    judged: bool,
+    /// It is base64 and goes on decoded.
     text: Option<Base64>,
-    bytes: Rc<Cell<u64>>,
+    /// Bytes that came from the client.
+    received: u64,
+    /// All that was handed out, for as long as `keeps` has a bound for it.
+    kept: Vec<u8>,
+    keeps: Option<usize>,
+    ended: bool,
 }
 
-impl Run {
-    async fn run(mut self) -> UploadEnd {
-        self.source.set_bulk(true);
-        let end = self.transfer().await;
-        self.source.set_bulk(false);
-        end
+impl Feed {
+    /// `text`: the body is base64 and goes on decoded.
+    pub fn new(source: Source, text: Option<Base64>) -> Rc<RefCell<Feed>> {
+        let (kept, keeps) = (Vec::new(), None);
+        Rc::new(RefCell::new(Feed { source, text, received: 0, kept, keeps, ended: false }))
     }
 
-    async fn transfer(&mut self) -> UploadEnd {
-        let mut rate = Rate::new(&self.io, self.limits.min_body_rate);
-        loop {
-            let piece = match self.receive(&mut rate).await {
-                Ok(piece) => piece,
-                Err(end) => return end,
-            };
-            let len = piece.data.as_ref().map_or(0, Chunk::len);
-            rate.progress(len);
-            self.bytes.set(self.bytes.get() + len as u64);
-            // A chunk's size counts when it is announced: there is no need to wait for the bytes.
-            if self.bytes.get().saturating_add(self.source.announced()) > self.max_bytes {
-                return UploadEnd::Refused(LocalReply::closing(413, Reason::BodyTooLarge));
-            }
-            let Ok(piece) = self.decode(piece) else {
-                return UploadEnd::Refused(LocalReply::closing(400, Reason::BadRequest));
-            };
-            if piece.data.is_some() || piece.end {
-                let end = piece.end.then(|| self.source.trailers());
-                let head = self.io.take_vec();
-                match self.sink.start(&self.io, head, piece.data, end) {
-                    Ok(None) => {}
-                    Ok(Some(unsent)) => {
-                        self.watch.set_in(u64::from(self.limits.write_timeout_ms));
-                        match self.watch.bound(self.sink.finish(unsent)).await {
-                            Ok(Ok(())) => {}
-                            Ok(Err(_)) | Err(Elapsed) => return UploadEnd::UpstreamGone,
-                        }
-                    }
-                    Err(_) => return UploadEnd::UpstreamGone,
-                }
-                // Time that the upstream took is not the client's slowness.
-                rate.restart(&self.io);
-            }
-            if piece.end {
-                self.source.unread();
-                return UploadEnd::Done;
-            }
+    /// Keeps what comes for another try, if all of it is at most `bytes`. Counts before anything has
+    /// come.
+    pub fn keep(&mut self, bytes: usize) {
+        if self.received == 0 && self.source.announced() <= bytes as u64 {
+            self.keeps = Some(bytes);
+        }
+    }
+
+    /// The next try is the last one: what is kept for it goes as it is sent.
+    pub fn keep_no_more(&mut self) {
+        self.keeps = None;
+    }
+
+    /// There will be no other try.
+    pub fn forget(&mut self) {
+        self.keeps = None;
+        self.kept = Vec::new();
+    }
+
+    /// Whether all that was handed out can be handed out again.
+    pub fn is_replayable(&self) -> bool {
+        self.received == 0 || self.keeps.is_some()
+    }
+
+    fn take(&mut self, piece: &Piece) {
+        let Some(most) = self.keeps else { return };
+        let Some(data) = &piece.data else { return };
+        match self.kept.len() + data.len() <= most {
+            true => self.kept.extend_from_slice(data.bytes()),
+            // Too large after all.
+            false => self.forget(),
         }
     }
 
@@ -152,12 +96,158 @@ impl Run {
         let data = (!out.is_empty()).then(|| Chunk::copy_of(&out));
         Ok(Piece { data, end: piece.end })
     }
+}
 
+/// A body in transit. A future of its end; must be polled beside the wait for the answer.
+pub struct Upload {
+    future: Pin<Box<dyn Future<Output = UploadEnd>>>,
+    feed: Rc<RefCell<Feed>>,
+}
+
+impl Upload {
+    /// Moves the body of `feed` to `sink`, from its beginning; bytes behind the body go back to the
+    /// client's connection, where the next request is read. `judged`: it must keep up the listener's
+    /// rate.
+    pub fn new(
+        shard: &Shard,
+        responder: &Responder,
+        feed: Rc<RefCell<Feed>>,
+        sink: Sink,
+        max_bytes: u64,
+        judged: bool,
+    ) -> Upload {
+        let run = Run {
+            io: shard.io.clone(),
+            feed: feed.clone(),
+            sink,
+            watch: shard.io.watch(),
+            limits: responder.limits,
+            max_bytes,
+            judged,
+        };
+        Upload { future: Box::pin(run.run()), feed }
+    }
+
+    /// Body bytes received so far.
+    pub fn bytes(&self) -> u64 {
+        self.feed.borrow().received
+    }
+
+    /// There will be no other try.
+    pub fn forget(&self) {
+        self.feed.borrow_mut().forget();
+    }
+}
+
+impl Future for Upload {
+    type Output = UploadEnd;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<UploadEnd> {
+        self.future.as_mut().poll(cx)
+    }
+}
+
+struct Run {
+    io: Io,
+    feed: Rc<RefCell<Feed>>,
+    sink: Sink,
+    watch: Watch,
+    limits: ListenerLimits,
+    max_bytes: u64,
+    /// A slow body is refused. Not that of a gRPC call, which may be a conversation with pauses.
+    judged: bool,
+}
+
+impl Run {
+    async fn run(mut self) -> UploadEnd {
+        self.feed.borrow().source.set_bulk(true);
+        let end = self.transfer().await;
+        self.feed.borrow().source.set_bulk(false);
+        end
+    }
+
+    async fn transfer(&mut self) -> UploadEnd {
+        let mut rate = Rate::new(&self.io, self.limits.min_body_rate);
+        let mut piece = self.kept();
+        loop {
+            let next = match piece.take() {
+                Some(kept) => kept,
+                None => match self.receive(&mut rate).await {
+                    Ok(piece) => piece,
+                    Err(end) => return end,
+                },
+            };
+            let end = next.end;
+            if let Err(gone) = self.send(next).await {
+                return gone;
+            }
+            if end {
+                self.feed.borrow_mut().source.unread();
+                return UploadEnd::Done;
+            }
+            // Time that the upstream took is not the client's slowness.
+            rate.restart(&self.io);
+        }
+    }
+
+    /// What an earlier try has had, to begin with.
+    fn kept(&self) -> Option<Piece> {
+        let feed = &mut *self.feed.borrow_mut();
+        let data = match feed.keeps {
+            _ if feed.kept.is_empty() => None,
+            Some(_) => Some(Chunk::copy_of(&feed.kept)),
+            None => Some(Chunk::from_vec(std::mem::take(&mut feed.kept))),
+        };
+        (data.is_some() || feed.ended).then_some(Piece { data, end: feed.ended })
+    }
+
+    async fn send(&mut self, piece: Piece) -> Result<(), UploadEnd> {
+        if piece.data.is_none() && !piece.end {
+            return Ok(());
+        }
+        let head = self.io.take_vec();
+        let started = {
+            let feed = self.feed.borrow();
+            let end = piece.end.then(|| feed.source.trailers());
+            self.sink.start(&self.io, head, piece.data, end)
+        };
+        match started {
+            Ok(None) => Ok(()),
+            Ok(Some(unsent)) => {
+                self.watch.set_in(u64::from(self.limits.write_timeout_ms));
+                match self.watch.bound(self.sink.finish(unsent)).await {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(_)) | Err(Elapsed) => Err(UploadEnd::UpstreamGone),
+                }
+            }
+            Err(_) => Err(UploadEnd::UpstreamGone),
+        }
+    }
+
+    /// The next piece of the body, counted, decoded, and kept where that is asked for.
     async fn receive(&mut self, rate: &mut Rate) -> Result<Piece, UploadEnd> {
+        let piece = self.piece(rate).await?;
+        let len = piece.data.as_ref().map_or(0, Chunk::len);
+        rate.progress(len);
+        let feed = &mut *self.feed.borrow_mut();
+        feed.received += len as u64;
+        // A chunk's size counts when it is announced: there is no need to wait for the bytes.
+        if feed.received.saturating_add(feed.source.announced()) > self.max_bytes {
+            return Err(UploadEnd::Refused(LocalReply::closing(413, Reason::BodyTooLarge)));
+        }
+        let Ok(piece) = feed.decode(piece) else {
+            return Err(UploadEnd::Refused(LocalReply::closing(400, Reason::BadRequest)));
+        };
+        feed.take(&piece);
+        feed.ended = piece.end;
+        Ok(piece)
+    }
+
+    async fn piece(&self, rate: &mut Rate) -> Result<Piece, UploadEnd> {
         loop {
             self.watch.set_at(rate.deadline_ms);
-            let source = &mut self.source;
-            match self.watch.bound(poll_fn(|cx| source.poll_piece(cx))).await {
+            let next = poll_fn(|cx| self.feed.borrow_mut().source.poll_piece(cx));
+            match self.watch.bound(next).await {
                 Ok(Ok(piece)) => return Ok(piece),
                 Ok(Err(SourceFault::Malformed(error))) => {
                     return Err(UploadEnd::Refused(LocalReply::from(error.refusal())));

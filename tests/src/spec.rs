@@ -18,6 +18,7 @@ pub struct Spec {
     more_routes: String,
     more_listeners: String,
     more_upstreams: String,
+    more: String,
 }
 
 impl Spec {
@@ -78,15 +79,22 @@ impl Spec {
         self
     }
 
+    /// A whole further entry at the top, such as `node: { … }`.
+    pub fn also(mut self, entry: &str) -> Spec {
+        self.more.push_str(&format!("{entry}\n"));
+        self
+    }
+
     /// The YAML, with `{PORT}`, `{ADMIN}` and `{DIR}` left open.
     pub fn text(&self) -> String {
         let Spec { listener, upstream, route, matching, .. } = self;
-        let Spec { more_routes, more_upstreams, more_listeners, .. } = self;
+        let Spec { more_routes, more_upstreams, more_listeners, more, .. } = self;
         let targets = self.targets.join(", ");
         format!(
             "version: 1\n\
              admin: {{ listen: \"127.0.0.1:{{ADMIN}}\" }}\n\
              access_log: {{ path: \"{{DIR}}/access.jsonl\" }}\n\
+             {more}\
              listeners:\n  - {{ name: web, listen: \"127.0.0.1:{{PORT}}\"{listener} }}\n\
              {more_listeners}\
              upstreams:\n  - {{ name: origin, targets: [ {targets} ]{upstream} }}\n\

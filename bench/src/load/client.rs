@@ -60,6 +60,8 @@ pub struct Tally {
     pub grpc_failures: u64,
     /// Requests that the server ended with RST_STREAM.
     pub resets: u64,
+    /// Answers that are not those to their requests, or not all of them; where ids are checked.
+    pub wrong: u64,
     pub connect_errors: u64,
     pub read_errors: u64,
     pub write_errors: u64,
@@ -84,6 +86,7 @@ impl Tally {
             not_2xx: 0,
             grpc_failures: 0,
             resets: 0,
+            wrong: 0,
             connect_errors: 0,
             read_errors: 0,
             write_errors: 0,
@@ -104,6 +107,7 @@ impl Tally {
         self.not_2xx += other.not_2xx;
         self.grpc_failures += other.grpc_failures;
         self.resets += other.resets;
+        self.wrong += other.wrong;
         self.connect_errors += other.connect_errors;
         self.read_errors += other.read_errors;
         self.write_errors += other.write_errors;
@@ -187,6 +191,7 @@ impl Book {
             Ended::Answer { .. } => self.tally.not_2xx += 1,
             Ended::GrpcFailure => self.tally.grpc_failures += 1,
             Ended::Reset => self.tally.resets += 1,
+            Ended::Wrong => self.tally.wrong += 1,
         }
     }
 

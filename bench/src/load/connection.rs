@@ -5,8 +5,9 @@ use std::fmt;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
-use super::response::Parser;
+use super::response::{Answer, Parser};
 use super::streams::{Ended, Request, Streams};
+use crate::faults::origin::ID_DIGITS;
 use crate::h2::Broken;
 use crate::tls::Session;
 use crate::wire::Malformed;
@@ -45,6 +46,14 @@ enum Talk {
     Http2(Box<Streams>),
 }
 
+/// How the request `start` has ended. Its start is its id: no two are due at once.
+fn judge(parser: &Parser, answer: &Answer, start: u64) -> Ended {
+    if parser.is_wrong(answer, start) {
+        return Ended::Wrong;
+    }
+    Ended::Answer { status: answer.status }
+}
+
 impl Talk {
     /// `false` means that the connection has to be closed.
     fn feed(
@@ -62,7 +71,7 @@ impl Talk {
                     used += took;
                     let Some(answer) = answer else { continue };
                     let start = in_flight.pop_front().ok_or(Fault::Unasked)?;
-                    ended(start, Ended::Answer { status: answer.status });
+                    ended(start, judge(parser, &answer, start));
                     if answer.close {
                         return Ok(false);
                     }
@@ -95,6 +104,20 @@ pub struct Script<'a> {
     pub head_only: bool,
     /// Requests in flight on one connection.
     pub pipeline: usize,
+    /// Where in a request its id stands; set where ids are checked.
+    pub id_at: Option<usize>,
+}
+
+impl Script<'_> {
+    /// Writes one request with its id.
+    fn stamp(&self, at: usize, id: u64, out: &mut Vec<u8>) {
+        let begin = out.len() + at;
+        out.extend_from_slice(self.batch.get(..self.each).unwrap_or_default());
+        let place = out.get_mut(begin..begin + ID_DIGITS).into_iter().flatten();
+        for (digit, n) in place.rev().zip(0..) {
+            *digit = b'0' + (id / 10u64.pow(n) % 10) as u8;
+        }
+    }
 }
 
 pub struct Connection {
@@ -120,7 +143,8 @@ impl Connection {
         let talk = match &script.request {
             Some(request) => Talk::Http2(Box::new(Streams::new(request.clone(), script.pipeline))),
             None => {
-                Talk::Http1(Parser::new(script.head_only), VecDeque::with_capacity(script.pipeline))
+                let new = if script.id_at.is_some() { Parser::checking } else { Parser::new };
+                Talk::Http1(new(script.head_only), VecDeque::with_capacity(script.pipeline))
             }
         };
         Self {
@@ -206,7 +230,7 @@ impl Connection {
             && let Some(answer) = parser.end()
             && let Some(start) = in_flight.pop_front()
         {
-            ended(start, Ended::Answer { status: answer.status });
+            ended(start, judge(parser, &answer, start));
         }
     }
 
@@ -229,6 +253,15 @@ impl Connection {
         scratch: &mut Scratch,
     ) {
         match &mut self.talk {
+            Talk::Http1(_, in_flight) if script.id_at.is_some() => {
+                let said = &mut scratch.said;
+                said.clear();
+                for start in starts {
+                    in_flight.push_back(start);
+                    script.stamp(script.id_at.unwrap_or_default(), start, said);
+                }
+                self.say(said);
+            }
             Talk::Http1(_, in_flight) => {
                 let before = in_flight.len();
                 in_flight.extend(starts);

@@ -23,6 +23,7 @@ pub struct Summary {
     pub not_2xx_or_3xx: u64,
     pub grpc_failures: u64,
     pub resets: u64,
+    pub wrong: u64,
     pub reconnects: u64,
     pub handshakes: u64,
     pub resumed: u64,
@@ -85,6 +86,7 @@ impl Summary {
             not_2xx_or_3xx: tally.not_2xx,
             grpc_failures: tally.grpc_failures,
             resets: tally.resets,
+            wrong: tally.wrong,
             reconnects: tally.reconnects,
             handshakes: tally.handshakes,
             resumed: tally.resumed,
@@ -97,7 +99,7 @@ impl Summary {
     pub fn failures(&self) -> u64 {
         let errors = &self.errors;
         let socket = errors.connect + errors.read + errors.write + errors.timeout;
-        socket + self.not_2xx_or_3xx + self.grpc_failures + self.resets
+        socket + self.not_2xx_or_3xx + self.grpc_failures + self.resets + self.wrong
     }
 
     /// The text that wrk2 prints. `percentiles` adds the distribution (`--latency`).
@@ -160,6 +162,7 @@ impl Summary {
         for (count, what) in [
             (self.grpc_failures, "Calls without grpc-status 0"),
             (self.resets, "Requests reset by the server"),
+            (self.wrong, "Answers to other requests, or not whole"),
         ] {
             if count > 0 {
                 let _ = writeln!(out, "  {what}: {count}");

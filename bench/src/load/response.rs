@@ -1,6 +1,7 @@
 //! A response parser that takes bytes as they come and says when an answer has ended.
 
-use crate::wire::{Body, Fields, HeadBuffer, Malformed, decimal, first_line};
+use crate::faults::origin::{BODY_BYTES, ID_DIGITS, ID_FIELD};
+use crate::wire::{Body, Fields, HeadBuffer, Malformed, decimal, first_line, value};
 
 /// One finished answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,6 +9,30 @@ pub struct Answer {
     pub status: u16,
     /// The server will close the connection after this answer.
     pub close: bool,
+    /// The id of the request that it belongs to, where ids are checked and the answer is whole:
+    /// head and body agree, and the body has all of its bytes.
+    pub id: Option<u64>,
+}
+
+/// What of a body matters to the check of its id.
+#[derive(Debug, Default)]
+struct Seal {
+    begin: Vec<u8>,
+    bytes: usize,
+}
+
+impl Seal {
+    fn take(&mut self, body: &[u8]) {
+        let missing = ID_DIGITS.saturating_sub(self.begin.len());
+        self.begin.extend_from_slice(body.get(..missing).unwrap_or(body));
+        self.bytes += body.len();
+    }
+
+    /// The answer with its id, if this body is the one that belongs to it.
+    fn close(&self, answer: Answer) -> Answer {
+        let right = self.bytes == BODY_BYTES && digits(&self.begin) == answer.id;
+        Answer { id: answer.id.filter(|_| right), ..answer }
+    }
 }
 
 /// The parser of one connection.
@@ -18,11 +43,27 @@ pub struct Parser {
     body: Option<(Answer, Body)>,
     /// Answers to HEAD have no body whatever their fields say (RFC 9110 §9.3.2).
     head_only: bool,
+    /// Set where ids are checked. Bodies must then have a length: chunks are not taken apart.
+    seal: Option<Seal>,
 }
 
 impl Parser {
     pub fn new(head_only: bool) -> Self {
-        Self { head: HeadBuffer::default(), body: None, head_only }
+        Self { head: HeadBuffer::default(), body: None, head_only, seal: None }
+    }
+
+    /// Reads the ids of answers, too.
+    pub fn checking(head_only: bool) -> Self {
+        Self { seal: Some(Seal::default()), ..Self::new(head_only) }
+    }
+
+    /// Whether `answer` is not the one to the request `id`. Without a check none is.
+    pub fn is_wrong(&self, answer: &Answer, id: u64) -> bool {
+        match answer.id {
+            Some(other) => other != id,
+            // Proxies refuse with answers of their own.
+            None => self.seal.is_some() && answer.status == 200,
+        }
     }
 
     /// Takes some of `input`: at most to the end of one answer. Returns the bytes used, and the
@@ -35,9 +76,13 @@ impl Parser {
                 if rest.is_empty() {
                     return Ok((used, None));
                 }
-                let head_only = self.head_only;
-                let (took, head) = self.head.take(rest, |head| parse_head(head, head_only))?;
+                let (head_only, checks) = (self.head_only, self.seal.is_some());
+                let parse = |head: &[u8]| parse_head(head, head_only, checks);
+                let (took, head) = self.head.take(rest, parse)?;
                 used += took;
+                if let Some(seal) = &mut self.seal {
+                    *seal = Seal::default();
+                }
                 match head {
                     None => return Ok((used, None)),
                     Some((answer, _)) if answer.status / 100 == 1 => continue,
@@ -46,10 +91,15 @@ impl Parser {
                 }
                 continue;
             };
-            used += body.skip(rest)?;
+            let took = body.skip(rest)?;
+            used += took;
+            if let Some(seal) = &mut self.seal {
+                seal.take(rest.get(..took).unwrap_or_default());
+            }
             if *body == Body::Ended {
                 let answer = *answer;
                 self.body = None;
+                let answer = self.seal.as_ref().map_or(answer, |seal| seal.close(answer));
                 return Ok((used, Some(answer)));
             }
             return Ok((used, None));
@@ -59,13 +109,15 @@ impl Parser {
     /// The connection has ended: the answer, if that is how its body was to end.
     pub fn end(&mut self) -> Option<Answer> {
         match self.body.take() {
-            Some((answer, Body::UntilClose)) => Some(answer),
+            Some((answer, Body::UntilClose)) => {
+                Some(self.seal.as_ref().map_or(answer, |seal| seal.close(answer)))
+            }
             _ => None,
         }
     }
 }
 
-fn parse_head(head: &[u8], head_only: bool) -> Result<(Answer, Body), Malformed> {
+fn parse_head(head: &[u8], head_only: bool, checks: bool) -> Result<(Answer, Body), Malformed> {
     let line = first_line(head);
     let minor = match line.get(..9) {
         Some(b"HTTP/1.1 ") => 1,
@@ -87,7 +139,14 @@ fn parse_head(head: &[u8], head_only: bool) -> Result<(Answer, Body), Malformed>
         }
     };
     let close = fields.close || (minor == 0 && !fields.keep_alive) || body == Body::UntilClose;
-    Ok((Answer { status, close }, body))
+    let id = if checks { value(head, ID_FIELD.as_bytes()).and_then(digits) } else { None };
+    Ok((Answer { status, close, id }, body))
+}
+
+/// An id: all of its digits.
+fn digits(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok().filter(|text| text.len() == ID_DIGITS)?;
+    text.parse().ok()
 }
 
 #[cfg(test)]
@@ -168,7 +227,7 @@ mod tests {
         let mut parser = Parser::new(false);
         let input = b"HTTP/1.1 200 OK\r\n\r\nsome";
         assert_eq!(parser.feed(input), Ok((input.len(), None)));
-        assert_eq!(parser.end(), Some(Answer { status: 200, close: true }));
+        assert_eq!(parser.end(), Some(Answer { status: 200, close: true, id: None }));
     }
 
     #[test]
@@ -182,7 +241,37 @@ mod tests {
     fn an_answer_to_head_has_no_body() {
         let mut parser = Parser::new(true);
         let input = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n";
-        let answer = Answer { status: 200, close: false };
+        let answer = Answer { status: 200, close: false, id: None };
         assert_eq!(parser.feed(input), Ok((input.len(), Some(answer))));
+    }
+
+    #[test]
+    fn only_the_whole_answer_to_this_request_is_right() {
+        let answer = |head: &str, body: &str, length: usize| {
+            let mut bytes = format!(
+                "HTTP/1.1 200 OK\r\nX-Bench-Id: {head}\r\nContent-Length: {length}\r\n\r\n{body}"
+            )
+            .into_bytes();
+            bytes.resize(bytes.len() + length - body.len(), b'x');
+            let mut parser = Parser::checking(false);
+            let mut answer = None;
+            for piece in bytes.chunks(7) {
+                answer = parser.feed(piece).unwrap().1;
+            }
+            (answer.unwrap(), parser)
+        };
+        let (mine, other) = ("00000000000000000042", "00000000000000000043");
+        let (good, parser) = answer(mine, mine, BODY_BYTES);
+        assert_eq!(good.id, Some(42));
+        assert!(!parser.is_wrong(&good, 42) && parser.is_wrong(&good, 43));
+        for (head, body, length) in
+            [(mine, other, BODY_BYTES), (mine, mine, BODY_BYTES - 1), ("", mine, BODY_BYTES)]
+        {
+            let (bad, parser) = answer(head, body, length);
+            assert!(parser.is_wrong(&bad, 42), "{head} {body} {length}");
+        }
+        assert!(!Parser::new(false).is_wrong(&Answer { id: None, ..good }, 42));
+        assert!(!parser.is_wrong(&Answer { status: 502, close: false, id: None }, 42));
+        assert!(parser.is_wrong(&Answer { status: 503, close: false, id: Some(41) }, 42));
     }
 }

@@ -52,6 +52,8 @@ pub enum Ended {
     /// HTTP said 200, `grpc-status` something else than 0, or nothing.
     GrpcFailure,
     Reset,
+    /// A whole answer, but not the one to this request.
+    Wrong,
 }
 
 #[derive(Debug)]

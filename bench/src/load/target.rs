@@ -2,6 +2,9 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
+use memchr::memmem;
+
+use crate::faults::origin::{ID_DIGITS, ID_FIELD};
 use crate::h2::MAX_FRAME_BYTES;
 
 /// A parsed URL.
@@ -59,12 +62,16 @@ pub struct Message {
     pub http2: bool,
     /// A unary call with a message of `body_bytes`.
     pub grpc: bool,
+    /// Each request carries an id, and its answer must bring it back as `bench origin --fault`
+    /// does. HTTP/1.1 only.
+    pub checked: bool,
 }
 
 impl Default for Message {
     fn default() -> Self {
         let method = "GET".to_owned();
-        Self { method, headers: Vec::new(), body_bytes: 0, http2: false, grpc: false }
+        let headers = Vec::new();
+        Self { method, headers, body_bytes: 0, http2: false, grpc: false, checked: false }
     }
 }
 
@@ -98,6 +105,9 @@ impl Message {
             out += line.trim();
             out += "\r\n";
         }
+        if self.checked {
+            out += &format!("{ID_FIELD}: {}\r\n", "0".repeat(ID_DIGITS));
+        }
         if self.body_bytes > 0 && !self.has("content-length") {
             out += &format!("Content-Length: {}\r\n", self.body_bytes);
         }
@@ -105,6 +115,12 @@ impl Message {
         let mut out = out.into_bytes();
         out.resize(out.len() + self.body_bytes, b'x');
         out
+    }
+
+    /// Where in [`Message::http1`] the digits of the id begin; `None`: ids are not checked.
+    pub fn id_at(&self, target: &Target) -> Option<usize> {
+        let request = self.checked.then(|| self.http1(target))?;
+        Some(memmem::find(&request, ID_FIELD.as_bytes())? + ID_FIELD.len() + 2)
     }
 
     /// The fields of one HTTP/2 request (RFC 9113 §8.3.1).

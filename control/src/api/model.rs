@@ -93,7 +93,29 @@ pub struct Share {
 pub struct Upstream {
     pub name: String,
     pub balance: String,
+    /// What the engine says of it; null before it has said anything.
+    pub standing: Option<UpstreamStanding>,
     pub targets: Vec<Target>,
+}
+
+/// How an upstream as a whole does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpstreamStanding {
+    /// `none`, `closed`, `open` or `half_open`.
+    pub breaker: String,
+    /// Why the breaker is or was open, in one stable word; null for no reason.
+    pub reason: Option<String>,
+    /// Since when the breaker is as it is, in milliseconds of Unix time.
+    pub since_ms: Option<u64>,
+    /// How often the breaker has opened.
+    pub breaker_opens: u64,
+    /// The adaptive bound on requests in flight; null without one.
+    pub concurrency_limit: Option<u32>,
+    /// Share of the targets' weight that is alive, in per cent.
+    pub live_percent: u8,
+    pub active_requests: u32,
+    /// Retries and hedges under way.
+    pub active_retries: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,6 +124,20 @@ pub struct Target {
     pub name: String,
     pub address: String,
     pub weight: u32,
+    pub priority: u8,
+    pub locality: Option<String>,
+    /// `unknown`, `healthy`, `slow_start`, `unhealthy`, `ejected`, `open` or `half_open`.
+    pub state: String,
+    /// Why, in one stable word; null for no reason.
+    pub reason: Option<String>,
+    /// Since when, in milliseconds of Unix time; null while the state is unknown.
+    pub since_ms: Option<u64>,
+    pub in_flight: u32,
+    /// How often it has been ejected, or its breaker has opened.
+    pub ejections: u64,
+    /// Share of its weight that it gets, in per cent: 0 while it gets nothing, less than 100 in a
+    /// slow start.
+    pub share_percent: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,9 +1,9 @@
 //! What runs now.
 
 use axum::{Json, extract::State};
-use contract::snapshot::{self as flat, Alpn, Balance, PathMatch};
+use contract::snapshot::{self as flat, Alpn, PathMatch};
 
-use super::model::{Certificate, Listener, Route, Share, Status, Target, Upstream};
+use super::model::{Certificate, Listener, Route, Share, Status, Upstream};
 use crate::{
     fit::unix_now,
     running::{Current, Running},
@@ -44,28 +44,9 @@ pub async fn routes(State(running): State<Running>) -> Json<Vec<Route>> {
     Json(routes.collect())
 }
 
-/// `GET /v1/upstreams`.
+/// `GET /v1/upstreams`: with how they and their targets stand.
 pub async fn upstreams(State(running): State<Running>) -> Json<Vec<Upstream>> {
-    let current = running.current();
-    let upstreams = current.snapshot.upstreams.iter().map(|upstream| Upstream {
-        name: upstream.name.clone(),
-        balance: match upstream.balance {
-            Balance::RoundRobin => "round_robin",
-            Balance::Weighted => "weighted",
-            Balance::LeastConnections => "least_connections",
-        }
-        .into(),
-        targets: upstream
-            .targets
-            .iter()
-            .map(|target| Target {
-                name: target.name.clone(),
-                address: target.address.to_string(),
-                weight: target.weight,
-            })
-            .collect(),
-    });
-    Json(upstreams.collect())
+    Json(running.upstreams())
 }
 
 /// `GET /v1/listeners`.

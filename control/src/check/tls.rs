@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Check;
-use crate::spec::{Listener, Protocol, Severity, Upstream};
+use crate::spec::{HealthKind, Listener, Protocol, Severity, Upstream};
 
 pub fn check(check: &mut Check<'_>) {
     let spec = check.spec;
@@ -76,7 +76,9 @@ fn upstream(check: &mut Check<'_>, path: &str, upstream: &Upstream) {
         check.report(Severity::Warning, "unverified-upstream", &field, "false", message, None);
     }
     let Some(health) = &upstream.health else { return };
-    if upstream.protocol == Protocol::Http1 {
+    let grpc = matches!(health.kind, HealthKind::Grpc(_));
+    let broken = check.problems.is_broken(&format!("{path}.health"));
+    if upstream.protocol == Protocol::Http1 && grpc && !broken {
         let message = "gRPC needs HTTP/2; set `protocol: http2`, or `auto` with tls".into();
         let field = format!("{path}.health.grpc");
         check.report(Severity::Error, "grpc-over-http1", &field, "", message, None);

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{offline::count, table::Table};
 use crate::{
-    api::model::{Applied, Certificate, Listener, Route, Share, Status, Upstream},
+    api::model::{Applied, Certificate, Listener, Route, Share, Status, Target, Upstream},
     records::date,
     store::RevisionLine,
 };
@@ -52,23 +52,59 @@ pub fn routes(routes: &[Route], color: bool) -> String {
 }
 
 pub fn upstreams(upstreams: &[Upstream], color: bool) -> String {
-    let mut table = Table::new(&["NAME", "BALANCE", "TARGET", "ADDRESS", "WEIGHT"]);
+    let mut table =
+        Table::new(&["NAME", "BALANCE", "BREAKER", "LIVE", "ACTIVE", "RETRIES", "LIMIT"]);
+    let mut targets = Table::new(&[
+        "UPSTREAM",
+        "TARGET",
+        "ADDRESS",
+        "WEIGHT",
+        "STATE",
+        "SINCE (UTC)",
+        "IN FLIGHT",
+        "EJECTIONS",
+        "REASON",
+    ]);
     for upstream in upstreams {
+        let mut row = vec![upstream.name.clone(), upstream.balance.clone()];
+        if let Some(standing) = &upstream.standing {
+            row.extend([
+                standing.breaker.clone(),
+                format!("{} %", standing.live_percent),
+                standing.active_requests.to_string(),
+                standing.active_retries.to_string(),
+                standing.concurrency_limit.map_or("none".into(), |limit| limit.to_string()),
+            ]);
+        }
+        table.row(row);
         if upstream.targets.is_empty() {
-            table.row([upstream.name.clone(), upstream.balance.clone(), "(none resolved)".into()]);
+            targets.row([upstream.name.clone(), "(none resolved)".into()]);
         }
         for (at, target) in upstream.targets.iter().enumerate() {
-            let first = |text: &String| if at == 0 { text.clone() } else { String::new() };
-            table.row([
-                first(&upstream.name),
-                first(&upstream.balance),
+            targets.row([
+                if at == 0 { upstream.name.clone() } else { String::new() },
                 target.name.clone(),
                 target.address.clone(),
                 target.weight.to_string(),
+                state(target),
+                target.since_ms.map(|ms| date(ms / 1_000).replace('T', " ")).unwrap_or_default(),
+                target.in_flight.to_string(),
+                target.ejections.to_string(),
+                target.reason.clone().unwrap_or_default(),
             ]);
         }
     }
-    or_none(table, "no upstreams", color)
+    if table.is_empty() {
+        return "no upstreams\n".into();
+    }
+    format!("{}\n{}", table.render(color), targets.render(color))
+}
+
+fn state(target: &Target) -> String {
+    match (&*target.state, target.share_percent) {
+        ("slow_start", share) => format!("slow_start ({share} %)"),
+        (state, _) => state.into(),
+    }
 }
 
 pub fn listeners(listeners: &[Listener], color: bool) -> String {
@@ -220,6 +256,7 @@ pub fn time(us: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::model::UpstreamStanding;
 
     #[test]
     fn times_have_a_unit_that_fits() {
@@ -235,5 +272,50 @@ mod tests {
         ] {
             assert_eq!(time(us), text);
         }
+    }
+
+    #[test]
+    fn upstreams_tell_how_they_stand() {
+        let target = Target {
+            name: "users:80".into(),
+            address: "127.0.0.1:80".into(),
+            weight: 1,
+            priority: 0,
+            locality: None,
+            state: "slow_start".into(),
+            reason: Some("consecutive_5xx".into()),
+            since_ms: Some(86_400_000),
+            in_flight: 4,
+            ejections: 2,
+            share_percent: 30,
+        };
+        let unresolved =
+            Upstream { name: "b".into(), balance: "hash".into(), standing: None, targets: vec![] };
+        let upstream = Upstream {
+            name: "a".into(),
+            balance: "weighted".into(),
+            standing: Some(UpstreamStanding {
+                breaker: "closed".into(),
+                reason: None,
+                since_ms: None,
+                breaker_opens: 0,
+                concurrency_limit: None,
+                live_percent: 75,
+                active_requests: 5,
+                active_retries: 1,
+            }),
+            targets: vec![target],
+        };
+        assert_eq!(
+            upstreams(&[upstream, unresolved], false),
+            "NAME  BALANCE   BREAKER  LIVE  ACTIVE  RETRIES  LIMIT\n\
+             a     weighted  closed   75 %  5       1        none\n\
+             b     hash\n\n\
+             UPSTREAM  TARGET           ADDRESS       WEIGHT  STATE              SINCE (UTC)          \
+             IN FLIGHT  EJECTIONS  REASON\n\
+             a         users:80         127.0.0.1:80  1       slow_start (30 %)  1970-01-02 00:00:00  \
+             4          2          consecutive_5xx\n\
+             b         (none resolved)\n"
+        );
     }
 }

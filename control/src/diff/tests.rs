@@ -57,11 +57,11 @@ routes:
     ~ limits.max_fields: 100 -> 50
 - upstream gone: 10.0.0.9:80
 ~ upstream users
-    ~ balance: "round_robin" -> "weighted"
+    ~ balance: "power_of_two" -> "weighted"
     ~ pool.max_idle: 256 -> 128
-    - targets[10.0.0.1:80]: {"address":"10.0.0.1:80","weight":1}
+    - targets[10.0.0.1:80]: {"address":"10.0.0.1:80","priority":0,"weight":1}
     ~ targets[10.0.0.2:80].weight: 1 -> 2
-    + targets[10.0.0.3:80]: {"address":"10.0.0.3:80","weight":1}
+    + targets[10.0.0.3:80]: {"address":"10.0.0.3:80","priority":0,"weight":1}
 - route d: * * /d* -> gone
 + route e: GET * /e* -> users
 ~ route c

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use contract::record::{Reason, Record};
+use contract::record::{Reason, Record, RetryStop};
 
 /// Writes lines; remembers the last second it spelled out.
 #[derive(Default)]
@@ -65,6 +65,11 @@ impl LineWriter {
             out.push(b'"');
         }
         number(out, ",\"attempts\":", record.attempts.into());
+        if record.retry_stopped != RetryStop::None {
+            out.extend_from_slice(b",\"retry_stopped\":\"");
+            out.extend_from_slice(record.retry_stopped.name().as_bytes());
+            out.push(b'"');
+        }
         number(out, ",\"duration_us\":", record.duration_us.into());
         number(out, ",\"first_byte_us\":", record.first_byte_us.into());
         number(out, ",\"connect_us\":", record.connect_us.into());
@@ -239,9 +244,13 @@ mod tests {
         let record = Record { reason: Reason::NoRoute, status: 404, ..Record::default() };
         let (_, value) = line(&record, None, None);
         assert_eq!(value["reason"], "no_route");
-        for absent in ["route", "upstream", "client", "target", "request_id", "user_agent"] {
+        for absent in
+            ["route", "upstream", "client", "target", "request_id", "user_agent", "retry_stopped"]
+        {
             assert!(value.get(absent).is_none(), "{absent}");
         }
+        let record = Record { retry_stopped: RetryStop::Budget, ..Record::default() };
+        assert_eq!(line(&record, None, None).1["retry_stopped"], "budget");
     }
 
     #[test]

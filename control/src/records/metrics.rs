@@ -384,17 +384,7 @@ mod tests {
     use super::*;
 
     fn history(epoch: u64, upstreams: &[&str]) -> History {
-        let upstream = |name: &&str| Upstream {
-            name: name.to_string(),
-            balance: Default::default(),
-            targets: vec![],
-            pool: Default::default(),
-            timeouts: Default::default(),
-            host_header: Default::default(),
-            protocol: Default::default(),
-            tls: None,
-            health: None,
-        };
+        let upstream = |name: &&str| Upstream { name: name.to_string(), ..Upstream::default() };
         let mut history = History::default();
         history.add(&Snapshot {
             epoch,
@@ -494,17 +484,7 @@ mod tests {
         Snapshot {
             upstreams: upstreams
                 .iter()
-                .map(|name| Upstream {
-                    name: name.to_string(),
-                    balance: Default::default(),
-                    targets: vec![],
-                    pool: Default::default(),
-                    timeouts: Default::default(),
-                    host_header: Default::default(),
-                    protocol: Default::default(),
-                    tls: None,
-                    health: None,
-                })
+                .map(|name| Upstream { name: name.to_string(), ..Upstream::default() })
                 .collect(),
             ..Snapshot::default()
         }

@@ -89,26 +89,12 @@ impl History {
 
 #[cfg(test)]
 mod tests {
-    use contract::snapshot::{PathMatch, PathRewrite, Route, Timeouts};
+    use contract::snapshot::Route;
 
     use super::*;
 
     fn snapshot(epoch: u64, routes: &[&str]) -> Snapshot {
-        let route = |name: &&str| Route {
-            name: name.to_string(),
-            hosts: vec![],
-            path: PathMatch::Prefix("/".into()),
-            methods: vec![],
-            headers: vec![],
-            query: vec![],
-            rewrite: PathRewrite::Keep,
-            backends: vec![],
-            timeouts: Timeouts::default(),
-            max_body_bytes: 0,
-            upgrades: vec![],
-            early_data: false,
-            grpc_web: false,
-        };
+        let route = |name: &&str| Route { name: name.to_string(), ..Route::default() };
         Snapshot { epoch, routes: routes.iter().map(route).collect(), ..Snapshot::default() }
     }
 

@@ -10,11 +10,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::scalars::{Cidr, TargetAddress, TargetHost};
+use super::scalars::{Cidr, TargetHost};
 use super::schema;
+pub use resilience::*;
 pub use tls::*;
+pub use upstream::*;
 
+mod resilience;
 mod tls;
+mod upstream;
 
 /// The only version of the format there is.
 pub const VERSION: u32 = 1;
@@ -73,12 +77,23 @@ pub struct Node {
     /// Longest a drain may take, in milliseconds.
     #[schemars(range(min = 1, max = 3_600_000))]
     pub drain_timeout_ms: u32,
+    /// Where the node is, such as a zone's name: targets with the same locality are preferred.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Name>")]
+    pub locality: Option<String>,
+    /// When the node as a whole is asked too much.
+    pub overload: Overload,
 }
 
 impl Default for Node {
     fn default() -> Self {
         let node = contract::snapshot::Node::default();
-        Node { via: node.via, drain_timeout_ms: node.drain_timeout_ms }
+        Node {
+            via: node.via,
+            drain_timeout_ms: node.drain_timeout_ms,
+            locality: None,
+            overload: Overload::default(),
+        }
     }
 }
 
@@ -232,161 +247,6 @@ impl Default for Limits {
     }
 }
 
-/// A cluster of interchangeable targets.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Upstream {
-    /// Unique among upstreams; what routes refer to.
-    #[schemars(with = "schema::Name")]
-    pub name: String,
-    /// How requests are spread over the targets.
-    #[serde(default)]
-    pub balance: Balance,
-    /// Where the requests go: host:port, or an address with a weight.
-    #[schemars(with = "Vec<schema::TargetForm>", length(min = 1))]
-    pub targets: Vec<Target>,
-    /// Keep-alive pool per target and shard.
-    #[serde(default)]
-    pub pool: Pool,
-    /// Deadlines of an exchange with this upstream.
-    #[serde(default)]
-    pub timeouts: Timeouts,
-    /// What Host the upstream sees.
-    #[serde(default)]
-    pub host_header: HostHeader,
-    /// What is spoken with the targets.
-    #[serde(default)]
-    pub protocol: Protocol,
-    /// Reach the targets over TLS; without it: clear text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<UpstreamTls>,
-    /// Ask the targets whether they are well; one that is not is passed over.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub health: Option<Health>,
-}
-
-/// How requests are spread over the targets of an upstream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// Each target in turn; weights are ignored.
-    #[default]
-    RoundRobin,
-    /// In proportion to the weights, evenly mixed.
-    Weighted,
-    /// Fewest requests in flight relative to the weight.
-    LeastConnections,
-}
-
-/// One target of an upstream.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Target {
-    /// host:port. A host name with several addresses becomes one target per address.
-    pub address: TargetAddress,
-    /// Share, 1 to 1000.
-    pub weight: u32,
-}
-
-/// Keep-alive pool per target and shard.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Pool {
-    /// Idle connections kept.
-    #[schemars(range(max = 65_535))]
-    pub max_idle: u32,
-    /// Open connections, idle and busy; past it requests wait for one until the connect time-out.
-    #[schemars(range(min = 1, max = 65_535))]
-    pub max_connections: u32,
-    /// An idle connection is closed after this long, in milliseconds.
-    #[schemars(range(min = 1, max = 86_400_000))]
-    pub idle_timeout_ms: u32,
-}
-
-impl Default for Pool {
-    fn default() -> Self {
-        let pool = contract::snapshot::Pool::default();
-        Pool {
-            max_idle: pool.max_idle,
-            max_connections: pool.max_connections,
-            idle_timeout_ms: pool.idle_timeout_ms,
-        }
-    }
-}
-
-/// Deadlines of one exchange with an upstream, in milliseconds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Timeouts {
-    /// To open a connection, or to wait for one of the pool.
-    #[schemars(range(min = 1, max = 86_400_000))]
-    pub connect_ms: u32,
-    /// From the end of the request to the first byte of the answer.
-    #[schemars(range(min = 1, max = 86_400_000))]
-    pub first_byte_ms: u32,
-    /// Longest silence inside an answer's body.
-    #[schemars(range(min = 1, max = 86_400_000))]
-    pub idle_ms: u32,
-    /// The whole exchange; "none" for answers that never end.
-    pub total_ms: TotalMs,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        let timeouts = contract::snapshot::Timeouts::default();
-        Timeouts {
-            connect_ms: timeouts.connect_ms,
-            first_byte_ms: timeouts.first_byte_ms,
-            idle_ms: timeouts.idle_ms,
-            total_ms: TotalMs::After(timeouts.total_ms),
-        }
-    }
-}
-
-/// A bound on a whole exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, from = "schema::TotalForm", into = "schema::TotalForm")]
-pub enum TotalMs {
-    /// Milliseconds, 1 to 86 400 000.
-    After(u32),
-    /// No bound.
-    None,
-}
-
-/// Deadlines of a route; what is absent is the upstream's.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct RouteTimeouts {
-    /// To open a connection, or to wait for one of the pool, in milliseconds.
-    #[schemars(range(min = 1, max = 86_400_000))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connect_ms: Option<u32>,
-    /// From the end of the request to the first byte of the answer, in milliseconds.
-    #[schemars(range(min = 1, max = 86_400_000))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first_byte_ms: Option<u32>,
-    /// Longest silence inside an answer's body, in milliseconds.
-    #[schemars(range(min = 1, max = 86_400_000))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub idle_ms: Option<u32>,
-    /// The whole exchange, in milliseconds; "none" for answers that never end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub total_ms: Option<TotalMs>,
-}
-
-/// What Host the upstream sees.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum HostHeader {
-    /// The client's.
-    #[default]
-    Preserve,
-    /// The chosen target's name.
-    Target,
-    /// This value.
-    Value(String),
-}
-
 /// Which requests go where.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -422,6 +282,24 @@ pub struct Route {
     /// Translate gRPC-Web requests, binary and text, to gRPC, and the answers back.
     #[serde(default)]
     pub grpc_web: bool,
+    /// Which failed tries are made again; without it the upstream's. It is taken as a whole: what it
+    /// does not say has its default, not the upstream's value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<OrNone<Retry>>")]
+    pub retry: Option<Retry>,
+    /// A second try beside a slow first one; without it the upstream's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<OrNone<Hedge>>,
+    /// Which requests are refused last when the node is asked too much.
+    #[serde(default)]
+    pub priority: Priority,
+    /// Send a share of the requests to another upstream too; its answers are thrown away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
+    /// Name of a header field in which clients say how many milliseconds they will wait. It bounds
+    /// all time-outs, and is passed on with what is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_header: Option<String>,
 }
 
 impl fmt::Display for Route {

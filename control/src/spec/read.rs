@@ -4,8 +4,10 @@
 //! stay those of the text. [`crate::check`] asks [`Problems::is_broken`] before it judges one.
 
 mod fields;
+mod health;
 mod listener;
 mod parts;
+mod resilience;
 mod route;
 mod tls;
 mod upstream;

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::model::StatusRange;
+
 /// Largest compiled form of one regular expression, in bytes.
 pub const REGEX_SIZE: usize = 1 << 20;
 /// Longest regular expression, in bytes.
@@ -468,4 +470,41 @@ pub fn size(text: &str) -> Result<u64, String> {
         _ => return Err(expected()),
     };
     number.checked_mul(factor).ok_or_else(|| format!("`{text}` is too large"))
+}
+
+/// `204` or `200-299`.
+pub fn status_range(text: &str) -> Result<StatusRange, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let status = |digits: &str| {
+        let status = decimal(digits).and_then(|status| u16::try_from(status).ok());
+        status.filter(|status| (100..=599).contains(status))
+    };
+    match (status(first), status(last)) {
+        (Some(first), Some(last)) if first <= last => Ok(StatusRange { first, last }),
+        (Some(first), Some(last)) => {
+            Err(format!("the range ends before it begins; write \"{last}-{first}\""))
+        }
+        _ => Err("expected a status like 204, or a range like \"200-299\"".into()),
+    }
+}
+
+/// Path and query of a request of our own.
+pub fn request_target(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') {
+        return Err(format!("a path begins with `/`; write /{text}"));
+    }
+    if text.len() > 2048 || text.contains('#') || !text.bytes().all(|byte| byte.is_ascii_graphic())
+    {
+        return Err("expected a path like /healthz, percent-encoded, of at most 2048 bytes".into());
+    }
+    Ok(text.into())
+}
+
+/// A header field's value: visible ASCII with blanks inside.
+pub fn field_value(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+    match !text.is_empty() && text.len() <= 256 && text.trim() == text && text.bytes().all(fits) {
+        true => Ok(text.into()),
+        false => Err("expected a header field's value of 1 to 256 ASCII characters".into()),
+    }
 }

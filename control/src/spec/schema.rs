@@ -6,8 +6,14 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::model::{FieldMatch, PathMatch, Rewrite, Spec, TotalMs, ValueMatch};
+use super::model::{
+    Balance, Fallback, FieldMatch, Health, LimitMs, PathMatch, RetryMethods, RetryOn, Rewrite,
+    Spec, StatusRange, ValueMatch,
+};
 use super::scalars::{Cidr, TargetAddress};
+pub use upstream::*;
+
+mod upstream;
 
 /// JSON Schema (draft 2020-12) of what may be written, for editors and for `sluice schema`.
 pub fn schema() -> serde_json::Value {
@@ -49,6 +55,11 @@ pub struct TargetParts {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     weight: u32,
+    /// Targets of a larger number are used as those of smaller ones fail.
+    #[serde(default)]
+    priority: u8,
+    /// Where it is; those of the node's own locality are preferred.
+    locality: Option<Name>,
 }
 
 fn one() -> u32 {
@@ -74,37 +85,37 @@ pub enum SizeForm {
     Unit(#[schemars(regex(pattern = r"^[0-9]+ ?(B|KiB|MiB|GiB|TiB|kB|KB|MB|GB|TB)?$"))] String),
 }
 
-/// How a total time-out is written.
+/// How a time-out that may be none is written.
 #[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub enum TotalForm {
+pub enum LimitForm {
     /// Milliseconds.
     After(#[schemars(range(min = 1, max = 86_400_000))] u32),
-    Word(TotalWord),
+    Word(NoneWord),
 }
 
-/// The words for a total time-out.
-#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
+/// What turns something off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum TotalWord {
-    /// No bound.
+pub enum NoneWord {
+    /// Nothing of the kind.
     None,
 }
 
-impl From<TotalForm> for TotalMs {
-    fn from(form: TotalForm) -> Self {
+impl From<LimitForm> for LimitMs {
+    fn from(form: LimitForm) -> Self {
         match form {
-            TotalForm::After(ms) => TotalMs::After(ms),
-            TotalForm::Word(TotalWord::None) => TotalMs::None,
+            LimitForm::After(ms) => LimitMs::After(ms),
+            LimitForm::Word(NoneWord::None) => LimitMs::None,
         }
     }
 }
 
-impl From<TotalMs> for TotalForm {
-    fn from(total: TotalMs) -> Self {
+impl From<LimitMs> for LimitForm {
+    fn from(total: LimitMs) -> Self {
         match total {
-            TotalMs::After(ms) => TotalForm::After(ms),
-            TotalMs::None => TotalForm::Word(TotalWord::None),
+            LimitMs::After(ms) => LimitForm::After(ms),
+            LimitMs::None => LimitForm::Word(NoneWord::None),
         }
     }
 }
@@ -223,7 +234,13 @@ macro_rules! schema_as {
 
 schema_as!(FieldMatch, FieldForm);
 schema_as!(Rewrite, RewriteForm);
-schema_as!(TotalMs, TotalForm);
+schema_as!(LimitMs, LimitForm);
+schema_as!(Balance, BalanceForm);
+schema_as!(RetryOn, CausesForm);
+schema_as!(RetryMethods, MethodsForm);
+schema_as!(Fallback, FallbackForm);
+schema_as!(Health, HealthForm);
+schema_as!(StatusRange, StatusForm);
 
 impl JsonSchema for Cidr {
     fn schema_name() -> Cow<'static, str> {

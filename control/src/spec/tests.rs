@@ -2,12 +2,13 @@
 
 mod broken;
 mod random;
+mod resilience;
 mod secure;
 mod validate;
 
 use super::*;
 
-const EXAMPLES: [(&str, &str); 7] = [
+const EXAMPLES: [(&str, &str); 8] = [
     ("minimal.yaml", include_str!("../../../examples/minimal.yaml")),
     ("microservices.yaml", include_str!("../../../examples/microservices.yaml")),
     ("canary.yaml", include_str!("../../../examples/canary.yaml")),
@@ -15,6 +16,7 @@ const EXAMPLES: [(&str, &str); 7] = [
     ("limits.yaml", include_str!("../../../examples/limits.yaml")),
     ("tls.yaml", include_str!("../../../examples/tls.yaml")),
     ("grpc.yaml", include_str!("../../../examples/grpc.yaml")),
+    ("resilience.yaml", include_str!("../../../examples/resilience.yaml")),
 ];
 
 #[test]
@@ -37,8 +39,21 @@ fn the_limits_example_spells_out_the_defaults() {
     assert_eq!(spec.upstreams[0].pool, Pool::default());
     assert_eq!(spec.upstreams[0].timeouts, Timeouts::default());
     assert_eq!(spec.routes[0].max_body_bytes, 2 << 30);
-    assert_eq!(spec.routes[1].timeouts.total_ms, Some(TotalMs::None));
+    assert_eq!(spec.routes[1].timeouts.total_ms, Some(LimitMs::None));
     assert_eq!(spec.access_log.destination(), LogDestination::Off);
+}
+
+/// So does `resilience.yaml`, for one upstream.
+#[test]
+fn the_resilience_example_spells_out_the_defaults() {
+    let text = EXAMPLES.iter().find(|(name, _)| *name == "resilience.yaml").expect("is listed").1;
+    let spec = load("resilience.yaml", text).spec.expect("loads");
+    let upstream = spec.upstreams[0].clone();
+    assert!(text.contains("outlier:") && text.contains("retry:") && text.contains("overload:"));
+    assert_eq!(upstream.name, "defaults");
+    let default = Upstream { name: upstream.name.clone(), ..Upstream::default() };
+    assert_eq!(upstream, Upstream { targets: upstream.targets.clone(), ..default });
+    assert_eq!(spec.node.overload, Overload::default());
 }
 
 #[test]

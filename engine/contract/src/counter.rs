@@ -46,6 +46,16 @@ pub enum Counter {
     HealthFailures,
     TargetsLost,
     TargetsRecovered,
+    /// Requests refused for the node's load, by the priority of their route.
+    ShedLow,
+    ShedNormal,
+    ShedHigh,
+    RetriesOverBudget,
+    Hedges,
+    HedgesWon,
+    Fallbacks,
+    Mirrored,
+    MirrorsDropped,
 }
 
 /// How many counters there are.
@@ -53,7 +63,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 40] = [
+    pub const ALL: [Counter; 49] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -94,6 +104,15 @@ impl Counter {
         Counter::HealthFailures,
         Counter::TargetsLost,
         Counter::TargetsRecovered,
+        Counter::ShedLow,
+        Counter::ShedNormal,
+        Counter::ShedHigh,
+        Counter::RetriesOverBudget,
+        Counter::Hedges,
+        Counter::HedgesWon,
+        Counter::Fallbacks,
+        Counter::Mirrored,
+        Counter::MirrorsDropped,
     ];
 
     /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
@@ -109,7 +128,7 @@ impl Counter {
         }
     }
 
-    /// The Prometheus name. The five response counters share one and differ by [`Counter::label`].
+    /// The Prometheus name. Counters that share one differ by [`Counter::label`].
     pub fn name(self) -> &'static str {
         match self {
             Counter::Accepted => "sluice_connections_accepted_total",
@@ -152,6 +171,15 @@ impl Counter {
             Counter::HealthFailures => "sluice_health_check_failures_total",
             Counter::TargetsLost => "sluice_targets_lost_total",
             Counter::TargetsRecovered => "sluice_targets_recovered_total",
+            Counter::ShedLow | Counter::ShedNormal | Counter::ShedHigh => {
+                "sluice_requests_shed_total"
+            }
+            Counter::RetriesOverBudget => "sluice_upstream_retries_over_budget_total",
+            Counter::Hedges => "sluice_upstream_hedges_total",
+            Counter::HedgesWon => "sluice_upstream_hedges_won_total",
+            Counter::Fallbacks => "sluice_upstream_fallbacks_total",
+            Counter::Mirrored => "sluice_mirrored_total",
+            Counter::MirrorsDropped => "sluice_mirrors_dropped_total",
         }
     }
 
@@ -163,6 +191,9 @@ impl Counter {
             Counter::Responses3xx => Some(("class", "3xx")),
             Counter::Responses4xx => Some(("class", "4xx")),
             Counter::Responses5xx => Some(("class", "5xx")),
+            Counter::ShedLow => Some(("priority", "low")),
+            Counter::ShedNormal => Some(("priority", "normal")),
+            Counter::ShedHigh => Some(("priority", "high")),
             _ => None,
         }
     }
@@ -186,7 +217,7 @@ impl Counter {
             Counter::UpstreamConnects => "Connections opened to upstreams.",
             Counter::UpstreamConnectErrors => "Connections to upstreams that failed or timed out.",
             Counter::UpstreamReuses => "Requests sent on a pooled upstream connection.",
-            Counter::UpstreamRetries => "Requests sent again after a stale connection.",
+            Counter::UpstreamRetries => "Tries made after a failed one.",
             Counter::RecordsPushed => "Access records put into the ring.",
             Counter::RecordsDropped => "Access records dropped as the ring was full.",
             Counter::BuffersExhausted => "Receives that found no provided buffer (ENOBUFS).",
@@ -214,6 +245,19 @@ impl Counter {
             Counter::HealthFailures => "Health checks that failed.",
             Counter::TargetsLost => "Times that a target became unhealthy by its checks.",
             Counter::TargetsRecovered => "Unhealthy targets that became healthy again.",
+            Counter::ShedLow | Counter::ShedNormal | Counter::ShedHigh => {
+                "Requests refused as the node was asked too much, by their route's priority."
+            }
+            Counter::RetriesOverBudget => "Retries and hedges that the retry budget refused.",
+            Counter::Hedges => "Requests that got a second try beside a slow first one.",
+            Counter::HedgesWon => "Hedged requests that the second try answered.",
+            Counter::Fallbacks => {
+                "Requests that an upstream did not take: breaker, bounds, nothing alive."
+            }
+            Counter::Mirrored => "Requests copied to a mirror.",
+            Counter::MirrorsDropped => {
+                "Requests that a mirror should have got and did not: too many, too large, or not taken."
+            }
         }
     }
 }

@@ -8,15 +8,18 @@
 //! Little-endian, lists and texts behind a u32 count, enums as one byte, options behind a byte 0 or
 //! 1. A change of the model is a new format version.
 
+mod resilience;
 mod tls;
+mod upstream;
 
 use crate::snapshot::*;
 use crate::wire::{In, Out};
+pub use resilience::{MAX_ATTEMPTS, MAX_KEPT_BODY};
 use tls::Counts;
 pub use tls::{MAX_CERTIFICATES, MAX_CHAIN, MAX_CRL, MAX_DER, MAX_TICKET_KEYS, MAX_TRUST};
 
 /// Changes with every change of the model.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// Largest snapshot, in bytes.
 pub const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
 /// Most listeners of a snapshot.
@@ -93,11 +96,13 @@ impl Snapshot {
         out.u64(self.revision);
         out.text(&self.node.via);
         out.u32(self.node.drain_timeout_ms);
+        out.text(&self.node.locality);
+        resilience::write_overload(&mut out, &self.node.overload);
         out.list(&self.certificates, tls::write_certificate);
         out.list(&self.trust, tls::write_trust);
         out.list(&self.ticket_keys, tls::write_ticket_key);
         out.list(&self.listeners, write_listener);
-        out.list(&self.upstreams, write_upstream);
+        out.list(&self.upstreams, upstream::write);
         out.list(&self.routes, write_route);
         let mut bytes = out.bytes;
         let crc = crc32fast::hash(&bytes[HEAD..]);
@@ -150,13 +155,18 @@ fn read_body(input: &mut In<'_>) -> Result<Snapshot, DecodeError> {
     let node = Node {
         via: input.text("node.via")?,
         drain_timeout_ms: input.u32("node.drain_timeout_ms")?,
+        locality: input.text("node.locality")?,
+        overload: resilience::read_overload(input)?,
     };
     let certificates = input.list("certificates", MAX_CERTIFICATES, tls::read_certificate)?;
     let trust = input.list("trust", MAX_TRUST, tls::read_trust)?;
     let ticket_keys = input.list("ticket_keys", MAX_TICKET_KEYS, tls::read_ticket_key)?;
     let counts = Counts { certificates: certificates.len(), trust: trust.len() };
     let listeners = input.list("listeners", MAX_LISTENERS, |input| read_listener(input, counts))?;
-    let upstreams = input.list("upstreams", MAX_UPSTREAMS, |input| read_upstream(input, counts))?;
+    // Upstreams point at each other. A count that lies is found when the list is read.
+    let count = input.ahead().u32_within("upstreams", 0, MAX_UPSTREAMS as u32)? as usize;
+    let upstreams =
+        input.list("upstreams", MAX_UPSTREAMS, |input| upstream::read(input, counts, count))?;
     let routes = input.list("routes", MAX_ROUTES, |input| read_route(input, upstreams.len()))?;
     input.end()?;
     Ok(Snapshot {
@@ -260,118 +270,6 @@ fn read_cidr(input: &mut In<'_>) -> Result<Cidr, DecodeError> {
     Ok(Cidr { network, prefix })
 }
 
-fn write_upstream(out: &mut Out, upstream: &Upstream) {
-    out.text(&upstream.name);
-    out.u8(match upstream.balance {
-        Balance::RoundRobin => 0,
-        Balance::Weighted => 1,
-        Balance::LeastConnections => 2,
-    });
-    out.list(&upstream.targets, |out, target| {
-        out.address(target.address);
-        out.u32(target.weight);
-        out.text(&target.name);
-    });
-    out.u32(upstream.pool.max_idle);
-    out.u32(upstream.pool.max_connections);
-    out.u32(upstream.pool.idle_timeout_ms);
-    write_timeouts(out, &upstream.timeouts);
-    match &upstream.host_header {
-        HostHeader::Preserve => out.u8(0),
-        HostHeader::Target => out.u8(1),
-        HostHeader::Literal(host) => {
-            out.u8(2);
-            out.text(host);
-        }
-    }
-    out.u8(match upstream.protocol {
-        Protocol::Http1 => 0,
-        Protocol::Http2 => 1,
-        Protocol::Auto => 2,
-    });
-    out.option(upstream.tls.as_ref(), tls::write_upstream_tls);
-    out.option(upstream.health.as_ref(), |out, health| {
-        match &health.kind {
-            HealthKind::Grpc { service } => {
-                out.u8(0);
-                out.text(service);
-            }
-        }
-        out.u32(health.interval_ms);
-        out.u32(health.timeout_ms);
-        out.u32(health.healthy_after);
-        out.u32(health.unhealthy_after);
-    });
-}
-
-fn read_upstream(input: &mut In<'_>, counts: Counts) -> Result<Upstream, DecodeError> {
-    Ok(Upstream {
-        name: input.text("upstream.name")?,
-        balance: match input.u8("upstream.balance")? {
-            0 => Balance::RoundRobin,
-            1 => Balance::Weighted,
-            2 => Balance::LeastConnections,
-            other => return Err(input.tag("upstream.balance", other)),
-        },
-        targets: input.list("upstream.targets", MAX_TARGETS, |input| {
-            Ok(Target {
-                address: input.address("upstream.target.address")?,
-                weight: input.u32_within("upstream.target.weight", 1, MAX_WEIGHT)?,
-                name: input.text("upstream.target.name")?,
-            })
-        })?,
-        pool: Pool {
-            max_idle: input.u32("upstream.pool.max_idle")?,
-            max_connections: input.u32("upstream.pool.max_connections")?,
-            idle_timeout_ms: input.u32("upstream.pool.idle_timeout_ms")?,
-        },
-        timeouts: read_timeouts(input)?,
-        host_header: match input.u8("upstream.host_header")? {
-            0 => HostHeader::Preserve,
-            1 => HostHeader::Target,
-            2 => HostHeader::Literal(input.text("upstream.host_header")?),
-            other => return Err(input.tag("upstream.host_header", other)),
-        },
-        protocol: match input.u8("upstream.protocol")? {
-            0 => Protocol::Http1,
-            1 => Protocol::Http2,
-            2 => Protocol::Auto,
-            other => return Err(input.tag("upstream.protocol", other)),
-        },
-        tls: input.option("upstream.tls", |input| tls::read_upstream_tls(input, counts))?,
-        health: input.option("upstream.health", read_health)?,
-    })
-}
-
-fn read_health(input: &mut In<'_>) -> Result<HealthCheck, DecodeError> {
-    Ok(HealthCheck {
-        kind: match input.u8("upstream.health.kind")? {
-            0 => HealthKind::Grpc { service: input.text("upstream.health.service")? },
-            other => return Err(input.tag("upstream.health.kind", other)),
-        },
-        interval_ms: input.u32_within("upstream.health.interval_ms", 1, u32::MAX)?,
-        timeout_ms: input.u32_within("upstream.health.timeout_ms", 1, u32::MAX)?,
-        healthy_after: input.u32_within("upstream.health.healthy_after", 1, u32::MAX)?,
-        unhealthy_after: input.u32_within("upstream.health.unhealthy_after", 1, u32::MAX)?,
-    })
-}
-
-fn write_timeouts(out: &mut Out, timeouts: &Timeouts) {
-    out.u32(timeouts.connect_ms);
-    out.u32(timeouts.first_byte_ms);
-    out.u32(timeouts.idle_ms);
-    out.u32(timeouts.total_ms);
-}
-
-fn read_timeouts(input: &mut In<'_>) -> Result<Timeouts, DecodeError> {
-    Ok(Timeouts {
-        connect_ms: input.u32("timeouts.connect_ms")?,
-        first_byte_ms: input.u32("timeouts.first_byte_ms")?,
-        idle_ms: input.u32("timeouts.idle_ms")?,
-        total_ms: input.u32("timeouts.total_ms")?,
-    })
-}
-
 fn write_route(out: &mut Out, route: &Route) {
     out.text(&route.name);
     out.list(&route.hosts, |out, host| out.text(host));
@@ -397,16 +295,19 @@ fn write_route(out: &mut Out, route: &Route) {
         out.u32(backend.upstream);
         out.u32(backend.weight);
     });
-    write_timeouts(out, &route.timeouts);
+    upstream::write_timeouts(out, &route.timeouts);
     out.u64(route.max_body_bytes);
     out.list(&route.upgrades, |out, token| out.text(token));
     out.u8(route.early_data.into());
     out.u8(route.grpc_web.into());
+    out.option(route.retry.as_ref(), resilience::write_retry);
+    out.option(route.hedge.as_ref(), resilience::write_hedge);
+    resilience::write_priority(out, route.priority);
+    out.option(route.mirror.as_ref(), resilience::write_mirror);
+    out.option(route.deadline_header.as_ref(), |out, name| out.text(name));
 }
 
 fn read_route(input: &mut In<'_>, upstreams: usize) -> Result<Route, DecodeError> {
-    // At most MAX_UPSTREAMS. Without any upstream every index is refused, 0 too.
-    let last_upstream = upstreams.checked_sub(1).map(|last| last as u32);
     Ok(Route {
         name: input.text("route.name")?,
         hosts: input.list("route.hosts", MAX_ENTRIES, |input| input.text("route.host"))?,
@@ -425,29 +326,23 @@ fn read_route(input: &mut In<'_>, upstreams: usize) -> Result<Route, DecodeError
             2 => PathRewrite::ReplacePrefix(input.text("route.rewrite")?),
             other => return Err(input.tag("route.rewrite", other)),
         },
-        backends: {
-            let before = input.fault("route.backends", Fault::Short);
-            let backends = input.list("route.backends", MAX_ENTRIES, |input| {
-                let Some(last) = last_upstream else {
-                    let fault = Fault::OutOfRange { found: 0, min: 1, max: 0 };
-                    return Err(input.fault("route.backend.upstream", fault));
-                };
-                Ok(Backend {
-                    upstream: input.u32_within("route.backend.upstream", 0, last)?,
-                    weight: input.u32_within("route.backend.weight", 0, MAX_WEIGHT)?,
-                })
-            })?;
-            if backends.is_empty() {
-                let fault = Fault::OutOfRange { found: 0, min: 1, max: MAX_ENTRIES as u64 };
-                return Err(DecodeError { fault, ..before });
-            }
-            backends
-        },
-        timeouts: read_timeouts(input)?,
+        backends: input.some("route.backends", MAX_ENTRIES, |input| {
+            Ok(Backend {
+                upstream: input.index("route.backend.upstream", upstreams)?,
+                weight: input.u32_within("route.backend.weight", 0, MAX_WEIGHT)?,
+            })
+        })?,
+        timeouts: upstream::read_timeouts(input)?,
         max_body_bytes: input.u64("route.max_body_bytes")?,
         upgrades: input.list("route.upgrades", MAX_ENTRIES, |input| input.text("route.upgrade"))?,
         early_data: input.bool("route.early_data")?,
         grpc_web: input.bool("route.grpc_web")?,
+        retry: input.option("route.retry", resilience::read_retry)?,
+        hedge: input.option("route.hedge", resilience::read_hedge)?,
+        priority: resilience::read_priority(input)?,
+        mirror: input.option("route.mirror", |input| resilience::read_mirror(input, upstreams))?,
+        deadline_header: input
+            .option("route.deadline_header", |input| input.text("route.deadline_header"))?,
     })
 }
 

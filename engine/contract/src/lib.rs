@@ -3,6 +3,7 @@
 //! - [`snapshot`] and [`encode`]: the configuration of one epoch as flat, checksummed bytes.
 //! - [`segment`]: one memfd with the published epoch, each shard's counters and its ring.
 //! - [`publish`]: the epoch and its wake; [`ring`]: records from a shard to control.
+//! - [`targets`]: what the engine tells of upstreams and targets.
 //! - [`record`]: what a ring carries; [`counter`]: what a shard counts.
 //! - [`bus`]: messages and file descriptors between supervisor, engine and control;
 //!   [`sealed`]: bytes that nobody can change any more.
@@ -30,6 +31,8 @@ pub mod sealed;
 pub mod segment;
 pub mod snapshot;
 mod sync;
+#[cfg(not(loom))]
+pub mod targets;
 mod wire;
 
 pub use counter::Counter;

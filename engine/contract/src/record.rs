@@ -59,6 +59,69 @@ pub enum Reason {
     UpstreamUnsuited = 31,
     /// A request that HTTP/2 calls malformed: its stream was reset.
     Malformed = 32,
+    /// The node has more to do than it can; this request had to go.
+    Overload = 33,
+    /// The upstream's circuit breaker is open.
+    BreakerOpen = 34,
+    /// The upstream has as many requests as it may have, or can bear.
+    UpstreamBusy = 35,
+    /// Too little of the upstream is alive to bear the load.
+    BelowFloor = 36,
+    /// No try was answered within the time that one try has.
+    TryTimeout = 37,
+}
+
+/// Why a request that failed at an upstream was not tried again, though failures of that kind are.
+/// The number is stable: it is what records carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum RetryStop {
+    /// It needed no other try, or none is ever made.
+    #[default]
+    None = 0,
+    /// Not all of the body could be sent again: too large to be kept.
+    Body = 1,
+    /// The upstream's retry budget was used up.
+    Budget = 2,
+    /// The pause before it would have ended behind the request's deadline.
+    Deadline = 3,
+    /// The upstream may have acted on it, and its method may not be repeated.
+    Method = 4,
+    /// As many tries as there may be were made.
+    Attempts = 5,
+    /// The upstream asked for a longer pause than is waited for.
+    RetryAfter = 6,
+}
+
+impl RetryStop {
+    /// Every value, in the order of its number.
+    pub const ALL: [RetryStop; 7] = [
+        RetryStop::None,
+        RetryStop::Body,
+        RetryStop::Budget,
+        RetryStop::Deadline,
+        RetryStop::Method,
+        RetryStop::Attempts,
+        RetryStop::RetryAfter,
+    ];
+
+    /// The value of that number.
+    pub fn from_u8(number: u8) -> Option<RetryStop> {
+        RetryStop::ALL.get(usize::from(number)).copied()
+    }
+
+    /// Stable, snake_case; what logs say.
+    pub fn name(self) -> &'static str {
+        match self {
+            RetryStop::None => "none",
+            RetryStop::Body => "body",
+            RetryStop::Budget => "budget",
+            RetryStop::Deadline => "deadline",
+            RetryStop::Method => "method",
+            RetryStop::Attempts => "attempts",
+            RetryStop::RetryAfter => "retry_after",
+        }
+    }
 }
 
 /// One finished request. Times are microseconds, sizes bytes on the wire without heads.
@@ -82,6 +145,8 @@ pub struct Record<'a> {
     pub reason: Reason,
     /// Tries made at upstreams.
     pub attempts: u8,
+    /// Why there were no more of them.
+    pub retry_stopped: RetryStop,
     /// HTTP version of the request, as `10`, `11`, `20`.
     pub version: u8,
     pub request_bytes: u64,
@@ -102,7 +167,7 @@ pub const MAX_TEXT: usize = 512;
 
 /// Bytes of the fixed head.
 const HEAD: usize = 72;
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const ABSENT: u8 = 0;
 const V4: u8 = 4;
 const V6: u8 = 6;
@@ -147,7 +212,8 @@ impl Record<'_> {
             // At most MAX_TEXT.
             *place = (text.len() as u16).to_le_bytes();
         }
-        head[70..72].fill(0);
+        head[70] = self.retry_stopped as u8;
+        head[71] = 0;
         for address in [self.client, self.target] {
             rest = put_address(rest, address)?;
         }
@@ -168,7 +234,7 @@ impl<'a> Record<'a> {
     /// Reads what [`Record::encode_into`] wrote. `None` for any other bytes.
     pub fn decode(bytes: &'a [u8]) -> Option<Record<'a>> {
         let (head, mut rest) = bytes.split_first_chunk::<HEAD>()?;
-        if head[0] != FORMAT || head[70..72] != [0, 0] {
+        if head[0] != FORMAT || head[71] != 0 {
             return None;
         }
         let u32_at = |at: usize| head.get(at..)?.first_chunk().copied().map(u32::from_le_bytes);
@@ -198,6 +264,7 @@ impl<'a> Record<'a> {
             status: u16::from_le_bytes([head[4], head[5]]),
             reason: Reason::from_u8(head[1])?,
             attempts: head[2],
+            retry_stopped: RetryStop::from_u8(head[70])?,
             version: head[3],
             request_bytes: u64_at(24)?,
             response_bytes: u64_at(32)?,
@@ -286,7 +353,7 @@ fn take<'b, const N: usize>(bytes: &mut &'b [u8]) -> Option<&'b [u8; N]> {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 33] = [
+    pub const ALL: [Reason; 38] = [
         Reason::None,
         Reason::BadRequest,
         Reason::NoRoute,
@@ -320,6 +387,11 @@ impl Reason {
         Reason::UnsupportedMediaType,
         Reason::UpstreamUnsuited,
         Reason::Malformed,
+        Reason::Overload,
+        Reason::BreakerOpen,
+        Reason::UpstreamBusy,
+        Reason::BelowFloor,
+        Reason::TryTimeout,
     ];
 
     /// The reason of that number.
@@ -363,161 +435,14 @@ impl Reason {
             Reason::UnsupportedMediaType => "unsupported_media_type",
             Reason::UpstreamUnsuited => "upstream_unsuited",
             Reason::Malformed => "malformed",
+            Reason::Overload => "overload",
+            Reason::BreakerOpen => "breaker_open",
+            Reason::UpstreamBusy => "upstream_busy",
+            Reason::BelowFloor => "below_floor",
+            Reason::TryTimeout => "try_timeout",
         }
     }
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    const FULL: Record<'static> = Record {
-        time_us: 1,
-        duration_us: 2,
-        first_byte_us: 3,
-        connect_us: 4,
-        epoch: 5,
-        route: 6,
-        upstream: u32::MAX,
-        status: 502,
-        reason: Reason::UpstreamReset,
-        attempts: 2,
-        version: 11,
-        request_bytes: 7,
-        response_bytes: u64::MAX,
-        client: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), 40_000)),
-        target: Some(SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 80)),
-        request_id: b"0123456789abcdef",
-        method: b"GET",
-        host: b"api.example.com",
-        path: b"/users/7",
-        user_agent: b"curl/8.5.0",
-    };
-
-    #[test]
-    fn a_record_survives_the_round_trip() {
-        let mut out = [0xAA; MAX_RECORD];
-        for record in [FULL, Record::default()] {
-            let len = record.encode_into(&mut out).unwrap();
-            assert_eq!(len, record.encoded_len());
-            assert_eq!(Record::decode(&out[..len]), Some(record));
-            // Exactly enough room is enough, one byte less is not.
-            let mut tight = vec![0; len];
-            assert_eq!(record.encode_into(&mut tight), Some(len));
-            assert_eq!(tight, out[..len]);
-            assert_eq!(record.encode_into(&mut tight[..len - 1]), None);
-        }
-    }
-
-    #[test]
-    fn long_texts_are_cut() {
-        let long = [b'x'; MAX_TEXT + 1];
-        let record = Record {
-            request_id: &long,
-            method: &long,
-            host: &long,
-            path: &long,
-            user_agent: &long,
-            client: FULL.target,
-            target: FULL.target,
-            ..FULL
-        };
-        let mut out = [0; MAX_RECORD];
-        assert_eq!(record.encode_into(&mut out), Some(MAX_RECORD));
-        let decoded = Record::decode(&out).unwrap();
-        assert_eq!(decoded.path, &long[..MAX_TEXT]);
-        assert_eq!(decoded.user_agent.len(), MAX_TEXT);
-    }
-
-    #[test]
-    fn other_bytes_are_refused() {
-        let mut out = [0; MAX_RECORD];
-        let len = FULL.encode_into(&mut out).unwrap();
-        assert_eq!(Record::decode(&[]), None);
-        assert_eq!(Record::decode(&out[..len - 1]), None, "cut short");
-        assert_eq!(Record::decode(&out[..len + 1]), None, "trailing");
-        // Format, reason, tag of the client, length of a text past its bound.
-        for (at, value) in [(0, 9), (1, Reason::ALL.len() as u8), (6, 5), (61, 0xFF)] {
-            let mut wrong = out[..len].to_vec();
-            wrong[at] = value;
-            assert_eq!(Record::decode(&wrong), None, "byte {at}");
-        }
-    }
-
-    #[test]
-    fn a_reason_has_one_number_and_one_name() {
-        for (number, reason) in Reason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, number);
-            assert_eq!(Reason::from_u8(number as u8), Some(reason));
-            let same = Reason::ALL.iter().filter(|other| other.name() == reason.name());
-            assert_eq!(same.count(), 1, "{}", reason.name());
-            assert!(reason.name().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
-        }
-        assert_eq!(Reason::from_u8(Reason::ALL.len() as u8), None);
-    }
-
-    fn address() -> impl Strategy<Value = Option<SocketAddr>> {
-        prop::option::of((any::<IpAddr>(), any::<u16>()).prop_map(SocketAddr::from))
-    }
-
-    proptest! {
-        #[test]
-        fn any_record_survives(
-            numbers: [u64; 4],
-            small: [u32; 5],
-            status: u16,
-            reason in 0..Reason::ALL.len(),
-            client in address(),
-            target in address(),
-            texts in prop::array::uniform5(vec(any::<u8>(), 0..=MAX_TEXT)),
-        ) {
-            let record = Record {
-                time_us: numbers[0],
-                epoch: numbers[1],
-                request_bytes: numbers[2],
-                response_bytes: numbers[3],
-                duration_us: small[0],
-                first_byte_us: small[1],
-                connect_us: small[2],
-                route: small[3],
-                upstream: small[4],
-                status,
-                reason: Reason::ALL[reason],
-                attempts: small[0] as u8,
-                version: small[1] as u8,
-                client,
-                target,
-                request_id: &texts[0],
-                method: &texts[1],
-                host: &texts[2],
-                path: &texts[3],
-                user_agent: &texts[4],
-            };
-            let mut out = [0; MAX_RECORD];
-            let len = record.encode_into(&mut out).unwrap();
-            prop_assert_eq!(len, record.encoded_len());
-            prop_assert_eq!(Record::decode(&out[..len]), Some(record));
-        }
-
-        #[test]
-        fn forged_records_never_panic(
-            changes in vec((0..100usize, any::<u8>()), 1..6),
-            cut in 0..200usize,
-        ) {
-            let mut out = vec![0; MAX_RECORD];
-            let len = FULL.encode_into(&mut out).unwrap();
-            out.truncate(len);
-            for (at, value) in changes {
-                out[at] = value;
-            }
-            out.truncate(cut);
-            if let Some(record) = Record::decode(&out) {
-                let mut again = vec![0; MAX_RECORD];
-                let len = record.encode_into(&mut again).unwrap();
-                prop_assert_eq!(&again[..len], &out[..], "a record has one encoding");
-            }
-        }
-    }
-}
+mod tests;

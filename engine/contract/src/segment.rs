@@ -6,7 +6,8 @@
 //! ```text
 //! 0       Head      magic, version, shards, ring size, counters; written once
 //! 128     Control   the published epoch
-//! 4096    shard 0:  ShardBlock | Positions of its ring | … to 4096 | the ring's buffer
+//! 4096    Table     what is known of upstreams and targets
+//! …       shard 0:  ShardBlock | Positions of its ring | … to 4096 | the ring's buffer
 //! …       shard 1:  …
 //! ```
 
@@ -15,6 +16,7 @@ use crate::memory::Mapping;
 use crate::publish::EpochCell;
 use crate::ring::{MAX_RING, MIN_RING, Positions, RingMemory, RingReader, RingWriter};
 use crate::sealed::{check_seals, memory_file, size};
+use crate::targets::{Table, Targets};
 use rustix::fs::{SealFlags, fcntl_add_seals, ftruncate};
 use std::io;
 use std::mem::{offset_of, size_of};
@@ -27,10 +29,11 @@ use std::time::Duration;
 /// Most shards of a segment.
 pub const MAX_SHARDS: u16 = 1024;
 /// Changes with every change of the layout, [`Counter`]'s order included.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"SLUICEsg");
 const PAGE: usize = 4096;
+const TABLE: usize = size_of::<Table>();
 
 #[repr(C)]
 struct Head {
@@ -63,6 +66,7 @@ struct ShardPage {
 }
 
 const _: () = assert!(size_of::<Root>() <= PAGE && size_of::<ShardPage>() <= PAGE);
+const _: () = assert!(TABLE.is_multiple_of(PAGE));
 
 /// Why a descriptor is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -215,6 +219,16 @@ impl Segment {
         ShardView { block: page, _segment: Arc::clone(&self.inner) }
     }
 
+    /// What the engine tells of its upstreams and targets.
+    pub fn targets(&self) -> Targets {
+        // SAFETY: every mapping is at least a page, the table and a shard long (`over`), and begins
+        // with a page; the pointer's page is aligned for it.
+        unsafe {
+            let table = self.inner.mapping.start().byte_add(PAGE).cast::<Table>();
+            Targets::new(table, Keeper { _inner: Arc::clone(&self.inner) })
+        }
+    }
+
     /// The writing end of a shard's ring. `None` if there is no such shard, or while another writer
     /// of it exists in this process (through this [`Segment`] or its clones).
     ///
@@ -246,6 +260,12 @@ impl Segment {
     fn root(&self) -> &Root {
         root(&self.inner.mapping)
     }
+}
+
+/// Keeps a mapping, for what points into it.
+#[derive(Clone)]
+pub(crate) struct Keeper {
+    _inner: Arc<Inner>,
 }
 
 const WRITER: usize = 0;
@@ -395,7 +415,7 @@ fn valid_layout(shards: u32, ring_bytes: u32) -> bool {
 }
 
 fn total_size(shards: u16, ring_bytes: u32) -> usize {
-    PAGE + usize::from(shards) * (PAGE + ring_bytes as usize)
+    PAGE + TABLE + usize::from(shards) * (PAGE + ring_bytes as usize)
 }
 
 fn root(mapping: &Mapping) -> &Root {

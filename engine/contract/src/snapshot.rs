@@ -3,7 +3,11 @@
 //! These are plain values without pointers into anything. `encode.rs` writes them as flat bytes,
 //! [`Snapshot::decode`] reads them back without trusting them. The engine turns them into its Plan.
 
+mod resilience;
+
 use std::net::{IpAddr, SocketAddr};
+
+pub use resilience::*;
 
 /// Index into [`Snapshot::upstreams`].
 pub type UpstreamIndex = u32;
@@ -40,11 +44,20 @@ pub struct Node {
     pub via: String,
     /// Longest a drain may take, in milliseconds.
     pub drain_timeout_ms: u32,
+    /// Where the node is, such as a zone's name: targets of the same locality are preferred. Empty:
+    /// nowhere in particular.
+    pub locality: String,
+    pub overload: Overload,
 }
 
 impl Default for Node {
     fn default() -> Self {
-        Node { via: "sluice".into(), drain_timeout_ms: 30_000 }
+        Node {
+            via: "sluice".into(),
+            drain_timeout_ms: 30_000,
+            locality: String::new(),
+            overload: Overload::default(),
+        }
     }
 }
 
@@ -175,13 +188,14 @@ pub struct ListenerLimits {
     pub header_timeout_ms: u32,
     /// Between requests of a keep-alive connection.
     pub idle_timeout_ms: u32,
-    /// Slowest body a client may send or read, bytes per second, judged over 10 s.
+    /// Slowest body a client may send, bytes per second, judged over 10 s. (Who reads slowly is
+    /// bounded by `write_timeout_ms`.)
     pub min_body_rate: u32,
     /// A write that makes no progress for this long ends the connection.
     pub write_timeout_ms: u32,
     /// Largest request head (request line and field section).
     pub max_head_bytes: u32,
-    /// Largest number of field lines.
+    /// Largest number of field lines; more than 128 count as 128.
     pub max_fields: u16,
     /// Requests served per connection before it is closed.
     pub max_requests: u32,
@@ -235,7 +249,7 @@ impl Cidr {
 }
 
 /// A cluster of interchangeable targets.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Upstream {
     pub name: String,
     pub balance: Balance,
@@ -250,6 +264,21 @@ pub struct Upstream {
     pub tls: Option<UpstreamTls>,
     /// Active checks; a target that fails them is passed over.
     pub health: Option<HealthCheck>,
+    /// With less than this share of the weight alive, all requests get the fallback at once, as the
+    /// rest would not bear them (0: never).
+    pub min_live_percent: u8,
+    pub retry: Retry,
+    pub retry_budget: RetryBudget,
+    pub hedge: Option<Hedge>,
+    /// Bounds of the upstream as a whole, and of each target.
+    pub bounds: Bounds,
+    pub target_bounds: Bounds,
+    /// The breaker of the upstream as a whole, and of each target.
+    pub breaker: Option<Breaker>,
+    pub target_breaker: Option<Breaker>,
+    pub fallback: Fallback,
+    pub outlier: Option<Outlier>,
+    pub concurrency: Option<AdaptiveConcurrency>,
 }
 
 /// What is spoken with an upstream.
@@ -290,17 +319,34 @@ pub struct HealthCheck {
 pub enum HealthKind {
     /// `grpc.health.v1.Health/Check` of this service (may be empty: the whole server).
     Grpc { service: String },
+    /// `GET path`; healthy with a status in one of the ranges (both ends included) and, if a text is
+    /// given, that text in the first bytes of the body.
+    Http {
+        path: String,
+        /// Value of `Host`; `None`: the target's name.
+        host: Option<String>,
+        statuses: Vec<(u16, u16)>,
+        body: Option<String>,
+    },
+    /// A connection can be opened (over TLS: with its handshake).
+    Tcp,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
     /// Each target in turn, weights ignored.
-    #[default]
     RoundRobin,
     /// Smooth weighted round-robin (as nginx does it).
     Weighted,
-    /// Fewest requests in flight relative to weight.
+    /// Fewest requests in flight relative to weight, over all shards.
     LeastConnections,
+    /// Of two targets drawn by weight the one with the smaller (requests in flight / weight + 1) ×
+    /// latency; latency is a moving average that follows peaks at once.
+    #[default]
+    PowerOfTwo,
+    /// Consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2018): no target has
+    /// more than `load_percent` of its fair share of the requests in flight.
+    Hash { key: HashKey, load_percent: u16 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -310,6 +356,23 @@ pub struct Target {
     pub weight: u32,
     /// What the spec called it, `host:port`.
     pub name: String,
+    /// Targets of a larger number are used as those of smaller ones fail.
+    pub priority: u8,
+    /// Where it is; compared with [`Node::locality`].
+    pub locality: String,
+}
+
+impl Default for Target {
+    /// Nowhere.
+    fn default() -> Self {
+        Target {
+            address: SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0),
+            weight: 1,
+            name: String::new(),
+            priority: 0,
+            locality: String::new(),
+        }
+    }
 }
 
 /// Keep-alive pool per target and shard.
@@ -339,13 +402,22 @@ pub struct Timeouts {
     pub first_byte_ms: u32,
     /// Longest silence inside an answer's body.
     pub idle_ms: u32,
+    /// From the start of one try to the head of its answer, after which another try may be made;
+    /// `u32::MAX`: none.
+    pub try_ms: u32,
     /// The whole exchange; `u32::MAX`: none.
     pub total_ms: u32,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Timeouts { connect_ms: 2_000, first_byte_ms: 30_000, idle_ms: 60_000, total_ms: 300_000 }
+        Timeouts {
+            connect_ms: 2_000,
+            first_byte_ms: 30_000,
+            idle_ms: 60_000,
+            try_ms: u32::MAX,
+            total_ms: 300_000,
+        }
     }
 }
 
@@ -362,7 +434,7 @@ pub enum HostHeader {
 }
 
 /// Which requests go where.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Route {
     pub name: String,
     /// Lower case. Empty: any host. `*.example.com` matches one or more labels in its place.
@@ -387,6 +459,15 @@ pub struct Route {
     pub early_data: bool,
     /// gRPC-Web requests are translated to gRPC, and the answers back.
     pub grpc_web: bool,
+    /// `None`: the upstream's.
+    pub retry: Option<Retry>,
+    /// `None`: the upstream's.
+    pub hedge: Option<Hedge>,
+    pub priority: Priority,
+    pub mirror: Option<Mirror>,
+    /// A field in which clients say how many milliseconds they will wait, lower case. It bounds all
+    /// time-outs, and is passed on with what is left.
+    pub deadline_header: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -397,6 +478,13 @@ pub enum PathMatch {
     Prefix(String),
     /// Unanchored unless the pattern says so; `regex` crate syntax.
     Regex(String),
+}
+
+impl Default for PathMatch {
+    /// Any path.
+    fn default() -> Self {
+        PathMatch::Prefix("/".into())
+    }
 }
 
 /// A condition on a header or a query parameter.

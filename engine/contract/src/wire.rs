@@ -159,6 +159,43 @@ impl<'a> In<'a> {
         Ok(value)
     }
 
+    /// A number within `min..=max`.
+    pub(crate) fn u16_within(
+        &mut self,
+        field: &'static str,
+        min: u16,
+        max: u16,
+    ) -> Result<u16, DecodeError> {
+        let before = self.at;
+        let value = self.u16(field)?;
+        if value < min || value > max {
+            let fault = Fault::OutOfRange { found: value.into(), min: min.into(), max: max.into() };
+            return Err(DecodeError { field, offset: before, fault });
+        }
+        Ok(value)
+    }
+
+    /// A number within `min..=max`.
+    pub(crate) fn u8_within(
+        &mut self,
+        field: &'static str,
+        min: u8,
+        max: u8,
+    ) -> Result<u8, DecodeError> {
+        let before = self.at;
+        let value = self.u8(field)?;
+        if value < min || value > max {
+            let fault = Fault::OutOfRange { found: value.into(), min: min.into(), max: max.into() };
+            return Err(DecodeError { field, offset: before, fault });
+        }
+        Ok(value)
+    }
+
+    /// Reads on from here without moving on itself.
+    pub(crate) fn ahead(&self) -> In<'a> {
+        In { bytes: self.bytes, at: self.at }
+    }
+
     pub(crate) fn bool(&mut self, field: &'static str) -> Result<bool, DecodeError> {
         match self.u8(field)? {
             0 => Ok(false),
@@ -234,6 +271,22 @@ impl<'a> In<'a> {
             items.push(read(self)?);
         }
         Ok(items)
+    }
+
+    /// A list of one to `max` things.
+    pub(crate) fn some<T>(
+        &mut self,
+        field: &'static str,
+        max: usize,
+        read: impl FnMut(&mut In<'a>) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        let before = self.fault(field, Fault::Short);
+        let list = self.list(field, max, read)?;
+        if list.is_empty() {
+            let fault = Fault::OutOfRange { found: 0, min: 1, max: max as u64 };
+            return Err(DecodeError { fault, ..before });
+        }
+        Ok(list)
     }
 
     pub(crate) fn ip(&mut self, field: &'static str) -> Result<IpAddr, DecodeError> {

@@ -5,38 +5,39 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
+use contract::Counter;
 use contract::record::Reason;
-use contract::snapshot::Timeouts;
 
-use super::outgoing::Outgoing;
-use super::{Answer, Carrier, Failed, soonest};
+use super::course::Outcome;
+use super::errand::{Caught, Errand, Failed, client_gone};
+use super::{Carrier, soonest};
 use crate::body::BodyWriter;
 use crate::channel::Sink;
-use crate::exchange::{Request, Responder};
-use crate::grpc_web::Base64;
 use crate::http2::{ErrorCode, RequestKind};
-use crate::io::{Chunk, SendBuf};
+use crate::io::{Chunk, SendBuf, Watch};
 use crate::limits;
-use crate::local_reply::LocalReply;
 use crate::message::{Dialect, Framing, HeadLimits, Progress, ResponseHead};
 use crate::mux::{Head, MuxStream, StreamFault};
-use crate::plan::{Target, Upstream};
+use crate::plan::Target;
 use crate::relay;
 use crate::serve::websocket;
-use crate::shard::Shard;
 use crate::transport::Transport;
 use crate::upload::{Upload, UploadEnd};
 use crate::upstream::InFlight;
-use crate::upstream::pool::{Connection, Lease, Share};
+use crate::upstream::pool::{Connection, Lease, NoLease, Share};
 
-pub struct Attempt<'a> {
-    pub shard: &'a Shard,
-    pub request: &'a mut Request,
-    pub responder: &'a Responder,
-    pub upstream: &'a Upstream,
-    pub target: &'a Target,
-    pub timeouts: &'a Timeouts,
-    pub deadline_ms: u64,
+/// One try. Several of one errand may go on at once.
+pub struct Attempt<'e, 'r> {
+    pub errand: &'e Errand<'r>,
+    pub target: &'e Target,
+    /// Bounds this try; no other one meanwhile.
+    pub watch: Rc<Watch>,
+    /// When `Timeouts::try_ms` will have passed; monotonic milliseconds, 0: never.
+    pub try_ms: u64,
+    /// Over a connection that has carried nothing yet.
+    pub fresh: bool,
+    /// It goes on beside another: what comes before the final answer is not passed on.
+    pub beside: bool,
 }
 
 /// What the wait for an answer saw.
@@ -46,121 +47,142 @@ enum Seen<T> {
     ClientGone,
 }
 
-impl Attempt<'_> {
-    pub async fn run(
-        mut self,
-        outgoing: &mut Outgoing,
-        lease: Lease,
-        flight: InFlight,
-    ) -> Result<Answer, Failed> {
-        // The client's deadline is passed on, lowered to the route's own.
-        let timeout_ms = match self.request.deadline_ms {
-            0 => None,
-            _ => Some(self.deadline_ms.saturating_sub(self.shard.io.clock().now_ms())),
-        };
+impl Attempt<'_, '_> {
+    /// From no connection to the head of an answer.
+    ///
+    /// # Errors
+    /// How the try has failed, and the answer to give if no other one follows.
+    pub async fn run(&self, flight: &InFlight) -> Result<Caught, Failed> {
+        let lease = self.lease(flight).await?;
+        let errand = self.errand;
         let dialect = match &lease {
             Lease::Http1(_) => Dialect::Http1,
             Lease::Http2(_) => Dialect::Http2,
         };
-        outgoing.write(
-            self.request,
-            self.responder,
-            dialect,
-            self.upstream,
-            self.target,
-            timeout_ms,
-        );
-        let answer = match lease {
-            Lease::Http1(connection) => self.over_http1(outgoing, connection, flight).await,
-            Lease::Http2(share) => self.over_http2(outgoing, share, flight).await,
-        }?;
-        outgoing.unread_rest(self.request, self.responder);
-        Ok(answer)
+        errand.write(dialect, self.target);
+        match lease {
+            Lease::Http1(connection) => self.over_http1(connection).await,
+            Lease::Http2(share) => self.over_http2(share).await,
+        }
     }
 
-    async fn over_http1(
-        &mut self,
-        outgoing: &Outgoing,
-        connection: Connection,
-        flight: InFlight,
-    ) -> Result<Answer, Failed> {
+    async fn lease(&self, flight: &InFlight) -> Result<Lease, Failed> {
+        let Errand { shard, timeouts, .. } = self.errand;
+        let clock = shard.io.clock();
+        if !self.fresh
+            && let Some(lease) = flight.pool().reuse(clock.now_ms())
+        {
+            shard.meter.count(Counter::UpstreamReuses, 1);
+            return Ok(lease);
+        }
+        let started_us = clock.now_us();
+        self.watch.set_at(self.soonest(clock.now_ms() + u64::from(timeouts.connect_ms)));
+        let leased = flight.pool().lease(&shard.io, &self.watch, self.fresh).await;
+        let connect_us = u32::try_from(clock.now_us() - started_us).unwrap_or(u32::MAX);
+        self.errand.request.borrow_mut().notes.connect_us = connect_us;
+        match leased {
+            Ok(lease) => {
+                if !lease.reused() {
+                    shard.meter.count(Counter::UpstreamConnects, 1);
+                    if let Some(facts) = lease.tls() {
+                        shard.meter.count(Counter::UpstreamTlsHandshakes, 1);
+                        shard.meter.count(Counter::UpstreamTlsResumed, u64::from(facts.resumed));
+                    }
+                }
+                Ok(lease)
+            }
+            Err(why) => Err(self.no_lease(&why)),
+        }
+    }
+
+    fn no_lease(&self, why: &NoLease) -> Failed {
+        let Errand { shard, .. } = self.errand;
+        shard.meter.count(Counter::UpstreamConnectErrors, 1);
+        let now_ms = shard.io.clock().now_ms();
+        if passed(self.errand.patience_ms, now_ms) {
+            return Failed::new(Outcome::ClientDeadline, 504, Reason::DeadlineExceeded);
+        }
+        if passed(self.errand.deadline_ms, now_ms) {
+            return Failed::new(Outcome::Timeout, 504, Reason::TotalTimeout);
+        }
+        match why {
+            NoLease::Failed(_) => Failed::new(Outcome::NoConnection, 502, Reason::ConnectFailed),
+            NoLease::Handshake(_) => {
+                shard.meter.count(Counter::UpstreamTlsFailed, 1);
+                Failed::new(Outcome::NoConnection, 502, Reason::UpstreamTls)
+            }
+            NoLease::Timeout => Failed::new(Outcome::NoConnection, 504, Reason::ConnectTimeout),
+            NoLease::Exhausted => Failed::new(Outcome::Exhausted, 503, Reason::PoolExhausted),
+        }
+    }
+
+    async fn over_http1(&self, connection: Connection) -> Result<Caught, Failed> {
+        let errand = self.errand;
         let stream = connection.stream.clone();
-        if stream.try_send(SendBuf::Shared(outgoing.head.clone())).is_err() {
-            return Err(Failed::Stale);
+        let (head, whole) = {
+            let outgoing = errand.outgoing.borrow();
+            (outgoing.head.clone(), outgoing.is_whole())
+        };
+        if stream.try_send(SendBuf::Shared(head)).is_err() {
+            return Err(reset(connection.reused));
         }
         let mut upload = None;
-        if !outgoing.is_whole() {
-            let writer = match self.request.framing_out() {
+        if !whole {
+            let writer = match errand.request.borrow().framing_out() {
                 Framing::Chunked => BodyWriter::CHUNKED,
                 _ => BodyWriter::Plain,
             };
-            upload = Some(self.upload(Sink::Http1 { stream: stream.clone(), writer }).await);
+            let sink = Sink::Http1 { stream: stream.clone(), writer };
+            upload = Some(self.upload(sink, false).await);
         }
-        let sent_us = self.shard.io.clock().now_us();
-        let (head, bytes) = self.http1_head(&stream, &mut upload, sent_us).await?;
+        let sent_us = errand.shard.io.clock().now_us();
+        let reused = connection.reused;
+        let (head, bytes) = self.http1_head(&stream, &mut upload, reused, sent_us).await?;
         let switched = head.switching;
         if switched && !self.accepts(&head, bytes.bytes()) {
             return Err(invalid());
         }
-        let carrier = Carrier::Http1(connection);
-        Ok(self.answer(carrier, flight, head, bytes, upload, switched))
+        Ok(Caught { carrier: Carrier::Http1(connection), head, bytes, upload, switched })
     }
 
-    async fn over_http2(
-        &mut self,
-        outgoing: &Outgoing,
-        share: Share,
-        flight: InFlight,
-    ) -> Result<Answer, Failed> {
-        let upgrades = self.request.upgrade.is_some();
+    async fn over_http2(&self, share: Share) -> Result<Caught, Failed> {
+        let errand = self.errand;
+        let upgrades = errand.request.borrow().upgrade.is_some();
         if upgrades && !self.takes_extended_connect(&share).await {
-            return Err(LocalReply::new(502, Reason::UpstreamUnsuited).into());
+            return Err(Failed::new(Outcome::Ours, 502, Reason::UpstreamUnsuited));
         }
-        let kind = match (upgrades, self.responder.is_head) {
+        let kind = match (upgrades, errand.responder.is_head) {
             (true, _) => RequestKind::Connect,
             (_, true) => RequestKind::Head,
             _ => RequestKind::Plain,
         };
-        let end = outgoing.is_whole() && outgoing.body.is_empty() && !upgrades;
-        let opened = share.mux.open(&outgoing.head, end, kind);
-        let stream = Rc::new(opened.map_err(|_| Failed::Unprocessed)?);
-        let sent_us = self.shard.io.clock().now_us();
+        let (head, whole, body) = {
+            let outgoing = errand.outgoing.borrow();
+            (outgoing.head.clone(), outgoing.is_whole(), outgoing.body())
+        };
+        let end = whole && body.is_none() && !upgrades;
+        let opened = share.mux.open(&head, end, kind);
+        // Another has taken the place, or the connection has ended: nothing was sent.
+        let stream = Rc::new(opened.map_err(|_| refused(true))?);
+        let sent_us = errand.shard.io.clock().now_us();
         let mut upload = None;
-        if !outgoing.is_whole() {
-            upload = Some(self.upload(Sink::Http2 { stream: stream.clone() }).await);
-        } else if !end && !upgrades {
-            self.send_whole(&stream, &outgoing.body, share.reused).await?;
+        if !whole {
+            upload = Some(self.upload(Sink::Http2 { stream: stream.clone() }, true).await);
+        } else if let Some(body) = body
+            && !upgrades
+        {
+            self.send_whole(&stream, &body, share.reused).await?;
         }
         let (head, bytes) = self.http2_head(&stream, &mut upload, share.reused, sent_us).await?;
         let switched = upgrades && (200..300).contains(&head.status);
-        Ok(self.answer(Carrier::Http2(stream), flight, head, bytes, upload, switched))
-    }
-
-    fn answer(
-        &self,
-        carrier: Carrier,
-        flight: InFlight,
-        head: Box<ResponseHead>,
-        bytes: Chunk,
-        upload: Option<Upload>,
-        switched: bool,
-    ) -> Answer {
-        Answer {
-            carrier,
-            flight,
-            head,
-            bytes,
-            upload,
-            timeouts: *self.timeouts,
-            deadline_ms: self.deadline_ms,
-            switched,
-        }
+        Ok(Caught { carrier: Carrier::Http2(stream), head, bytes, upload, switched })
     }
 
     /// Whether a switch to WebSocket answers the key that we have sent: where the client speaks
     /// HTTP/2, the gateway is the handshake's client (RFC 6455 §4.1).
     fn accepts(&self, head: &ResponseHead, bytes: &[u8]) -> bool {
-        let upgrade = self.request.upgrade.as_ref();
+        let request = self.errand.request.borrow();
+        let upgrade = request.upgrade.as_ref();
         let ours = upgrade.is_some_and(|upgrade| {
             upgrade.websocket_key.is_none() && upgrade.token.eq_ignore_ascii_case(b"websocket")
         });
@@ -168,29 +190,36 @@ impl Attempt<'_> {
         let accept = fields
             .find(|field| field.name.of(bytes).eq_ignore_ascii_case(b"sec-websocket-accept"))
             .map(|field| field.value.of(bytes));
-        let key = websocket::key(self.request.id.bytes());
+        let key = websocket::key(request.id.bytes());
         !ours || accept == Some(&websocket::accept(&key))
     }
 
-    /// Begins to move the body beside the wait for the answer.
-    async fn upload(&mut self, sink: Sink) -> Upload {
-        let request = &mut *self.request;
-        if request.head.expect_continue && request.bytes().len() == request.head.head_len {
+    /// Begins to move the body beside the wait for the answer. `refusals`: the peer can say that it
+    /// has not looked at the request.
+    async fn upload(&self, sink: Sink, refusals: bool) -> Upload {
+        let errand = self.errand;
+        let responder = errand.responder;
+        let awaited = {
+            let request = errand.request.borrow();
+            request.head.expect_continue && request.bytes().len() == request.head.head_len
+        };
+        if awaited {
             // The gateway takes the request: it has passed every check that needs no body.
-            relay::interim_continue(self.responder).await;
+            relay::interim_continue(responder).await;
         }
-        let limit = request.plan.plan.route(request.notes.route.unwrap_or(0)).max_body_bytes;
+        let request = &mut **errand.request.borrow_mut();
+        let goes_on = errand.may_go_on(refusals);
+        let feed = errand.outgoing.borrow_mut().feed(request, responder, goes_on);
         let judged = request.grpc.is_none();
-        let source = request.source(self.responder);
-        let text = request.decodes().then(Base64::default);
-        Upload::new(self.shard, self.responder, source, sink, limit, judged, text)
+        Upload::new(errand.shard, responder, feed, sink, errand.route.max_body_bytes, judged)
     }
 
     /// A peer announces it in its first settings, which a fresh connection has to wait for.
     async fn takes_extended_connect(&self, share: &Share) -> bool {
-        let limit_ms = self.shard.io.clock().now_ms() + u64::from(self.timeouts.connect_ms);
-        self.responder.watch.set_at(soonest(limit_ms, self.deadline_ms));
-        let told = self.responder.watch.bound(share.mux.told_settings());
+        let Errand { shard, timeouts, .. } = self.errand;
+        let limit_ms = shard.io.clock().now_ms() + u64::from(timeouts.connect_ms);
+        self.watch.set_at(self.soonest(limit_ms));
+        let told = self.watch.bound(share.mux.told_settings());
         told.await.is_ok()
             && share.mux.extended_connect() == Some(true)
             && share.mux.available() > 0
@@ -202,25 +231,29 @@ impl Attempt<'_> {
         body: &[u8],
         reused: bool,
     ) -> Result<(), Failed> {
-        let limit_ms = self.shard.io.clock().now_ms() + u64::from(self.timeouts.first_byte_ms);
-        self.responder.watch.set_at(soonest(limit_ms, self.deadline_ms));
-        match self.responder.watch.bound(stream.send(body, true)).await {
+        let Errand { shard, timeouts, .. } = self.errand;
+        let limit_ms = shard.io.clock().now_ms() + u64::from(timeouts.first_byte_ms);
+        self.watch.set_at(self.soonest(limit_ms));
+        match self.watch.bound(stream.send(body, true)).await {
             Ok(Ok(())) => Ok(()),
             // It may have answered all the same: that is found out by reading.
             Ok(Err(StreamFault::Reset { code: ErrorCode::NO_ERROR, .. })) => Ok(()),
-            Ok(Err(fault)) => Err(failed(fault, reused)),
-            Err(_) => Err(self.late(Some(stream)).into()),
+            Ok(Err(fault)) => Err(failed(fault, stream, reused)),
+            Err(_) => Err(self.late(Some(stream))),
         }
     }
 
     /// Reads up to the end of a final head, passing interim ones on.
     async fn http1_head(
-        &mut self,
+        &self,
         stream: &Transport,
         upload: &mut Option<Upload>,
+        reused: bool,
         sent_us: u64,
     ) -> Result<(Box<ResponseHead>, Chunk), Failed> {
-        let mut head = self.shard.take_response_head();
+        let errand = self.errand;
+        let is_head = errand.responder.is_head;
+        let mut head = errand.shard.take_response_head();
         let mut partial: Option<Vec<u8>> = None;
         let mut interim = 0;
         self.expect_answer(upload.is_some());
@@ -228,9 +261,9 @@ impl Attempt<'_> {
             let seen = self.see(upload, None, |cx| stream.poll_recv(cx)).await?;
             let chunk = match seen {
                 Seen::Came(Ok(Some(chunk))) => chunk,
-                Seen::Came(_) if partial.is_none() && interim == 0 => return Err(Failed::Stale),
+                Seen::Came(_) if partial.is_none() && interim == 0 => return Err(reset(reused)),
                 Seen::Came(_) => {
-                    return Err(LocalReply::new(502, Reason::UpstreamReset).into());
+                    return Err(Failed::new(Outcome::Invalid, 502, Reason::UpstreamReset));
                 }
                 Seen::Uploaded(end) => {
                     self.uploaded(upload, end)?;
@@ -248,9 +281,7 @@ impl Attempt<'_> {
             };
             // Several heads may be in one chunk: interim ones and the final one.
             loop {
-                let parsed =
-                    head.parse(chunk.bytes(), self.responder.is_head, &HeadLimits::RESPONSE);
-                match parsed {
+                match head.parse(chunk.bytes(), is_head, &HeadLimits::RESPONSE) {
                     Err(_) => return Err(invalid()),
                     Ok(Progress::Partial) => {
                         partial = Some(chunk.bytes().to_vec());
@@ -261,14 +292,14 @@ impl Attempt<'_> {
                         if interim > limits::INTERIM_ANSWERS {
                             return Err(invalid());
                         }
-                        relay::interim(self.responder, &head, chunk.bytes()).await;
+                        self.interim(&head, chunk.bytes()).await;
                         chunk.advance(head.head_len);
                         if chunk.is_empty() {
                             break;
                         }
                     }
                     // RFC 9110 §15.2.2: no one asked for it.
-                    Ok(Progress::Complete) if head.switching && self.request.upgrade.is_none() => {
+                    Ok(Progress::Complete) if head.switching && !self.upgrades() => {
                         return Err(invalid());
                     }
                     Ok(Progress::Complete) => return Ok((head, chunk)),
@@ -278,7 +309,7 @@ impl Attempt<'_> {
     }
 
     async fn http2_head(
-        &mut self,
+        &self,
         stream: &MuxStream,
         upload: &mut Option<Upload>,
         reused: bool,
@@ -290,9 +321,11 @@ impl Attempt<'_> {
             let seen = self.see(upload, Some(stream), |cx| stream.poll_head(cx)).await?;
             let (block, end): Head = match seen {
                 Seen::Came(Ok(head)) => head,
-                Seen::Came(Err(fault)) if interim == 0 => return Err(failed(fault, reused)),
+                Seen::Came(Err(fault)) if interim == 0 => {
+                    return Err(failed(fault, stream, reused));
+                }
                 Seen::Came(Err(_)) => {
-                    return Err(LocalReply::new(502, Reason::UpstreamReset).into());
+                    return Err(Failed::new(Outcome::Invalid, 502, Reason::UpstreamReset));
                 }
                 Seen::Uploaded(end) => {
                     self.uploaded(upload, end)?;
@@ -304,8 +337,9 @@ impl Attempt<'_> {
             if block.too_large {
                 return Err(invalid());
             }
-            let mut head = self.shard.take_response_head();
-            let read = head.read_http2(&block.bytes, &block.fields, self.responder.is_head, end);
+            let mut head = self.errand.shard.take_response_head();
+            let is_head = self.errand.responder.is_head;
+            let read = head.read_http2(&block.bytes, &block.fields, is_head, end);
             if read.is_err() {
                 return Err(invalid());
             }
@@ -314,7 +348,7 @@ impl Attempt<'_> {
                 if interim > limits::INTERIM_ANSWERS {
                     return Err(invalid());
                 }
-                relay::interim(self.responder, &head, &block.bytes).await;
+                self.interim(&head, &block.bytes).await;
                 stream.mux().recycle(block);
                 continue;
             }
@@ -322,22 +356,38 @@ impl Attempt<'_> {
         }
     }
 
-    fn note_first_byte(&mut self, sent_us: u64) {
-        if self.request.notes.first_byte_us == 0 {
-            let first_us = self.shard.io.clock().now_us() - sent_us;
-            self.request.notes.first_byte_us = u32::try_from(first_us).unwrap_or(u32::MAX);
+    async fn interim(&self, head: &ResponseHead, bytes: &[u8]) {
+        if !self.beside {
+            relay::interim(self.errand.responder, head, bytes).await;
         }
+    }
+
+    fn upgrades(&self) -> bool {
+        self.errand.request.borrow().upgrade.is_some()
+    }
+
+    fn note_first_byte(&self, sent_us: u64) {
+        let notes = &mut self.errand.request.borrow_mut().notes;
+        if notes.first_byte_us == 0 {
+            let first_us = self.errand.shard.io.clock().now_us() - sent_us;
+            notes.first_byte_us = u32::try_from(first_us).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// The earlier of `at_ms` and all that bounds this try.
+    fn soonest(&self, at_ms: u64) -> u64 {
+        soonest(at_ms, soonest(self.try_ms, self.errand.deadline_ms))
     }
 
     /// The deadline of the first byte counts from the end of the request.
     fn expect_answer(&self, uploading: bool) {
-        let now_ms = self.shard.io.clock().now_ms();
-        let first_ms = match uploading && self.request.grpc.is_some() {
+        let now_ms = self.errand.shard.io.clock().now_ms();
+        let first_ms = match uploading && self.errand.request.borrow().grpc.is_some() {
             // A call that streams its requests may be answered when they are all there.
             true => 0,
-            false => now_ms + u64::from(self.timeouts.first_byte_ms),
+            false => now_ms + u64::from(self.errand.timeouts.first_byte_ms),
         };
-        self.responder.watch.set_at(soonest(first_ms, self.deadline_ms));
+        self.watch.set_at(self.soonest(first_ms));
     }
 
     /// Waits for `came`, the upload going on beside it.
@@ -346,8 +396,8 @@ impl Attempt<'_> {
         upload: &mut Option<Upload>,
         stream: Option<&MuxStream>,
         mut came: impl FnMut(&mut std::task::Context<'_>) -> Poll<T>,
-    ) -> Result<Seen<T>, LocalReply> {
-        let down = &self.responder.down;
+    ) -> Result<Seen<T>, Failed> {
+        let down = &self.errand.responder.down;
         let next = poll_fn(|cx| {
             if let Some(upload) = upload
                 && let Poll::Ready(end) = Pin::new(upload).poll(cx)
@@ -363,29 +413,30 @@ impl Attempt<'_> {
             }
             Poll::Pending
         });
-        self.responder.watch.bound(next).await.map_err(|_| self.late(stream))
+        self.watch.bound(next).await.map_err(|_| self.late(stream))
     }
 
-    /// The answer to a wait that took too long.
-    fn late(&self, stream: Option<&MuxStream>) -> LocalReply {
-        let now_ms = self.shard.io.clock().now_ms();
-        let past = |at_ms: u64| at_ms != 0 && now_ms >= at_ms;
-        if past(self.request.deadline_ms) {
-            return LocalReply::new(504, Reason::DeadlineExceeded);
+    /// A wait took too long.
+    fn late(&self, stream: Option<&MuxStream>) -> Failed {
+        let now_ms = self.errand.shard.io.clock().now_ms();
+        if passed(self.errand.patience_ms, now_ms) {
+            return Failed::new(Outcome::ClientDeadline, 504, Reason::DeadlineExceeded);
         }
         if let Some(stream) = stream {
             stream.mux().suspect();
         }
-        if past(self.deadline_ms) {
-            LocalReply::new(504, Reason::TotalTimeout)
+        if passed(self.errand.deadline_ms, now_ms) {
+            Failed::new(Outcome::Timeout, 504, Reason::TotalTimeout)
+        } else if passed(self.try_ms, now_ms) {
+            Failed::new(Outcome::TryTimeout, 504, Reason::TryTimeout)
         } else {
-            LocalReply::new(504, Reason::FirstByteTimeout)
+            Failed::new(Outcome::Timeout, 504, Reason::FirstByteTimeout)
         }
     }
 
-    fn uploaded(&mut self, upload: &mut Option<Upload>, end: UploadEnd) -> Result<(), LocalReply> {
+    fn uploaded(&self, upload: &mut Option<Upload>, end: UploadEnd) -> Result<(), Failed> {
         if let Some(upload) = upload.take() {
-            self.request.notes.request_bytes = upload.bytes();
+            self.errand.request.borrow_mut().notes.request_bytes = upload.bytes();
         }
         match end {
             // An upstream that stops reading may still have answered (RFC 9112 §9.3: 413 …).
@@ -393,28 +444,37 @@ impl Attempt<'_> {
                 self.expect_answer(false);
                 Ok(())
             }
-            UploadEnd::ClientGone => Err(LocalReply::closing(0, Reason::ClientAborted)),
-            UploadEnd::Refused(reply) => Err(reply),
+            UploadEnd::ClientGone => Err(client_gone()),
+            UploadEnd::Refused(reply) => Err(Failed { outcome: Outcome::Ours, reply }),
         }
     }
 }
 
+fn passed(at_ms: u64, now_ms: u64) -> bool {
+    at_ms != 0 && now_ms >= at_ms
+}
+
 fn invalid() -> Failed {
-    LocalReply::new(502, Reason::UpstreamInvalid).into()
+    Failed::new(Outcome::Invalid, 502, Reason::UpstreamInvalid)
 }
 
-fn client_gone() -> Failed {
-    LocalReply::closing(0, Reason::ClientAborted).into()
+fn reset(reused: bool) -> Failed {
+    Failed::new(Outcome::Reset { reused }, 502, Reason::UpstreamReset)
 }
 
-fn failed(fault: StreamFault, reused: bool) -> Failed {
+fn refused(leaving: bool) -> Failed {
+    Failed::new(Outcome::Refused { leaving }, 502, Reason::UpstreamReset)
+}
+
+fn failed(fault: StreamFault, stream: &MuxStream, reused: bool) -> Failed {
     match fault {
         StreamFault::Reset { code: ErrorCode::REFUSED_STREAM, by_peer: true } => {
-            Failed::Unprocessed
+            refused(stream.mux().is_going_away())
         }
         // The peer's answer breaks the protocol: our state machine reset the stream.
         StreamFault::Reset { by_peer: false, .. } => invalid(),
-        StreamFault::Lost if reused => Failed::Stale,
-        _ => LocalReply::new(502, Reason::UpstreamReset).into(),
+        // A stream that its peer resets has reached it: no connection went stale.
+        StreamFault::Reset { .. } => reset(false),
+        StreamFault::Lost => reset(reused),
     }
 }

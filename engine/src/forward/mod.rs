@@ -2,34 +2,43 @@
 //! answer is there.
 
 mod attempt;
+mod course;
+mod errand;
+mod hedge;
+mod mirror;
 mod outgoing;
+pub mod retry_after;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use contract::Counter;
 use contract::record::Reason;
-use contract::snapshot::Timeouts;
+use contract::snapshot::{Fallback, Timeouts};
 
-use self::attempt::Attempt;
-use self::outgoing::Outgoing;
+use self::errand::{Errand, Unserved};
 use crate::body::BodyReader;
 use crate::channel::Source;
 use crate::exchange::{Request, Responder};
 use crate::io::Chunk;
-use crate::limits;
 use crate::local_reply::LocalReply;
 use crate::message::ResponseHead;
 use crate::mux::MuxStream;
-use crate::route::RouteIndex;
+use crate::plan::Backend;
+use crate::route::{RouteIndex, rewrite_path};
 use crate::shard::Shard;
 use crate::upload::Upload;
-use crate::upstream::InFlight;
-use crate::upstream::pool::{Connection, Lease, NoLease};
+use crate::upstream::pool::Connection;
+use crate::upstream::{Admitted, InFlight, Refusal, Verdict};
 
 /// The head of an upstream's answer, and everything needed to relay the rest.
 pub struct Answer {
     pub carrier: Carrier,
-    pub flight: InFlight,
+    pub account: Account,
     pub head: Box<ResponseHead>,
     /// The head's bytes and what came behind them.
     pub bytes: Chunk,
@@ -67,25 +76,52 @@ impl Carrier {
     }
 }
 
-/// Why an attempt gave no answer.
-enum Failed {
-    /// Nothing of an answer came on a reused connection: its peer may never have seen the request.
-    Stale,
-    /// The peer says, or it is certain, that it did not look at the request (RFC 9113 §8.7).
-    Unprocessed,
-    Reply(LocalReply),
+/// What an answer owes: the target's verdict, and the upstream's. Both count the request for as long
+/// as this lives; dropped without a word it says nothing.
+pub struct Account {
+    flight: InFlight,
+    admitted: Admitted,
+    /// By the head.
+    verdict: Verdict,
+    settled: Cell<bool>,
+    /// From the try's begin, and from the request's, to the head.
+    try_us: u32,
+    whole_us: u32,
 }
 
-impl From<LocalReply> for Failed {
-    fn from(reply: LocalReply) -> Failed {
-        Failed::Reply(reply)
+impl Account {
+    fn new(
+        flight: InFlight,
+        admitted: Admitted,
+        verdict: Verdict,
+        try_us: u32,
+        whole_us: u32,
+    ) -> Account {
+        Account { flight, admitted, verdict, settled: Cell::new(false), try_us, whole_us }
+    }
+
+    /// The answer's head goes to the client. What is bad already is said now, and so is what lasts:
+    /// a tunnel.
+    fn begin(&self, lasts: bool, now_ms: u64) {
+        if lasts || self.verdict != Verdict::Good {
+            self.settle(self.verdict, now_ms);
+        }
+    }
+
+    /// Says how the answer ended, if that is still open.
+    pub fn settle(&self, verdict: Verdict, now_ms: u64) {
+        if !self.settled.replace(true) {
+            self.flight.judge(verdict, self.try_us, now_ms);
+            self.admitted.finish(verdict, self.whole_us, now_ms);
+        }
     }
 }
 
 /// Forwards the request to a target of its route.
 ///
 /// # Errors
-/// The answer to give instead: 502, 503, 504 by what failed; 4xx when the body did.
+/// The answer to give instead: 502, 503, 504 by what failed; 4xx when the body did; or what the
+/// upstream's fallback says.
 pub async fn forward(
     shard: &Shard,
     request: &mut Request,
@@ -94,117 +130,62 @@ pub async fn forward(
 ) -> Result<Answer, LocalReply> {
     let plan = request.plan.clone();
     let route = plan.plan.route(index);
-    let no_target = || LocalReply::new(503, Reason::NoTarget);
-    let backend = plan.backend(index).ok_or_else(no_target)?;
-    let (upstream, state) = plan.upstream(backend);
-    request.notes.upstream = Some(backend.upstream);
-    let timeouts = route.timeouts(upstream);
-    let deadline_ms = match timeouts.total_ms {
-        u32::MAX => request.deadline_ms,
-        total_ms => {
-            let own_ms = shard.io.clock().now_ms() + u64::from(total_ms);
-            soonest(own_ms, request.deadline_ms)
-        }
+    let Some(backend) = plan.backend(index) else {
+        return Err(LocalReply::new(503, Reason::NoTarget));
     };
-    let mut outgoing = Outgoing::new(shard, request, responder, route, upstream);
-    let mut avoid = None;
-    let mut fresh = false;
-    for attempt in 1..=limits::ATTEMPTS {
-        request.notes.attempts = attempt;
-        let last = attempt == limits::ATTEMPTS;
-        let flight = state.pick(avoid).ok_or_else(no_target)?;
-        let Some(target) = upstream.targets.get(flight.index) else { return Err(no_target()) };
-        request.notes.target = Some(target.address);
-        let others = upstream.targets.len() > 1;
-        avoid = Some(flight.index);
-        // Nothing has been sent when there is no connection, so another target may be tried
-        // whatever the method.
-        let lease =
-            match lease(shard, request, responder, &flight, &timeouts, deadline_ms, fresh).await {
-                Ok(lease) => lease,
-                Err(reply) if last || !others => return Err(reply),
-                Err(_) => {
-                    shard.meter.count(Counter::UpstreamRetries, 1);
-                    continue;
+    let mut rewritten = Vec::new();
+    rewrite_path(&route.rewrite, request.path(), &mut rewritten);
+    if !rewritten.is_empty() {
+        request.normal_path = Some(rewritten);
+    }
+    if let Some(mirror) = &route.mirror {
+        mirror::consider(shard, request, responder, *mirror);
+    }
+    match Errand::run(shard, request, responder, &plan, route, backend).await {
+        Ok(answer) => Ok(answer),
+        Err(Unserved::Reply(reply)) => Err(reply),
+        Err(Unserved::Refused { refusal, begun }) => {
+            shard.meter.count(Counter::Fallbacks, 1);
+            let fallback = &plan.plan.upstream(backend).fallback;
+            match fallback {
+                Fallback::Refuse => Err(refused(refusal)),
+                Fallback::Answer { status, content_type, body } => {
+                    Err(refused(refusal).with_text(*status, content_type, body))
                 }
-            };
-        let reused = lease.reused();
-        let attempted = Attempt {
-            shard,
-            request,
-            responder,
-            upstream,
-            target,
-            timeouts: &timeouts,
-            deadline_ms,
-        }
-        .run(&mut outgoing, lease, flight);
-        match attempted.await {
-            Ok(answer) => {
-                outgoing.finish(shard);
-                return Ok(answer);
+                // Some of the request may be gone.
+                Fallback::Upstream(_) if begun => Err(refused(refusal)),
+                Fallback::Upstream(other) => {
+                    if *other as usize >= plan.plan.upstreams.len() {
+                        return Err(refused(refusal));
+                    }
+                    let other = Backend { upstream: *other, weight: 1 };
+                    // Boxed: rare, and as large as the first.
+                    let run = Errand::run(shard, request, responder, &plan, route, other);
+                    match Box::pin(run).await {
+                        Ok(answer) => Ok(answer),
+                        Err(Unserved::Reply(reply)) => Err(reply),
+                        // One hop: its own fallback is not followed.
+                        Err(Unserved::Refused { refusal, .. }) => Err(refused(refusal)),
+                    }
+                }
             }
-            Err(Failed::Stale) if reused && outgoing.replayable() && !last => {
-                shard.meter.count(Counter::UpstreamRetries, 1);
-                avoid = None;
-                fresh = true;
-            }
-            Err(Failed::Unprocessed) if outgoing.is_whole() && !last => {
-                shard.meter.count(Counter::UpstreamRetries, 1);
-            }
-            Err(Failed::Stale | Failed::Unprocessed) => {
-                return Err(LocalReply::new(502, Reason::UpstreamReset));
-            }
-            Err(Failed::Reply(reply)) => return Err(reply),
         }
     }
-    Err(LocalReply::new(502, Reason::UpstreamReset))
 }
 
-async fn lease(
-    shard: &Shard,
-    request: &mut Request,
-    responder: &Responder,
-    flight: &InFlight,
-    timeouts: &Timeouts,
-    deadline_ms: u64,
-    fresh: bool,
-) -> Result<Lease, LocalReply> {
-    let clock = shard.io.clock();
-    if !fresh && let Some(lease) = flight.pool().reuse(clock.now_ms()) {
-        shard.meter.count(Counter::UpstreamReuses, 1);
-        return Ok(lease);
-    }
-    let started_us = clock.now_us();
-    responder.watch.set_at(soonest(clock.now_ms() + u64::from(timeouts.connect_ms), deadline_ms));
-    let leased = flight.pool().lease(&shard.io, &responder.watch, fresh).await;
-    request.notes.connect_us = u32::try_from(clock.now_us() - started_us).unwrap_or(u32::MAX);
-    match leased {
-        Ok(lease) => {
-            if !lease.reused() {
-                shard.meter.count(Counter::UpstreamConnects, 1);
-                if let Some(facts) = lease.tls() {
-                    shard.meter.count(Counter::UpstreamTlsHandshakes, 1);
-                    shard.meter.count(Counter::UpstreamTlsResumed, u64::from(facts.resumed));
-                }
-            }
-            Ok(lease)
-        }
-        Err(why) => {
-            shard.meter.count(Counter::UpstreamConnectErrors, 1);
-            let late = request.deadline_ms != 0 && clock.now_ms() >= request.deadline_ms;
-            Err(match why {
-                _ if late => LocalReply::new(504, Reason::DeadlineExceeded),
-                NoLease::Failed(_) => LocalReply::new(502, Reason::ConnectFailed),
-                NoLease::Handshake(_) => {
-                    shard.meter.count(Counter::UpstreamTlsFailed, 1);
-                    LocalReply::new(502, Reason::UpstreamTls)
-                }
-                NoLease::Timeout => LocalReply::new(504, Reason::ConnectTimeout),
-                NoLease::Exhausted => LocalReply::new(503, Reason::PoolExhausted),
-            })
-        }
-    }
+/// The gateway's own answer for an upstream that does not take the request.
+fn refused(refusal: Refusal) -> LocalReply {
+    let reason = match refusal {
+        Refusal::NoTarget => Reason::NoTarget,
+        Refusal::BelowFloor => Reason::BelowFloor,
+        Refusal::BreakerOpen => Reason::BreakerOpen,
+        Refusal::Bound | Refusal::Adaptive => Reason::UpstreamBusy,
+    };
+    let field = match refusal {
+        Refusal::Bound | Refusal::Adaptive => Some(("Retry-After", b"1".to_vec())),
+        _ => None,
+    };
+    LocalReply { field, ..LocalReply::new(503, reason) }
 }
 
 /// The earlier of two deadlines, where 0 is none.

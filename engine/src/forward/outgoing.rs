@@ -1,29 +1,40 @@
 //! The serialised request: the head, and the body when all of it is there and small.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use contract::snapshot::{HostHeader, Protocol};
 
 use crate::exchange::{Downstream, Request, Responder};
+use crate::grpc_web::Base64;
 use crate::io::Chunk;
 use crate::limits;
 use crate::message::{Dialect, Framing};
 use crate::pipeline;
-use crate::plan::{Route, Target, Upstream};
-use crate::route::rewrite_path;
+use crate::plan::{Target, Upstream};
 use crate::shard::Shard;
+use crate::upload::Feed;
 
 pub struct Outgoing {
     /// In HTTP/1 with the whole body behind it.
     pub head: Rc<Vec<u8>>,
     /// The whole body apart: of a client's stream, or for an upstream's.
-    pub body: Vec<u8>,
+    body: Option<Rc<Vec<u8>>>,
     /// All of the body is here, or there is none.
     whole: bool,
-    idempotent: bool,
-    /// Each attempt needs a head of its own: the target's name is in it, or what is left of the
+    /// Its bytes, if it is here.
+    length: usize,
+    /// Some of the request may be with an upstream.
+    sent: bool,
+    /// The body that is not: made when its first byte is about to move.
+    feed: Option<Rc<RefCell<Feed>>>,
+    /// Largest body that is sent again.
+    replay_bytes: usize,
+    /// Each try needs a head of its own: the target's name is in it, or what is left of the
     /// deadline, or the dialect is not known before there is a connection.
     anew: bool,
+    /// The client's head, where the body has taken what it came in and it is still needed.
+    saved: Option<Chunk>,
 }
 
 impl Outgoing {
@@ -31,14 +42,9 @@ impl Outgoing {
         shard: &Shard,
         request: &mut Request,
         responder: &Responder,
-        route: &Route,
         upstream: &Upstream,
+        replay_bytes: u32,
     ) -> Outgoing {
-        let mut rewritten = Vec::new();
-        rewrite_path(&route.rewrite, request.path(), &mut rewritten);
-        if !rewritten.is_empty() {
-            request.normal_path = Some(rewritten);
-        }
         let bytes = request.bytes();
         let behind = bytes.len().saturating_sub(request.head.head_len);
         let mut body = Vec::new();
@@ -59,14 +65,27 @@ impl Outgoing {
                 None => false,
             },
         };
-        let idempotent = is_idempotent(request.head.method(bytes));
+        let length = match request.head.framing {
+            Framing::Length(length) if whole && body.is_empty() => length as usize,
+            _ => body.len(),
+        };
         request.notes.request_bytes = body.len() as u64;
         let per_target = upstream.host_header == HostHeader::Target && upstream.targets.len() > 1;
         let anew = per_target || request.deadline_ms != 0 || upstream.protocol == Protocol::Auto;
-        Outgoing { head: Rc::new(shard.io.take_vec()), body, whole, idempotent, anew }
+        Outgoing {
+            head: Rc::new(shard.io.take_vec()),
+            body: (!body.is_empty()).then(|| Rc::new(body)),
+            whole,
+            length,
+            sent: false,
+            feed: None,
+            replay_bytes: replay_bytes as usize,
+            anew,
+            saved: None,
+        }
     }
 
-    /// Writes the head (and in HTTP/1 a whole small body) for this attempt.
+    /// Writes the head (and in HTTP/1 a whole small body) for this try.
     pub fn write(
         &mut self,
         request: &mut Request,
@@ -76,6 +95,7 @@ impl Outgoing {
         target: &Target,
         timeout_ms: Option<u64>,
     ) {
+        self.sent = true;
         if !self.head.is_empty() && !self.anew {
             return;
         }
@@ -86,12 +106,17 @@ impl Outgoing {
         out.clear();
         let framing = match (dialect, request.framing_out()) {
             // Known by now: a length saves the upstream the chunked coding.
-            (Dialect::Http1, Framing::Chunked) if self.whole => {
-                Framing::Length(self.body.len() as u64)
-            }
+            (Dialect::Http1, Framing::Chunked) if self.whole => Framing::Length(self.length as u64),
             (_, framing) => framing,
         };
+        let consumed = self.saved.is_some();
+        if consumed {
+            request.bytes = self.saved.take();
+        }
         pipeline::outbound(request, framing, timeout_ms).write(out, dialect, upstream, target);
+        if consumed {
+            self.saved = request.bytes.take();
+        }
         if !self.whole {
             return;
         }
@@ -102,11 +127,11 @@ impl Outgoing {
         let start = request.head.head_len;
         let behind = request.bytes().get(start..start + length).unwrap_or_default();
         match dialect {
+            Dialect::Http1 if length > 0 => out.extend_from_slice(behind),
+            Dialect::Http2 if length > 0 => self.body = Some(Rc::new(behind.to_vec())),
             Dialect::Http1 => {
-                out.extend_from_slice(behind);
-                out.extend_from_slice(&self.body);
+                out.extend_from_slice(self.body.as_deref().map_or(&[][..], Vec::as_slice));
             }
-            Dialect::Http2 if length > 0 => self.body = behind.to_vec(),
             Dialect::Http2 => {}
         }
         if length > 0 {
@@ -118,6 +143,32 @@ impl Outgoing {
         } else if let Some(chunk) = request.bytes.as_mut().filter(|chunk| chunk.is_ring()) {
             *chunk = Chunk::copy_of(chunk.bytes());
         }
+    }
+
+    /// The body that is not whole, to be moved beside the wait for the answer. `goes_on`: another
+    /// try may follow.
+    pub fn feed(
+        &mut self,
+        request: &mut Request,
+        responder: &Responder,
+        goes_on: bool,
+    ) -> Rc<RefCell<Feed>> {
+        let feed = match &self.feed {
+            Some(feed) => feed.clone(),
+            None => {
+                if goes_on && self.anew {
+                    let head = request.bytes().get(..request.head.head_len).unwrap_or_default();
+                    self.saved = Some(Chunk::copy_of(head));
+                }
+                let text = request.decodes().then(Base64::default);
+                Feed::new(request.source(responder), text)
+            }
+        };
+        match goes_on {
+            true => feed.borrow_mut().keep(self.replay_bytes),
+            false => feed.borrow_mut().keep_no_more(),
+        }
+        self.feed.insert(feed).clone()
     }
 
     /// Puts what came behind a whole request back: it is the next one's.
@@ -137,9 +188,18 @@ impl Outgoing {
         self.whole
     }
 
-    /// Whether the same bytes may be sent again without harm (RFC 9110 §9.2.2).
-    pub fn replayable(&self) -> bool {
-        self.whole && self.idempotent
+    /// The whole body, if there is one, for an upstream's stream.
+    pub fn body(&self) -> Option<Rc<Vec<u8>>> {
+        self.body.clone()
+    }
+
+    /// Whether all that was sent can be sent again.
+    pub fn at_hand(&self) -> bool {
+        match &self.feed {
+            _ if self.whole => !self.sent || self.length <= self.replay_bytes,
+            None => true,
+            Some(feed) => feed.borrow().is_replayable() && (self.saved.is_some() || !self.anew),
+        }
     }
 
     pub fn finish(self, shard: &Shard) {
@@ -147,8 +207,4 @@ impl Outgoing {
             shard.io.give_vec(head);
         }
     }
-}
-
-fn is_idempotent(method: &[u8]) -> bool {
-    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE" | b"TRACE")
 }

@@ -93,6 +93,7 @@ async fn drive(ring: &Rc<Ring>, guests: &[RawFd], outcome: &Cell<Outcome>) {
     let executor = glommio::executor();
     while outcome.get() == Outcome::Running {
         ring.clock.refresh();
+        ring.lag.turn(ring.clock.now_us(), ring.polls.get());
         ring.reap();
         ring.timer.turn(ring.clock.now_ms());
         loop {

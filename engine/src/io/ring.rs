@@ -14,6 +14,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::buffers::Buffers;
 use super::clock::Clock;
+use super::lag::Lag;
 use super::slots::{Once, Slot, Slots, Token};
 use super::stream::Conn;
 use super::timer::{Timer, Watch};
@@ -90,6 +91,7 @@ pub(super) struct Ring {
     timeout_ms: Cell<u64>,
     /// Polls of this shard's tasks; the driver compares it to learn whether any ran.
     pub(super) polls: Cell<u64>,
+    pub(super) lag: Lag,
     /// Guests (glommio's rings) whose poll has fired and is not re-armed.
     pub(super) guests_fired: RefCell<Vec<usize>>,
     /// Output buffers for reuse, so that idle connections own none.
@@ -129,6 +131,7 @@ impl Io {
             multishot: Cell::new(config.multishot),
             timeout_ms: Cell::new(0),
             polls: Cell::new(0),
+            lag: Lag::default(),
             guests_fired: RefCell::new(Vec::new()),
             spare: RefCell::new(Vec::new()),
         })))
@@ -136,6 +139,11 @@ impl Io {
 
     pub fn clock(&self) -> &Clock {
         &self.0.clock
+    }
+
+    /// How long ready work waits for this core.
+    pub fn lag(&self) -> &Lag {
+        &self.0.lag
     }
 
     /// A new deadline for the calling task.

@@ -197,6 +197,21 @@ impl Mux {
         overdue
     }
 
+    /// When the frame or header block that has begun must have ended, if it may take `timeout_ms`;
+    /// 0: none has. While the peer takes nothing, we read nothing, and cannot know.
+    pub fn partial_deadline_ms(&self, timeout_ms: u64) -> u64 {
+        let core = self.core.borrow();
+        match core.partial_since() {
+            Some(since_ms) if core.output_len() <= limits::MUX_OUTPUT => since_ms + timeout_ms,
+            _ => 0,
+        }
+    }
+
+    /// Gives the connection up; the peer is told why.
+    pub fn abandon(&self, code: ErrorCode) {
+        self.core.borrow_mut().abandon(code);
+    }
+
     /// Lets streams under way end and begins no more.
     pub fn shut_down(&self) {
         self.core.borrow_mut().shut_down();

@@ -127,17 +127,24 @@ impl MuxStream {
         self.state.fault.get()
     }
 
-    /// The whole body if it is here and of at most `max` bytes.
-    pub fn take_whole(&self, max: usize) -> Option<Vec<u8>> {
-        let mut inbox = self.state.inbox.borrow_mut();
+    /// A copy of the whole body if it is here and of at most `max` bytes.
+    pub fn peek_whole(&self, max: usize) -> Option<Vec<u8>> {
+        let inbox = self.state.inbox.borrow();
         let len = inbox.iter().map(Chunk::len).sum::<usize>();
         if !self.state.ended.get() || self.state.trailers.borrow().is_some() || len > max {
             return None;
         }
         let mut whole = Vec::with_capacity(len);
-        inbox.drain(..).for_each(|chunk| whole.extend_from_slice(chunk.bytes()));
-        if len > 0 {
-            self.mux.core.borrow_mut().release(self.id, len);
+        inbox.iter().for_each(|chunk| whole.extend_from_slice(chunk.bytes()));
+        Some(whole)
+    }
+
+    /// The whole body if it is here and of at most `max` bytes.
+    pub fn take_whole(&self, max: usize) -> Option<Vec<u8>> {
+        let whole = self.peek_whole(max)?;
+        if !whole.is_empty() {
+            self.state.inbox.borrow_mut().clear();
+            self.mux.core.borrow_mut().release(self.id, whole.len());
             self.mux.kick();
         }
         Some(whole)

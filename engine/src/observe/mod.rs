@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use contract::record::{Reason, Record};
+use contract::record::{Reason, Record, RetryStop};
 use contract::ring::RingWriter;
 use contract::{Counter, ShardState, ShardView};
 
@@ -93,6 +93,7 @@ pub struct Notes {
     pub upstream: Option<u32>,
     pub target: Option<std::net::SocketAddr>,
     pub attempts: u8,
+    pub retry_stopped: RetryStop,
     pub reason: Reason,
     pub version: Version,
     pub request_bytes: u64,
@@ -128,6 +129,7 @@ impl Notes {
             status: end.status,
             reason: self.reason,
             attempts: self.attempts,
+            retry_stopped: self.retry_stopped,
             version: self.version.number(),
             request_bytes: self.request_bytes,
             response_bytes: end.response_bytes,

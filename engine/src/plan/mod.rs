@@ -9,13 +9,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use contract::snapshot::{
-    self, Balance, Cidr, HealthCheck, HostHeader, ListenerLimits, Pool, Protocol, Snapshot,
+    self, AdaptiveConcurrency, Balance, Bounds, Breaker, Cidr, Fallback, HealthCheck, Hedge,
+    HostHeader, ListenerLimits, Outlier, Overload, Pool, Protocol, Retry, RetryBudget, Snapshot,
     Timeouts, UnderscoreFields,
 };
 
 pub use self::route::{Backend, Route};
 use crate::route::{RouteIndex, Router};
 use crate::tls::{self, ClientSide, ServerSide, Unusable};
+use crate::upstream::balance::Rings;
 
 /// The configuration of one epoch.
 #[derive(Debug)]
@@ -40,6 +42,9 @@ pub struct Node {
     pub via: Box<str>,
     /// Longest a drain may take, in milliseconds.
     pub drain_timeout_ms: u32,
+    /// Targets of this locality are preferred; empty: none is.
+    pub locality: Box<str>,
+    pub overload: Overload,
 }
 
 /// One listening address.
@@ -78,6 +83,8 @@ impl Listener {
 pub struct Upstream {
     pub name: Box<str>,
     pub balance: Balance,
+    /// Set where it balances by hash.
+    pub rings: Option<Arc<Rings>>,
     /// May be empty: the answer is then 503.
     pub targets: Box<[Target]>,
     pub pool: Pool,
@@ -87,6 +94,19 @@ pub struct Upstream {
     /// `None`: clear text.
     pub tls: Option<Arc<ClientSide>>,
     pub health: Option<HealthCheck>,
+    /// Below this share of live weight everything gets the fallback; 0: never.
+    pub min_live_percent: u8,
+    pub retry: Retry,
+    pub retry_budget: RetryBudget,
+    pub hedge: Option<Hedge>,
+    /// Of the upstream as a whole, and of each target.
+    pub bounds: Bounds,
+    pub target_bounds: Bounds,
+    pub breaker: Option<Breaker>,
+    pub target_breaker: Option<Breaker>,
+    pub fallback: Fallback,
+    pub outlier: Option<Outlier>,
+    pub concurrency: Option<AdaptiveConcurrency>,
 }
 
 /// One address requests are sent to.
@@ -97,6 +117,24 @@ pub struct Target {
     pub weight: u32,
     /// What the spec called it, `host:port`.
     pub name: Box<str>,
+    /// Targets of a larger number are used as those of smaller ones fail.
+    pub priority: u8,
+    /// It is where the node is, or neither is anywhere in particular.
+    pub local: bool,
+}
+
+impl Default for Target {
+    /// Nowhere.
+    fn default() -> Self {
+        let from = snapshot::Target::default();
+        Target {
+            address: from.address,
+            weight: from.weight,
+            name: from.name.into(),
+            priority: from.priority,
+            local: true,
+        }
+    }
 }
 
 /// Why a snapshot cannot become a Plan: always the operator's to mend, in the spec.
@@ -141,18 +179,18 @@ impl Plan {
             let tls = from.tls.as_ref();
             let tls = tls.map(|tls| memory.upstream(tls, from.protocol, &snapshot)).transpose();
             let tls = tls.map_err(|error| unusable("upstream", &from.name, error))?;
-            upstreams.push(upstream(from, tls));
+            upstreams.push(upstream(from, tls, &snapshot.node.locality));
         }
         let routes = snapshot
             .routes
             .into_iter()
             .map(|route| Route::build(route, upstreams.len()))
             .collect::<Result<Vec<Route>, PlanError>>()?;
-        let snapshot::Node { via, drain_timeout_ms } = snapshot.node;
+        let snapshot::Node { via, drain_timeout_ms, locality, overload } = snapshot.node;
         Ok(Plan {
             epoch: snapshot.epoch,
             revision: snapshot.revision,
-            node: Node { via: via.into(), drain_timeout_ms },
+            node: Node { via: via.into(), drain_timeout_ms, locality: locality.into(), overload },
             listeners,
             upstreams,
             routes,
@@ -189,21 +227,53 @@ fn listener(from: snapshot::Listener, tls: Option<Arc<ServerSide>>) -> Listener 
     }
 }
 
-fn upstream(from: snapshot::Upstream, tls: Option<Arc<ClientSide>>) -> Upstream {
+fn upstream(from: snapshot::Upstream, tls: Option<Arc<ClientSide>>, locality: &str) -> Upstream {
     let target = |target: snapshot::Target| Target {
         address: target.address,
         weight: target.weight.max(1),
         name: target.name.into(),
+        priority: target.priority,
+        local: locality.is_empty() || target.locality == locality,
     };
+    let targets: Box<[Target]> = from.targets.into_iter().map(target).collect();
+    let hashes = matches!(from.balance, Balance::Hash { .. });
     Upstream {
         name: from.name.into(),
         balance: from.balance,
-        targets: from.targets.into_iter().map(target).collect(),
+        rings: hashes.then(|| Arc::new(Rings::new(&targets))),
+        targets,
         pool: from.pool,
         timeouts: from.timeouts,
         host_header: from.host_header,
         protocol: from.protocol,
         tls,
         health: from.health,
+        min_live_percent: from.min_live_percent,
+        retry: from.retry,
+        retry_budget: from.retry_budget,
+        hedge: from.hedge,
+        bounds: from.bounds,
+        target_bounds: from.target_bounds,
+        breaker: from.breaker,
+        target_breaker: from.target_breaker,
+        fallback: from.fallback,
+        outlier: from.outlier,
+        concurrency: from.concurrency,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_are_made_with_the_plan_and_only_where_they_are_needed() {
+        let hash = Balance::Hash { key: snapshot::HashKey::ClientIp, load_percent: 125 };
+        let balances = [hash, Balance::PowerOfTwo];
+        let upstream = |balance| snapshot::Upstream { balance, ..Default::default() };
+        let upstreams = balances.map(upstream).into();
+        let plan = Plan::build(Snapshot { upstreams, ..Default::default() }).unwrap();
+        let made = plan.upstreams.iter().map(|upstream| upstream.rings.is_some());
+        assert_eq!(made.collect::<Vec<_>>(), [true, false]);
     }
 }

@@ -1,6 +1,6 @@
 //! What happens to the requests of one route once the router has found it.
 
-use contract::snapshot::{self, Timeouts};
+use contract::snapshot::{self, Hedge, Mirror, Priority, Retry, Timeouts};
 
 use super::{PlanError, Upstream};
 use crate::route::Rewrite;
@@ -23,6 +23,15 @@ pub struct Route {
     pub early_data: bool,
     /// Translates gRPC-Web.
     pub grpc_web: bool,
+    /// `None`: the upstream's.
+    retry: Option<Retry>,
+    /// `None`: the upstream's.
+    hedge: Option<Hedge>,
+    pub priority: Priority,
+    /// Names an upstream of the Plan.
+    pub mirror: Option<Mirror>,
+    /// A field with the client's patience in milliseconds, lower case.
+    pub deadline_header: Option<Box<str>>,
 }
 
 /// A share of a route's requests.
@@ -53,6 +62,14 @@ impl Route {
                 ));
             }
         }
+        if let Some(mirror) = from.mirror
+            && mirror.upstream as usize >= upstreams
+        {
+            return Err(error(
+                "mirror.upstream".into(),
+                format!("upstream {} of {upstreams} does not exist", mirror.upstream),
+            ));
+        }
         let rewrite = Rewrite::build(&from.path, &from.rewrite)
             .map_err(|problem| error("rewrite".into(), problem))?;
         Ok(Route {
@@ -72,6 +89,11 @@ impl Route {
                 .collect(),
             early_data: from.early_data,
             grpc_web: from.grpc_web,
+            retry: from.retry,
+            hedge: from.hedge,
+            priority: from.priority,
+            mirror: from.mirror,
+            deadline_header: from.deadline_header.map(Into::into),
         })
     }
 
@@ -84,8 +106,19 @@ impl Route {
             connect_ms: or(own.connect_ms, theirs.connect_ms),
             first_byte_ms: or(own.first_byte_ms, theirs.first_byte_ms),
             idle_ms: or(own.idle_ms, theirs.idle_ms),
+            try_ms: or(own.try_ms, theirs.try_ms),
             total_ms: or(own.total_ms, theirs.total_ms),
         }
+    }
+
+    /// How failed tries at `upstream` are made again.
+    pub fn retry<'a>(&'a self, upstream: &'a Upstream) -> &'a Retry {
+        self.retry.as_ref().unwrap_or(&upstream.retry)
+    }
+
+    /// When a slow try at `upstream` gets another beside it.
+    pub fn hedge(&self, upstream: &Upstream) -> Option<Hedge> {
+        self.hedge.or(upstream.hedge)
     }
 
     /// Whether `token` of an `Upgrade` field may be tunnelled (RFC 9110 §7.8: compared without case).
@@ -111,11 +144,16 @@ mod tests {
             query: vec![],
             rewrite: PathRewrite::Keep,
             backends: vec![snapshot::Backend { upstream: 0, weight: 3 }],
-            timeouts: Timeouts { connect_ms: 7, first_byte_ms: 0, idle_ms: 0, total_ms: u32::MAX },
+            timeouts: Timeouts {
+                connect_ms: 7,
+                first_byte_ms: 0,
+                idle_ms: 0,
+                try_ms: 0,
+                total_ms: u32::MAX,
+            },
             max_body_bytes: 9,
             upgrades: vec!["WebSocket".into()],
-            early_data: false,
-            grpc_web: false,
+            ..Default::default()
         };
         let route = Route::build(from, 1).unwrap();
         let upstream = Upstream {
@@ -123,13 +161,21 @@ mod tests {
             balance: Default::default(),
             targets: Box::default(),
             pool: Default::default(),
-            timeouts: Timeouts { connect_ms: 1, first_byte_ms: 2, idle_ms: 3, total_ms: 4 },
+            timeouts: Timeouts {
+                connect_ms: 1,
+                first_byte_ms: 2,
+                idle_ms: 3,
+                try_ms: 5,
+                total_ms: 4,
+            },
             host_header: Default::default(),
             protocol: Default::default(),
             tls: None,
             health: None,
+            ..Default::default()
         };
-        let want = Timeouts { connect_ms: 7, first_byte_ms: 2, idle_ms: 3, total_ms: u32::MAX };
+        let want =
+            Timeouts { connect_ms: 7, first_byte_ms: 2, idle_ms: 3, try_ms: 5, total_ms: u32::MAX };
         assert_eq!(route.timeouts(&upstream), want);
         assert!(route.allows_upgrade(b"websocket") && route.allows_upgrade(b"WEBSOCKET"));
         assert!(!route.allows_upgrade(b"h2c"));

@@ -23,11 +23,10 @@ pub(super) fn route(name: &str, hosts: &[&str], path: PathMatch) -> Route {
         query: vec![],
         rewrite: PathRewrite::Keep,
         backends: vec![Backend { upstream: 0, weight: 1 }],
-        timeouts: Timeouts { connect_ms: 0, first_byte_ms: 0, idle_ms: 0, total_ms: 0 },
+        timeouts: Timeouts { connect_ms: 0, first_byte_ms: 0, idle_ms: 0, try_ms: 0, total_ms: 0 },
         max_body_bytes: 1 << 20,
         upgrades: vec![],
-        early_data: false,
-        grpc_web: false,
+        ..Default::default()
     }
 }
 
@@ -42,6 +41,7 @@ pub(super) fn snapshot(routes: Vec<Route>) -> Snapshot {
         protocol: Default::default(),
         tls: None,
         health: None,
+        ..Default::default()
     };
     Snapshot { upstreams: vec![upstream], routes, ..Snapshot::default() }
 }

@@ -13,10 +13,9 @@ use crate::exchange::{Downstream, Ended, Next, Request, Responder};
 use crate::io::{Chunk, Elapsed};
 use crate::limits;
 use crate::local_reply::{LocalReply, ReplyHead};
-use crate::message::{Dialect, Name, Progress, Refusal, RequestHead, Version};
+use crate::message::{Dialect, Progress, Refusal, RequestHead, Version};
 use crate::observe::{End, Notes};
 use crate::pipeline;
-use crate::rewrite::RequestId;
 use crate::shard::ShardPlan;
 use crate::transport::Transport;
 
@@ -182,43 +181,19 @@ impl Connection {
         let plan = self.shard.plan();
         let Some(listener) = self.listener(&plan) else { return Next::Abort };
         let limits = listener.limits;
-        let all = bytes.bytes();
         let client = self.describe(listener, &self.stream);
-        let method = head.method(all);
-        let parts = [
-            method,
-            head.site.map_or(&[], |site| site.whole.of(all)),
-            head.path(all),
-            head.value(all, Name::UserAgent).unwrap_or_default(),
-        ];
-        let notes = Notes::new(started_us, head.version, self.shard.io.take_vec(), parts);
-        let id = head
-            .value(all, Name::XRequestId)
-            .and_then(RequestId::from_client)
-            .unwrap_or_else(|| self.shard.new_request_id());
+        let is_head = head.method(bytes.bytes()) == b"HEAD";
         let responder = Responder {
             down: Downstream::Http1(self.stream.clone()),
             watch: self.watch.clone(),
             limits,
-            is_head: method == b"HEAD",
+            is_head,
             version: head.version,
             keep_alive: head.keep_alive && self.served < limits.max_requests,
             peer: self.client,
         };
-        let mut request = Request {
-            plan,
-            head,
-            bytes: Some(bytes),
-            normal_path: None,
-            refused,
-            client,
-            id,
-            grpc: None,
-            web: None,
-            deadline_ms: 0,
-            upgrade: None,
-            notes,
-        };
+        let mut request = Request::new(&self.shard, plan, head, bytes, client, started_us);
+        request.refused = refused;
         let next = pipeline::handle(&self.shard, &mut request, responder).await;
         self.shard.give_request_head(request.head);
         self.shard.io.give_vec(request.notes.into_text());

@@ -9,15 +9,13 @@ use contract::record::Reason;
 
 use super::{Connection, head_limits};
 use crate::exchange::{Downstream, Request, Responder};
-use crate::http2::{self, HeaderBlock};
+use crate::http2::{self, ErrorCode, HeaderBlock};
 use crate::io::{Chunk, Elapsed};
 use crate::limits;
 use crate::local_reply::LocalReply;
-use crate::message::{Framing, Name, Refusal, Version};
+use crate::message::{Framing, Refusal, Version};
 use crate::mux::{Happened, Mux, MuxStream, Over};
-use crate::observe::Notes;
 use crate::pipeline;
-use crate::rewrite::RequestId;
 use crate::transport::Transport;
 
 /// Serves a connection to its end: the client's, an abuse, idleness, or a drain.
@@ -31,6 +29,7 @@ pub async fn serve(connection: Connection, transport: Rc<Transport>) {
     let config = http2::Config {
         max_concurrent_streams: limits.max_streams,
         max_fields: usize::from(limits.max_fields),
+        max_header_list: limits.max_head_bytes,
         extended_connect: upgrades,
         ..http2::Config::SERVER
     };
@@ -39,7 +38,10 @@ pub async fn serve(connection: Connection, transport: Rc<Transport>) {
     shard.meter.count(Counter::Http2Connections, 1);
     let mut served = 0u32;
     let mut farewell = Farewell::No;
-    watch.set_in(u64::from(limits.header_timeout_ms));
+    let header_ms = u64::from(limits.header_timeout_ms);
+    let in_ms = |ms: u64| shard.io.clock().now_ms().saturating_add(ms);
+    let is_past = |at_ms: u64| at_ms != 0 && at_ms <= shard.io.clock().now_ms();
+    let mut due_ms = in_ms(header_ms);
     loop {
         if mux.is_overdue() {
             break;
@@ -47,7 +49,7 @@ pub async fn serve(connection: Connection, transport: Rc<Transport>) {
         if farewell == Farewell::No && (shard.is_draining() || served >= limits.max_requests) {
             mux.shut_down();
             farewell = Farewell::Announced;
-            watch.set_in(limits::GOAWAY_GRACE_MS);
+            due_ms = in_ms(limits::GOAWAY_GRACE_MS);
         }
         if farewell == Farewell::Said && mux.streams() == 0 {
             break;
@@ -59,7 +61,10 @@ pub async fn serve(connection: Connection, transport: Rc<Transport>) {
             if farewell == Farewell::Said && mux.streams() == 0 {
                 return Poll::Ready(None);
             }
-            mux.poll_happened(cx).map(Some)
+            let happened = mux.poll_happened(cx).map(Some);
+            // A head has its time from its first byte to its end, whatever else goes on.
+            watch.set_at(sooner(due_ms, mux.partial_deadline_ms(header_ms)));
+            happened
         }));
         match happened.await {
             Ok(None) => continue,
@@ -68,7 +73,7 @@ pub async fn serve(connection: Connection, transport: Rc<Transport>) {
                 let exchange = exchange(connection.clone(), stream, block, end);
                 shard.io.spawn(exchange);
                 if farewell == Farewell::No {
-                    watch.set_in(u64::from(limits.idle_timeout_ms));
+                    due_ms = in_ms(u64::from(limits.idle_timeout_ms));
                 }
             }
             Ok(Some(Ok(Happened::Changed))) => {}
@@ -77,9 +82,15 @@ pub async fn serve(connection: Connection, transport: Rc<Transport>) {
                 shard.meter.count(Counter::Http2Faults, 1);
                 break;
             }
+            Err(Elapsed) if is_past(mux.partial_deadline_ms(header_ms)) => {
+                mux.abandon(ErrorCode::ENHANCE_YOUR_CALM);
+                shard.meter.count(Counter::Http2Faults, 1);
+                break;
+            }
+            Err(Elapsed) if !is_past(due_ms) => {}
             Err(Elapsed) => match farewell {
                 Farewell::No if mux.streams() > 0 => {
-                    watch.set_in(u64::from(limits.idle_timeout_ms));
+                    due_ms = in_ms(u64::from(limits.idle_timeout_ms));
                 }
                 Farewell::No => {
                     let idle_ms = shard.io.clock().now_ms().saturating_sub(mux.used_ms());
@@ -89,13 +100,13 @@ pub async fn serve(connection: Connection, transport: Rc<Transport>) {
                         mux.finish_shutdown();
                         break;
                     }
-                    watch.set_in(limit_ms - idle_ms);
+                    due_ms = in_ms(limit_ms - idle_ms);
                 }
                 // The client has had the time to hear of it: what came until now is served.
                 Farewell::Announced => {
                     mux.finish_shutdown();
                     farewell = Farewell::Said;
-                    watch.clear();
+                    due_ms = 0;
                 }
                 Farewell::Said => break,
             },
@@ -107,6 +118,11 @@ pub async fn serve(connection: Connection, transport: Rc<Transport>) {
         mux.transport.shutdown_write();
         linger(&mux, watch).await;
     }
+}
+
+/// The earlier of two deadlines, of which 0 is none.
+fn sooner(one_ms: u64, other_ms: u64) -> u64 {
+    if one_ms == 0 || other_ms == 0 { one_ms.max(other_ms) } else { one_ms.min(other_ms) }
 }
 
 /// Reads on for a moment: a close with unread input is a reset, which may overtake the GOAWAY.
@@ -164,20 +180,8 @@ async fn exchange(connection: Rc<Connection>, stream: MuxStream, block: HeaderBl
         }
     }
     let client = connection.describe(listener, &stream.mux().transport);
-    let method = head.method(&bytes);
-    let parts = [
-        method,
-        head.site.map_or(&[], |site| site.whole.of(&bytes)),
-        head.path(&bytes),
-        head.value(&bytes, Name::UserAgent).unwrap_or_default(),
-    ];
-    let notes = Notes::new(started_us, Version::V20, shard.io.take_vec(), parts);
-    let id = head
-        .value(&bytes, Name::XRequestId)
-        .and_then(RequestId::from_client)
-        .unwrap_or_else(|| shard.new_request_id());
     let responder = Responder {
-        is_head: method == b"HEAD",
+        is_head: head.method(&bytes) == b"HEAD",
         down: Downstream::Http2(Rc::new(stream)),
         watch: Rc::new(shard.io.watch()),
         limits,
@@ -185,20 +189,9 @@ async fn exchange(connection: Rc<Connection>, stream: MuxStream, block: HeaderBl
         keep_alive: true,
         peer: connection.client,
     };
-    let mut request = Request {
-        plan,
-        head,
-        bytes: Some(Chunk::from_vec(bytes)),
-        normal_path: None,
-        refused,
-        client,
-        id,
-        grpc: None,
-        web: None,
-        deadline_ms: 0,
-        upgrade: None,
-        notes,
-    };
+    let bytes = Chunk::from_vec(bytes);
+    let mut request = Request::new(shard, plan, head, bytes, client, started_us);
+    request.refused = refused;
     pipeline::handle(shard, &mut request, responder).await;
     shard.give_request_head(request.head);
     shard.io.give_vec(request.notes.into_text());

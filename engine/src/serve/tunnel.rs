@@ -27,7 +27,7 @@ pub async fn tunnel(
     responder: Responder,
     answer: Answer,
 ) -> Ended {
-    let Answer { carrier, flight, head, mut bytes, timeouts, .. } = answer;
+    let Answer { carrier, account, head, mut bytes, timeouts, .. } = answer;
     let mut out = shard.io.take_vec();
     let status = write_head(request, &responder, &head, bytes.bytes(), &mut out);
     bytes.advance(head.head_len);
@@ -75,7 +75,7 @@ pub async fn tunnel(
     })
     .await;
     request.notes.request_bytes = sent;
-    drop(flight);
+    drop(account);
     ended(received)
 }
 

@@ -148,7 +148,7 @@ async fn check(shard: &Shard, watch: &Watch, subject: &Subject) -> Option<()> {
     let target = upstream.targets.get(subject.target)?;
     let settings = upstream.health.as_ref()?;
     let state = plan.upstreams.get(subject.upstream)?;
-    let (pool, known) = (state.pools.get(subject.target)?, state.health.get(subject.target)?);
+    let (pool, known) = (state.pools.get(subject.target)?, state.targets.get(subject.target)?);
     watch.set_in(u64::from(settings.timeout_ms));
     let found = health::check(&shard.io, watch, pool, upstream, target, &settings.kind).await;
     shard.meter.count(Counter::HealthChecks, 1);
@@ -158,7 +158,10 @@ async fn check(shard: &Shard, watch: &Watch, subject: &Subject) -> Option<()> {
         Found::Nothing => return None,
     };
     shard.meter.count(Counter::HealthFailures, u64::from(!success));
-    match known.note(success, settings) {
+    let now_ms = shard.io.clock().now_ms();
+    let change = known.checked(success, settings, now_ms);
+    state.tell_target(subject.target, now_ms);
+    match change {
         Some(Change::Lost) => shard.meter.count(Counter::TargetsLost, 1),
         Some(Change::Recovered) => shard.meter.count(Counter::TargetsRecovered, 1),
         None => {}
@@ -178,7 +181,8 @@ mod tests {
     use crate::observe::Meter;
     use crate::plan::{Backend, Plan};
     use crate::shard::Seat;
-    use crate::upstream::health::Book;
+    use crate::upstream::Ask;
+    use crate::upstream::book::Book;
     use crate::upstream::health::tests::{Says, Server};
 
     fn plan(epoch: u64, targets: &[&Server]) -> Arc<Plan> {
@@ -186,11 +190,12 @@ mod tests {
             address: server.address,
             weight: 1,
             name: "t:1".into(),
+            ..Default::default()
         };
         let kind = snapshot::HealthKind::Grpc { service: "s".into() };
         let upstream = snapshot::Upstream {
             name: "u".into(),
-            balance: Default::default(),
+            balance: snapshot::Balance::RoundRobin,
             targets: targets.iter().map(target).collect(),
             pool: Default::default(),
             timeouts: Default::default(),
@@ -204,6 +209,7 @@ mod tests {
                 healthy_after: 2,
                 unhealthy_after: 3,
             }),
+            ..Default::default()
         };
         let snapshot =
             snapshot::Snapshot { epoch, upstreams: vec![upstream], ..Default::default() };
@@ -212,10 +218,10 @@ mod tests {
 
     fn shards(io: &Io, plans: &Arc<Swap<Plan>>) -> [Rc<Shard>; 2] {
         let (_, segment) = Segment::create(2, contract::ring::MIN_RING).unwrap();
-        let health = Arc::<Book>::default();
+        let health = Arc::new(Book::new(2, None));
         [0, 1].map(|index| {
             let meter = Meter::new(segment.shard(index), segment.ring_writer(index).unwrap());
-            let seat = Seat { index, shards: 2, health: health.clone() };
+            let seat = Seat { index, shards: 2, book: health.clone(), memory: Default::default() };
             let shard = Shard::new(io.clone(), meter, plans.clone(), seat, [7, 9]);
             io.spawn(shard.clone().check_targets());
             shard
@@ -227,7 +233,7 @@ mod tests {
         [0, 1].map(|at| {
             let plan = shards[at].plan();
             let (_, state) = plan.upstream(Backend { upstream: 0, weight: 1 });
-            state.pick(None).map(|flight| flight.index)
+            state.pick(&Ask::default()).ok().map(|flight| flight.index)
         })
     }
 

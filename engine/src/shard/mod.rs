@@ -11,15 +11,18 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use checks::Checks;
+use contract::snapshot::{Overload, Priority};
 pub use plan::ShardPlan;
 
 use crate::io::{Io, Swap};
 use crate::limits;
 use crate::message::{RequestHead, ResponseHead, write};
 use crate::observe::Meter;
+use crate::overload::{Memory, Pressure};
 use crate::plan::Plan;
 use crate::rewrite::RequestId;
-use crate::upstream::health::Book;
+use crate::upstream::book::Book;
+use crate::upstream::health::checker_of;
 use crate::upstream::pool::Pool;
 
 /// Pools by upstream and address.
@@ -33,7 +36,8 @@ type Spare<T> = Vec<Box<T>>;
 pub struct Seat {
     pub index: u16,
     pub shards: u16,
-    pub health: Arc<Book>,
+    pub book: Arc<Book>,
+    pub memory: Arc<Memory>,
 }
 
 pub struct Shard {
@@ -55,6 +59,9 @@ pub struct Shard {
     response_heads: RefCell<Spare<ResponseHead>>,
     date: Cell<(u64, [u8; write::DATE_LEN])>,
     ids: Cell<[u64; 2]>,
+    pressure: Pressure,
+    /// Copies of requests under way to mirrors.
+    pub(crate) mirrors: Rc<Cell<u32>>,
 }
 
 impl Shard {
@@ -68,7 +75,7 @@ impl Shard {
     ) -> Rc<Shard> {
         meter.start(&io);
         let (old, pools) = (&mut Pools::new(), &mut Pools::new());
-        let first = ShardPlan::build(plans.get(), old, pools, &seat.health);
+        let first = ShardPlan::build(plans.get(), old, pools, &seat.book, seat.index);
         let shard = Shard {
             io,
             seat,
@@ -85,6 +92,8 @@ impl Shard {
             response_heads: RefCell::default(),
             date: Cell::new((u64::MAX, [b' '; write::DATE_LEN])),
             ids: Cell::new(seed),
+            pressure: Pressure::default(),
+            mirrors: Rc::default(),
         };
         shard.adopt();
         Rc::new(shard)
@@ -110,7 +119,7 @@ impl Shard {
         let epoch = plan.epoch;
         let mut pools = self.pools.borrow_mut();
         let mut old = std::mem::take(&mut *pools);
-        let next = ShardPlan::build(plan, &mut old, &mut pools, &self.seat.health);
+        let next = ShardPlan::build(plan, &mut old, &mut pools, &self.seat.book, self.seat.index);
         // Targets that the plan no longer has: their busy connections end with their requests.
         old.values().for_each(|pool| pool.clear());
         *self.current.borrow_mut() = next;
@@ -156,6 +165,11 @@ impl Shard {
             let now_ms = self.io.clock().now_ms();
             let pools: Vec<Rc<Pool>> = self.pools.borrow().values().cloned().collect();
             pools.iter().for_each(|pool| pool.sweep(now_ms));
+            let (plan, wall_ms) = (self.plan(), self.io.clock().wall_us() / 1_000);
+            for (upstream, state) in plan.plan.upstreams.iter().zip(&plan.upstreams) {
+                let in_charge = checker_of(&upstream.name, self.seat.shards) == self.seat.index;
+                state.keep_house(in_charge, now_ms, wall_ms);
+            }
             self.meter.housekeeping(&self.io);
         }
     }
@@ -199,7 +213,18 @@ impl Shard {
         RequestId::from_words(self.words())
     }
 
-    fn random(&self) -> u64 {
+    /// Whether the node has more to do than it can, so that a request of this priority has to go.
+    #[inline]
+    pub fn refuses(&self, priority: Priority, bounds: &Overload) -> bool {
+        let (io, memory) = (&self.io, self.seat.memory.permille());
+        let standing_us = io.lag().standing_us();
+        let now_ms = io.clock().now_ms();
+        self.pressure.refuses(priority, bounds, standing_us, memory, now_ms, || self.random())
+    }
+
+    /// Any word.
+    #[inline]
+    pub fn random(&self) -> u64 {
         self.words()[0]
     }
 

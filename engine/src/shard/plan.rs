@@ -8,8 +8,8 @@ use super::Pools;
 use crate::plan::{Backend, Plan, Route, Target, Upstream};
 use crate::route::RouteIndex;
 use crate::upstream::UpstreamState;
-use crate::upstream::balance::{Balancer, WeightedPick};
-use crate::upstream::health::Book;
+use crate::upstream::balance::WeightedPick;
+use crate::upstream::book::Book;
 use crate::upstream::pool::Pool;
 
 /// The plan a request runs under, from its beginning to its end.
@@ -22,12 +22,13 @@ pub struct ShardPlan {
 
 impl ShardPlan {
     /// Puts the shard's state beside `plan`. Pools of known targets move from `old` to `pools`, new
-    /// ones are made there. What is known of a target's health comes from the node's `health`.
+    /// ones are made there. What the node knows of its targets comes from `book`.
     pub(super) fn build(
         plan: Arc<Plan>,
         old: &mut Pools,
         pools: &mut Pools,
-        health: &Book,
+        book: &Book,
+        shard: u16,
     ) -> Rc<ShardPlan> {
         let upstreams = plan
             .upstreams
@@ -51,9 +52,10 @@ impl ShardPlan {
                     pool
                 };
                 let pools = upstream.targets.iter().map(&mut pool).collect();
-                let checked = upstream.targets.iter().filter(|_| upstream.health.is_some());
-                let known = checked.map(|at| health.find(&(upstream.name.clone(), at.address)));
-                UpstreamState::new(Balancer::new(upstream), pools, known.collect())
+                let key = |target: &Target| (upstream.name.clone(), target.address);
+                let known = upstream.targets.iter().map(|target| book.target(&key(target)));
+                let node = book.upstream(&upstream.name);
+                UpstreamState::new(upstream, shard, pools, known.collect(), node)
             })
             .collect();
         let canaries = plan
@@ -65,6 +67,17 @@ impl ShardPlan {
             })
             .collect();
         Rc::new(ShardPlan { plan, upstreams, canaries })
+    }
+
+    /// The plan as each of the shards of a node has it, without the shards.
+    #[cfg(test)]
+    pub(crate) fn for_shards(plan: &Arc<Plan>, shards: u16) -> Vec<Rc<ShardPlan>> {
+        let book = Book::new(shards, None);
+        let build = |shard| {
+            let (old, pools) = (&mut Pools::new(), &mut Pools::new());
+            ShardPlan::build(plan.clone(), old, pools, &book, shard)
+        };
+        (0..shards).map(build).collect()
     }
 
     /// The upstream that takes this request of the route; `None`: every weight is 0.

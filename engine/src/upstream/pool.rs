@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Poll, Waker};
 
 use contract::snapshot::{self, Alpn, Protocol};
@@ -28,6 +29,8 @@ pub struct Pool {
     protocol: Protocol,
     tls: Option<Arc<ClientSide>>,
     settings: Cell<snapshot::Pool>,
+    /// How many may wait for a connection, of the node.
+    queue: RefCell<Option<Queue>>,
     /// Most recently used last: those are reused first, so that the rest can age out.
     idle: RefCell<Vec<Idle>>,
     /// Connections of HTTP/2 that take, or will take again, new streams.
@@ -39,6 +42,49 @@ pub struct Pool {
     /// Idle and leased connections, and connects under way.
     open: Cell<u32>,
     waiters: RefCell<VecDeque<Waiter>>,
+}
+
+/// Who waits for a connection on the node: at this target, and at the upstream.
+#[derive(Clone)]
+pub(crate) struct Queue {
+    pub target: (Arc<AtomicU32>, u32),
+    pub upstream: (Arc<AtomicU32>, u32),
+}
+
+impl Queue {
+    /// A place among those who wait, where there is one.
+    fn join(&self) -> Option<Queued> {
+        let enter = |(waiting, most): &(Arc<AtomicU32>, u32)| {
+            let before = waiting.fetch_add(1, Ordering::AcqRel);
+            // Counted first: what two shards ask for at once, one of them gets.
+            let full = *most > 0 && before >= *most;
+            if full {
+                waiting.fetch_sub(1, Ordering::AcqRel);
+            }
+            !full
+        };
+        if !enter(&self.target) {
+            return None;
+        }
+        if !enter(&self.upstream) {
+            self.target.0.fetch_sub(1, Ordering::AcqRel);
+            return None;
+        }
+        Some(Queued { waiting: [self.target.0.clone(), self.upstream.0.clone()] })
+    }
+}
+
+/// Counted among those who wait, until this is dropped.
+struct Queued {
+    waiting: [Arc<AtomicU32>; 2],
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        for waiting in &self.waiting {
+            waiting.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
 }
 
 /// A request that waits for a place.
@@ -112,6 +158,7 @@ impl Pool {
             protocol: upstream.protocol,
             tls: upstream.tls.clone(),
             settings: Cell::new(upstream.pool),
+            queue: RefCell::default(),
             idle: RefCell::default(),
             shared: RefCell::default(),
             opening: Cell::new(false),
@@ -123,6 +170,11 @@ impl Pool {
 
     pub fn configure(&self, settings: snapshot::Pool) {
         self.settings.set(settings);
+    }
+
+    /// Bounds who waits for a connection.
+    pub(crate) fn bound_queue(&self, queue: Option<Queue>) {
+        self.queue.replace(queue);
     }
 
     /// Whether connections made for `upstream` and `target` would be like this pool's: with
@@ -220,7 +272,7 @@ impl Pool {
     }
 
     async fn place(self: &Rc<Self>, io: &Io, fresh: bool) -> Result<Turn, NoLease> {
-        let turn = Turned { pool: self, turn: Rc::default() };
+        let turn = Turned { pool: self, turn: Rc::default(), queued: RefCell::default() };
         poll_fn(|cx| {
             // A full pool closes an idle connection to make room for a fresh one.
             let full = self.open.get() >= self.settings.get().max_connections;
@@ -243,6 +295,14 @@ impl Pool {
             let mut waiters = self.waiters.borrow_mut();
             if waiters.len() >= limits::POOL_WAITERS {
                 return Poll::Ready(Err(NoLease::Exhausted));
+            }
+            if turn.queued.borrow().is_none()
+                && let Some(queue) = &*self.queue.borrow()
+            {
+                let Some(queued) = queue.join() else {
+                    return Poll::Ready(Err(NoLease::Exhausted));
+                };
+                turn.queued.replace(Some(queued));
             }
             turn.turn.set(Wait::Waiting);
             waiters.push_back(Waiter { waker: cx.waker().clone(), turn: turn.turn.clone() });
@@ -305,6 +365,8 @@ impl Pool {
 struct Turned<'a> {
     pool: &'a Pool,
     turn: Rc<Cell<Wait>>,
+    /// Its place among those who wait on the node, where that is bounded.
+    queued: RefCell<Option<Queued>>,
 }
 
 impl Drop for Turned<'_> {
@@ -379,7 +441,7 @@ mod tests {
 
     fn pool(address: SocketAddr, max_connections: u32) -> Rc<Pool> {
         let settings = snapshot::Pool { max_idle: 8, max_connections, idle_timeout_ms: 60_000 };
-        let target = Target { address, weight: 1, name: "t:1".into() };
+        let target = Target { address, name: "t:1".into(), ..Default::default() };
         Pool::new(&Upstream { pool: settings, ..Upstream::default() }, &target)
     }
 

@@ -468,7 +468,7 @@ fn health_checks_take_a_target_out_and_back() {
     let spec = Spec::to(one.address())
         .target(two.address(), 1)
         .listener("h2c: true")
-        .upstream("protocol: http2")
+        .upstream("protocol: http2, balance: round_robin")
         .upstream(
             "health: { grpc: { service: t.T }, interval_ms: 300, timeout_ms: 250, \
              healthy_after: 1, unhealthy_after: 2 }",
@@ -507,7 +507,7 @@ fn a_target_that_is_gone_is_taken_out() {
     let spec = Spec::to(up.address())
         .target(std::net::SocketAddr::from(([127, 0, 0, 1], down)), 1)
         .listener("h2c: true")
-        .upstream("protocol: http2")
+        .upstream("protocol: http2, balance: round_robin")
         .upstream(
             "health: { grpc: {}, interval_ms: 200, timeout_ms: 150, healthy_after: 1, unhealthy_after: 1 }",
         );

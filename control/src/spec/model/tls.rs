@@ -1,4 +1,4 @@
-//! TLS and health checks in the spec: certificates are named by their files.
+//! TLS in the spec: certificates are named by their files.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -163,54 +163,4 @@ impl Default for UpstreamTls {
             min_version: TlsVersion::V12,
         }
     }
-}
-
-/// Active checks of the targets; one that fails is passed over.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Health {
-    /// Ask grpc.health.v1.Health; the upstream must speak HTTP/2.
-    pub grpc: GrpcHealth,
-    /// From one check to the next, in milliseconds.
-    #[serde(default = "Health::default_interval_ms")]
-    #[schemars(range(min = 100, max = 3_600_000))]
-    pub interval_ms: u32,
-    /// Longest wait for the answer, in milliseconds; at most interval_ms.
-    #[serde(default = "Health::default_timeout_ms")]
-    #[schemars(range(min = 1, max = 3_600_000))]
-    pub timeout_ms: u32,
-    /// Successes in a row that make a target healthy.
-    #[serde(default = "Health::default_healthy_after")]
-    #[schemars(range(min = 1, max = 1000))]
-    pub healthy_after: u32,
-    /// Failures in a row that make it unhealthy.
-    #[serde(default = "Health::default_unhealthy_after")]
-    #[schemars(range(min = 1, max = 1000))]
-    pub unhealthy_after: u32,
-}
-
-impl Health {
-    pub(crate) fn default_interval_ms() -> u32 {
-        5_000
-    }
-
-    pub(crate) fn default_timeout_ms() -> u32 {
-        1_000
-    }
-
-    pub(crate) fn default_healthy_after() -> u32 {
-        2
-    }
-
-    pub(crate) fn default_unhealthy_after() -> u32 {
-        3
-    }
-}
-
-/// What to ask grpc.health.v1.Health about.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct GrpcHealth {
-    /// Name of the service; empty: the server as a whole.
-    pub service: String,
 }

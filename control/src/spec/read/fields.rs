@@ -82,6 +82,43 @@ impl Walk<'_> {
         value
     }
 
+    /// A number with at most `digits` decimals, in units of the last of them.
+    pub fn decimal(
+        &mut self,
+        node: &Node,
+        path: &str,
+        digits: u32,
+        range: RangeInclusive<u16>,
+        expected: &str,
+    ) -> Option<u16> {
+        self.places.set(path, node.mark);
+        let number = match &node.value {
+            Value::Integer(number) => *number as f64,
+            // Infinite when it is no number that Rust knows, as `.inf` is not.
+            Value::Float(text) => text.parse().unwrap_or(f64::INFINITY),
+            _ => {
+                self.wrong_type(node, path, expected);
+                return None;
+            }
+        };
+        let parts = number * 10_f64.powi(digits as i32);
+        let whole = parts.round();
+        let fits = (f64::from(*range.start())..=f64::from(*range.end())).contains(&whole);
+        if !fits {
+            let written = node.excerpt().unwrap_or_default();
+            let message = format!("{written} is out of range; expected {expected}");
+            self.error("out-of-range", node, path, message);
+            return None;
+        }
+        // What two numbers of this size differ by when they are written differently is far more.
+        if (parts - whole).abs() > 1e-6 {
+            let message = format!("at most {digits} decimals are taken; expected {expected}");
+            self.error("out-of-range", node, path, message);
+            return None;
+        }
+        Some(whole as u16)
+    }
+
     pub fn flag(&mut self, node: &Node, path: &str) -> Option<bool> {
         self.places.set(path, node.mark);
         match &node.value {
@@ -149,7 +186,11 @@ impl Walk<'_> {
     ) -> Option<Fields<'n>> {
         self.places.set(path, node.mark);
         let Value::Map(entries) = &node.value else {
-            self.wrong_type(node, path, &format!("a map with {}", known.join(", ")));
+            let expected = match known {
+                [] => "an empty map, {}".into(),
+                known => format!("a map with {}", known.join(", ")),
+            };
+            self.wrong_type(node, path, &expected);
             return None;
         };
         let mut fields = Fields {
@@ -193,6 +234,7 @@ impl Walk<'_> {
                                  (`timeouts: *name`)"
                 .into(),
             Some(name) => format!("`{short}` is not a field here; did you mean `{name}`?"),
+            None if known.is_empty() => format!("`{short}` is not a field here; expected none"),
             None => format!("`{short}` is not a field here; expected {}", known.join(", ")),
         };
         self.problems.error("unknown-field", mark, field, Some(key), message);
@@ -221,6 +263,11 @@ impl<'n> Fields<'n> {
         self.values.get(name).copied()
     }
 
+    /// Whether an unknown field probably meant this one.
+    pub fn is_misspelt(&self, name: &str) -> bool {
+        self.misspelt.contains(&name)
+    }
+
     /// A field that may be absent; `None` when it is absent or wrong.
     pub fn read<T>(
         &self,
@@ -239,7 +286,7 @@ impl<'n> Fields<'n> {
         expected: &str,
         read: impl FnOnce(&mut Walk<'_>, &Node, &str) -> Option<T>,
     ) -> Option<T> {
-        if self.misspelt.contains(&name) {
+        if self.is_misspelt(name) {
             // One slip gives one message.
             walk.problems.mark_broken(&self.at(name));
         } else if self.node(name).is_none() {

@@ -86,7 +86,7 @@ fn limits(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Limits> {
         min_body_rate: count(walk, f, "min_body_rate", 1, 1 << 30, d.min_body_rate),
         write_timeout_ms: ms(walk, f, "write_timeout_ms", HOUR_MS, d.write_timeout_ms),
         max_head_bytes: count(walk, f, "max_head_bytes", 1024, 262_144, d.max_head_bytes),
-        max_fields: count(walk, f, "max_fields", 1, 1000, d.max_fields),
+        max_fields: count(walk, f, "max_fields", 1, 128, d.max_fields),
         max_requests: count(walk, f, "max_requests", 1, all, d.max_requests),
         max_streams: count(walk, f, "max_streams", 1, 10_000, d.max_streams),
     })

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::Places;
 use super::fields::{Fields, Walk};
 use super::listener::listener;
+use super::resilience::overload;
 use super::route::route;
 use super::upstream::upstream;
 use crate::spec::model::*;
@@ -64,7 +65,7 @@ fn version(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<u32> {
 
 fn node_settings(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<crate::spec::Node> {
     let default = crate::spec::Node::default();
-    let fields = walk.fields(node, path, &["via", "drain_timeout_ms"])?;
+    let fields = walk.fields(node, path, &["via", "drain_timeout_ms", "locality", "overload"])?;
     let via = fields.read(walk, "via", |walk, node, path| {
         walk.parsed(node, path, "bad-value", |text| match scalars::is_token(text) {
             true if text.len() <= 100 => Ok(text.into()),
@@ -74,6 +75,8 @@ fn node_settings(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<crate::
     Some(crate::spec::Node {
         via: via.unwrap_or(default.via),
         drain_timeout_ms: ms(walk, &fields, "drain_timeout_ms", HOUR_MS, default.drain_timeout_ms),
+        locality: fields.read(walk, "locality", locality),
+        overload: fields.read(walk, "overload", overload).unwrap_or_default(),
     })
 }
 
@@ -130,6 +133,10 @@ pub(super) fn name(walk: &mut Walk<'_>, fields: &Fields<'_>) -> String {
     read.unwrap_or_default()
 }
 
+pub(super) fn locality(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<String> {
+    walk.parsed(node, path, "bad-name", scalars::name)
+}
+
 pub(super) fn ms(
     walk: &mut Walk<'_>,
     fields: &Fields<'_>,
@@ -155,4 +162,25 @@ pub(super) fn count<T: TryFrom<u64>>(
 pub(super) fn flag(walk: &mut Walk<'_>, fields: &Fields<'_>, name: &str, default: bool) -> bool {
     let read = |walk: &mut Walk<'_>, node: &Node, path: &str| walk.flag(node, path);
     fields.read(walk, name, read).unwrap_or(default)
+}
+
+/// Reports when not exactly one of `names` is there.
+pub(super) fn one_of(walk: &mut Walk<'_>, fields: &Fields<'_>, names: &[&str]) -> Option<()> {
+    let there: Vec<&str> =
+        names.iter().copied().filter(|name| fields.node(name).is_some()).collect();
+    let list = names.join(", ");
+    match there.as_slice() {
+        [_] => Some(()),
+        [] => {
+            let message = format!("expected one of: {list}");
+            walk.problems.error("missing-field", fields.mark, &fields.path, None, message);
+            None
+        }
+        [_, second, ..] => {
+            let mark = walk.places.get(&fields.at(second));
+            let message = format!("{} exclude each other; keep one", there.join(" and "));
+            walk.problems.error("conflicting-fields", mark, &fields.at(second), None, message);
+            None
+        }
+    }
 }

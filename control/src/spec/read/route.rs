@@ -4,11 +4,12 @@ use std::collections::HashSet;
 
 use super::Mark;
 use super::fields::{Fields, Walk, nearest};
-use super::parts::{count, flag, name};
+use super::parts::{count, flag, name, one_of};
+use super::resilience::{deadline_header, hedge, mirror, retry};
 use super::upstream::route_timeouts;
 use crate::spec::model::{
-    Backend, DEFAULT_MAX_BODY_BYTES, FieldMatch, Match, PathMatch, Rewrite, Route, RouteTimeouts,
-    ValueMatch,
+    Backend, DEFAULT_MAX_BODY_BYTES, FieldMatch, Match, PathMatch, Priority, Rewrite, Route,
+    RouteTimeouts, ValueMatch,
 };
 use crate::spec::problem::Severity;
 use crate::spec::scalars;
@@ -26,6 +27,17 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "upgrades",
         "early_data",
         "grpc_web",
+        "retry",
+        "hedge",
+        "priority",
+        "mirror",
+        "deadline_header",
+    ];
+    const PRIORITIES: &[(&str, Priority)] = &[
+        ("low", Priority::Low),
+        ("normal", Priority::Normal),
+        ("high", Priority::High),
+        ("critical", Priority::Critical),
     ];
     let Some(fields) = walk.fields(node, path, KNOWN) else {
         return Some(Route {
@@ -38,6 +50,11 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             upgrades: Vec::new(),
             early_data: false,
             grpc_web: false,
+            retry: None,
+            hedge: None,
+            priority: Priority::default(),
+            mirror: None,
+            deadline_header: None,
         });
     };
     let name = name(walk, &fields);
@@ -59,6 +76,13 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         upgrades: fields.read(walk, "upgrades", upgrades).unwrap_or_default(),
         early_data: flag(walk, &fields, "early_data", false),
         grpc_web: flag(walk, &fields, "grpc_web", false),
+        retry: fields.read(walk, "retry", retry),
+        hedge: fields.read(walk, "hedge", hedge),
+        priority: fields
+            .read(walk, "priority", |walk, node, path| walk.word(node, path, PRIORITIES))
+            .unwrap_or_default(),
+        mirror: fields.read(walk, "mirror", mirror),
+        deadline_header: fields.read(walk, "deadline_header", deadline_header),
     })
 }
 
@@ -188,7 +212,7 @@ fn conditions(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Match> {
 }
 
 /// A list of texts none of which is there twice.
-fn unique(
+pub(super) fn unique(
     walk: &mut Walk<'_>,
     node: &Node,
     path: &str,
@@ -281,25 +305,4 @@ fn field_match(walk: &mut Walk<'_>, node: &Node, path: &str, header: bool) -> Op
     });
     let value = exact.map(ValueMatch::Exact).or(regex.map(ValueMatch::Regex)).or(present);
     Some(FieldMatch { name: name?, value: value? })
-}
-
-/// Reports when not exactly one of `names` is there.
-fn one_of(walk: &mut Walk<'_>, fields: &Fields<'_>, names: &[&str]) -> Option<()> {
-    let there: Vec<&str> =
-        names.iter().copied().filter(|name| fields.node(name).is_some()).collect();
-    let list = names.join(", ");
-    match there.as_slice() {
-        [_] => Some(()),
-        [] => {
-            let message = format!("expected one of: {list}");
-            walk.problems.error("missing-field", fields.mark, &fields.path, None, message);
-            None
-        }
-        [_, second, ..] => {
-            let mark = walk.places.get(&fields.at(second));
-            let message = format!("{} exclude each other; keep one", there.join(" and "));
-            walk.problems.error("conflicting-fields", mark, &fields.at(second), None, message);
-            None
-        }
-    }
 }

@@ -1,13 +1,16 @@
 //! Upstreams: targets, pool, deadlines.
 
 use super::fields::Walk;
-use super::parts::{DAY_MS, HOUR_MS, count, ms, name};
+use super::health::health;
+use super::parts::{DAY_MS, count, locality, ms, name, one_of};
+use super::resilience;
 use super::tls::upstream_tls;
 use crate::spec::model::{
-    Balance, GrpcHealth, Health, HostHeader, Pool, Protocol, RouteTimeouts, Target, Timeouts,
-    TotalMs, Upstream,
+    Balance, HashKey, HostHeader, LimitMs, Pool, Protocol, RouteTimeouts, Target, Timeouts,
+    Upstream, default_outlier,
 };
 use crate::spec::scalars::{self, TargetAddress};
+use crate::spec::schema::default_load_percent;
 use crate::spec::tree::{Node, Value};
 
 pub(super) fn upstream(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Upstream> {
@@ -21,76 +24,115 @@ pub(super) fn upstream(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<U
         "protocol",
         "tls",
         "health",
+        "min_live_percent",
+        "retry",
+        "retry_budget",
+        "hedge",
+        "bounds",
+        "target_bounds",
+        "breaker",
+        "target_breaker",
+        "fallback",
+        "outlier",
+        "concurrency",
     ];
     let Some(fields) = walk.fields(node, path, KNOWN) else {
-        return Some(Upstream {
-            name: String::new(),
-            balance: Balance::default(),
-            targets: Vec::new(),
-            pool: Pool::default(),
-            timeouts: Timeouts::default(),
-            host_header: HostHeader::default(),
-            protocol: Protocol::default(),
-            tls: None,
-            health: None,
-        });
+        return Some(Upstream::default());
     };
-    let balances = [
-        ("round_robin", Balance::RoundRobin),
-        ("weighted", Balance::Weighted),
-        ("least_connections", Balance::LeastConnections),
-    ];
     let protocols =
         [("http1", Protocol::Http1), ("http2", Protocol::Http2), ("auto", Protocol::Auto)];
     let targets = fields.require(walk, "targets", "a list like [\"10.0.0.1:80\"]", targets);
+    let f = &fields;
     Some(Upstream {
-        name: name(walk, &fields),
-        balance: fields
-            .read(walk, "balance", |walk, node, path| walk.word(node, path, &balances))
-            .unwrap_or_default(),
+        name: name(walk, f),
+        balance: f.read(walk, "balance", balance).unwrap_or_default(),
         targets: targets.unwrap_or_default(),
-        pool: fields.read(walk, "pool", pool).unwrap_or_default(),
-        timeouts: fields.read(walk, "timeouts", timeouts).unwrap_or_default(),
-        host_header: fields.read(walk, "host_header", host_header).unwrap_or_default(),
-        protocol: fields
+        pool: f.read(walk, "pool", pool).unwrap_or_default(),
+        timeouts: f.read(walk, "timeouts", timeouts).unwrap_or_default(),
+        host_header: f.read(walk, "host_header", host_header).unwrap_or_default(),
+        protocol: f
             .read(walk, "protocol", |walk, node, path| walk.word(node, path, &protocols))
             .unwrap_or_default(),
-        tls: fields.read(walk, "tls", upstream_tls),
-        health: fields.read(walk, "health", health),
+        tls: f.read(walk, "tls", upstream_tls),
+        health: f.read(walk, "health", health),
+        min_live_percent: resilience::percent(walk, f, "min_live_percent", 0),
+        retry: f.read(walk, "retry", resilience::retry).unwrap_or_default(),
+        retry_budget: f.read(walk, "retry_budget", resilience::budget).unwrap_or_default(),
+        hedge: f.read(walk, "hedge", resilience::hedge).unwrap_or_default(),
+        bounds: f.read(walk, "bounds", resilience::bounds).unwrap_or_default(),
+        target_bounds: f.read(walk, "target_bounds", resilience::bounds).unwrap_or_default(),
+        breaker: f.read(walk, "breaker", resilience::breaker).unwrap_or_default(),
+        target_breaker: f.read(walk, "target_breaker", resilience::breaker).unwrap_or_default(),
+        fallback: f.read(walk, "fallback", resilience::fallback).unwrap_or_default(),
+        outlier: f.read(walk, "outlier", resilience::outlier).unwrap_or_else(default_outlier),
+        concurrency: f.read(walk, "concurrency", resilience::concurrency).unwrap_or_default(),
     })
 }
 
-fn health(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Health> {
-    const KNOWN: &[&str] =
-        &["grpc", "interval_ms", "timeout_ms", "healthy_after", "unhealthy_after"];
-    let f = &walk.fields(node, path, KNOWN)?;
-    let grpc = f.require(walk, "grpc", "what to ask for, like {service: \"\"}", grpc_health);
-    let interval = Health::default_interval_ms();
-    let (healthy, unhealthy) = (Health::default_healthy_after(), Health::default_unhealthy_after());
-    let interval_ms = count(walk, f, "interval_ms", 100, HOUR_MS, interval);
-    // With an interval shorter than the usual time-out, the interval is the bound.
-    let timeout = Health::default_timeout_ms().min(interval_ms);
-    Some(Health {
-        grpc: grpc.unwrap_or_default(),
-        interval_ms,
-        timeout_ms: ms(walk, f, "timeout_ms", HOUR_MS, timeout),
-        healthy_after: count(walk, f, "healthy_after", 1, 1000, healthy),
-        unhealthy_after: count(walk, f, "unhealthy_after", 1, 1000, unhealthy),
+#[derive(Clone, Copy)]
+enum BalanceKind {
+    RoundRobin,
+    Weighted,
+    LeastConnections,
+    PowerOfTwo,
+    Hash,
+}
+
+fn balance(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Balance> {
+    const WORDS: &[(&str, BalanceKind)] = &[
+        ("power_of_two", BalanceKind::PowerOfTwo),
+        ("round_robin", BalanceKind::RoundRobin),
+        ("weighted", BalanceKind::Weighted),
+        ("least_connections", BalanceKind::LeastConnections),
+        ("hash", BalanceKind::Hash),
+    ];
+    if let Value::Map(_) = node.value {
+        let fields = walk.fields(node, path, &["hash", "load_percent"])?;
+        let load_percent = count(walk, &fields, "load_percent", 101, 1000, default_load_percent());
+        let expected = "what to hash: client_ip, {header: name} or {cookie: name}";
+        let key = fields.require(walk, "hash", expected, hash_key)?;
+        return Some(Balance::Hash { key, load_percent });
+    }
+    Some(match walk.word(node, path, WORDS)? {
+        BalanceKind::RoundRobin => Balance::RoundRobin,
+        BalanceKind::Weighted => Balance::Weighted,
+        BalanceKind::LeastConnections => Balance::LeastConnections,
+        BalanceKind::PowerOfTwo => Balance::PowerOfTwo,
+        BalanceKind::Hash => {
+            let message = "what is to be hashed is missing; write {hash: client_ip}, \
+                           {hash: {header: name}} or {hash: {cookie: name}}";
+            walk.error("bad-value", node, path, message.into());
+            return None;
+        }
     })
 }
 
-fn grpc_health(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<GrpcHealth> {
-    let fields = walk.fields(node, path, &["service"])?;
-    let service = fields.read(walk, "service", |walk, node, path| {
-        walk.parsed(node, path, "bad-value", |text| {
-            let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
-            match text.len() <= 256 && text.chars().all(fits) {
-                true => Ok(text.to_string()),
-                false => Err("expected a service like shop.v1.Orders, or \"\"".into()),
-            }
-        })
-    });
-    Some(GrpcHealth { service: service.unwrap_or_default() })
+fn hash_key(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<HashKey> {
+    match &node.value {
+        Value::Text(text) if text == "client_ip" => {
+            walk.places.set(path, node.mark);
+            Some(HashKey::ClientIp)
+        }
+        Value::Map(_) => {
+            let fields = walk.fields(node, path, &["header", "cookie"])?;
+            one_of(walk, &fields, &["header", "cookie"])?;
+            let header = fields.read(walk, "header", |walk, node, path| {
+                walk.parsed(node, path, "bad-field-name", scalars::field_name)
+            });
+            let cookie = fields.read(walk, "cookie", |walk, node, path| {
+                walk.parsed(node, path, "bad-value", |text| match scalars::is_token(text) {
+                    true if text.len() <= 256 => Ok(text.into()),
+                    _ => Err("expected the name of a cookie, like sid".into()),
+                })
+            });
+            header.map(HashKey::Header).or(cookie.map(HashKey::Cookie))
+        }
+        _ => {
+            walk.places.set(path, node.mark);
+            walk.wrong_type(node, path, "client_ip, {header: name} or {cookie: name}");
+            None
+        }
+    }
 }
 
 fn targets(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Vec<Target>> {
@@ -106,12 +148,15 @@ fn target(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Target> {
         walk.parsed(node, path, "bad-target", str::parse::<TargetAddress>)
     };
     if let Value::Map(_) = node.value {
-        let fields = walk.fields(node, path, &["address", "weight"])?;
+        let fields = walk.fields(node, path, &["address", "weight", "priority", "locality"])?;
         let weight = count(walk, &fields, "weight", 1, 1000, 1);
+        let priority = count(walk, &fields, "priority", 0, 255, 0);
+        let locality = fields.read(walk, "locality", locality);
         let address = fields.require(walk, "address", "host:port", address)?;
-        return Some(Target { address, weight });
+        return Some(Target { address, weight, priority, locality });
     }
-    Some(Target { address: address(walk, node, path)?, weight: 1 })
+    let address = address(walk, node, path)?;
+    Some(Target { address, weight: 1, priority: 0, locality: None })
 }
 
 fn pool(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Pool> {
@@ -131,6 +176,7 @@ fn timeouts(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Timeouts> {
         connect_ms: given.connect_ms.unwrap_or(default.connect_ms),
         first_byte_ms: given.first_byte_ms.unwrap_or(default.first_byte_ms),
         idle_ms: given.idle_ms.unwrap_or(default.idle_ms),
+        try_ms: given.try_ms.unwrap_or(default.try_ms),
         total_ms: given.total_ms.unwrap_or(default.total_ms),
     })
 }
@@ -141,20 +187,22 @@ pub(super) fn route_timeouts(
     path: &str,
 ) -> Option<RouteTimeouts> {
     let fields =
-        walk.fields(node, path, &["connect_ms", "first_byte_ms", "idle_ms", "total_ms"])?;
+        walk.fields(node, path, &["connect_ms", "first_byte_ms", "idle_ms", "try_ms", "total_ms"])?;
+    let limit = |walk: &mut Walk<'_>, node: &Node, path: &str| match &node.value {
+        Value::Text(text) if text == "none" => Some(LimitMs::None),
+        Value::Text(_) => {
+            walk.wrong_type(node, path, "milliseconds, or none");
+            None
+        }
+        _ => walk.number(node, path, 1..=DAY_MS).map(LimitMs::After),
+    };
     let ms = |walk: &mut Walk<'_>, node: &Node, path: &str| walk.number(node, path, 1..=DAY_MS);
     Some(RouteTimeouts {
         connect_ms: fields.read(walk, "connect_ms", ms),
         first_byte_ms: fields.read(walk, "first_byte_ms", ms),
         idle_ms: fields.read(walk, "idle_ms", ms),
-        total_ms: fields.read(walk, "total_ms", |walk, node, path| match &node.value {
-            Value::Text(text) if text == "none" => Some(TotalMs::None),
-            Value::Text(_) => {
-                walk.wrong_type(node, path, "milliseconds, or none");
-                None
-            }
-            _ => ms(walk, node, path).map(TotalMs::After),
-        }),
+        try_ms: fields.read(walk, "try_ms", limit),
+        total_ms: fields.read(walk, "total_ms", limit),
     })
 }
 
@@ -184,7 +232,7 @@ enum HostWord {
 }
 
 /// A Host field's value: a host with or without a port (RFC 9110 §7.2).
-fn host_value(text: &str) -> Result<String, String> {
+pub(super) fn host_value(text: &str) -> Result<String, String> {
     let bare = match text.rsplit_once(':') {
         Some((host, port)) if port.parse::<u16>().is_ok() => host,
         _ => text,

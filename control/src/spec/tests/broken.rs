@@ -143,6 +143,7 @@ fn numbers_have_ranges() {
         )
     };
     says(&listeners("max_fields: 70000"), &["5:24 out-of-range"]);
+    says(&listeners("max_fields: 129"), &["5:24 out-of-range"]);
     says(&listeners("max_head_bytes: 1023"), &["5:28 out-of-range"]);
     says(&listeners("max_requests: 4294967296"), &["5:26 out-of-range"]);
 }
@@ -328,7 +329,11 @@ fn upstreams() {
     upstream("targets: [{weight: 2}]", &["6:13 missing-field"]);
     upstream("targets: [{adress: 'a:1'}]", &["6:14 unknown-field"]);
     upstream("targets: ['a:1', 'A:1']", &["6:20 duplicate-target"]);
-    upstream("targets: ['a:1', {address: 'b:1', weight: 2}]", &["6:12 ignored-weights"]);
+    upstream(
+        "targets: ['a:1', {address: 'b:1', weight: 2}]\n  balance: round_robin",
+        &["6:12 ignored-weights"],
+    );
+    upstream("targets: ['a:1', {address: 'b:1', weight: 2}]", &[]);
     mentions(
         &upstream("targets: ['a:1']\n  balance: wheighted", &["7:12 bad-value"]),
         "did you mean `weighted`?",

@@ -8,7 +8,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
-use super::EXAMPLES;
+use super::{EXAMPLES, resilience};
 use crate::compile::{Inputs, compile};
 use crate::material::Material;
 use crate::spec::*;
@@ -33,7 +33,7 @@ prop_compose! {
         (max_connections, header_timeout_ms, idle_timeout_ms, min_body_rate) in
             (1u32..=10_000_000, 1u32..=3_600_000, 1u32..=86_400_000, 1u32..=1 << 30),
         (write_timeout_ms, max_head_bytes, max_fields, max_requests, max_streams) in
-            (1u32..=3_600_000, 1024u32..=262_144, 1u16..=1000, 1u32.., 1u32..=10_000),
+            (1u32..=3_600_000, 1024u32..=262_144, 1u16..=128, 1u32.., 1u32..=10_000),
     ) -> Limits {
         Limits {
             max_connections, header_timeout_ms, idle_timeout_ms, min_body_rate,
@@ -105,14 +105,33 @@ prop_compose! {
     }
 }
 
+fn health_kind() -> impl Strategy<Value = HealthKind> {
+    let range = (100u16..=599, 100u16..=599)
+        .prop_map(|(one, other)| StatusRange { first: one.min(other), last: one.max(other) });
+    let http = (
+        select(texts(&["/", "/healthz?a=b%20c"])),
+        option::of(select(texts(&["a.example", "a:81"]))),
+        vec(range, 1..3),
+        option::of(select(texts(&["ok", "\"up\": true", "1"]))),
+    );
+    prop_oneof![
+        select(texts(&["", "shop.v1.Orders", "a"]))
+            .prop_map(|service| HealthKind::Grpc(GrpcHealth { service })),
+        http.prop_map(|(path, host, statuses, body)| {
+            HealthKind::Http(HttpHealth { path, host, statuses, body })
+        }),
+        Just(HealthKind::Tcp),
+    ]
+}
+
 prop_compose! {
     fn health()(
-        service in select(texts(&["", "shop.v1.Orders", "a"])),
+        kind in health_kind(),
         (interval_ms, share) in (100u32..=3_600_000, 1u32..=100),
         (healthy_after, unhealthy_after) in (1u32..=1000, 1u32..=1000),
     ) -> Health {
         Health {
-            grpc: GrpcHealth { service },
+            kind,
             interval_ms,
             timeout_ms: interval_ms / share,
             healthy_after,
@@ -146,8 +165,12 @@ prop_compose! {
     }
 }
 
-fn total() -> impl Strategy<Value = TotalMs> {
-    prop_oneof![Just(TotalMs::None), (1u32..=86_400_000).prop_map(TotalMs::After)]
+fn total() -> impl Strategy<Value = LimitMs> {
+    prop_oneof![Just(LimitMs::None), (1u32..=86_400_000).prop_map(LimitMs::After)]
+}
+
+fn locality() -> impl Strategy<Value = Option<String>> {
+    option::of(select(texts(&["eu-1a", "1", "null"])))
 }
 
 fn target() -> impl Strategy<Value = Target> {
@@ -157,42 +180,65 @@ fn target() -> impl Strategy<Value = Target> {
             .prop_map(|ip| std::net::Ipv4Addr::from(ip).to_string()),
         select(vec!["[::1]", "users.internal", "a", "x_y.b-c.example.com"]).prop_map(String::from),
     ];
-    (host, 1u16.., 1u32..=1000).prop_map(|(host, port, weight)| Target {
-        address: format!("{host}:{port}").parse().expect("is a target"),
-        weight,
-    })
+    (host, 1u16.., 1u32..=1000, any::<u8>(), locality()).prop_map(
+        |(host, port, weight, priority, locality)| Target {
+            address: format!("{host}:{port}").parse().expect("is a target"),
+            weight,
+            priority,
+            locality,
+        },
+    )
+}
+
+fn balance() -> impl Strategy<Value = Balance> {
+    let key = select(vec![
+        HashKey::ClientIp,
+        HashKey::Header("x-user".into()),
+        HashKey::Cookie("Sid".into()),
+    ]);
+    prop_oneof![
+        Just(Balance::RoundRobin),
+        Just(Balance::Weighted),
+        Just(Balance::LeastConnections),
+        Just(Balance::PowerOfTwo),
+        (key, 101u16..=1000).prop_map(|(key, load_percent)| Balance::Hash { key, load_percent }),
+    ]
 }
 
 prop_compose! {
+    /// Of upstreams before this one, so that no circle is closed.
     fn upstream(at: usize)(
-        balance in select(vec![Balance::RoundRobin, Balance::Weighted, Balance::LeastConnections]),
+        balance in balance(),
         targets in vec(target(), 1..4),
         (max_idle, max_connections, idle_timeout_ms) in
             (0u32..=65_535, 1u32..=65_535, 1u32..=86_400_000),
         (connect_ms, first_byte_ms, idle_ms) in
             (1u32..=86_400_000, 1u32..=86_400_000, 1u32..=86_400_000),
-        total_ms in total(),
+        (try_ms, total_ms) in (total(), total()),
         host_header in select(vec![
             HostHeader::Preserve, HostHeader::Target, HostHeader::Value("a.example:81".into()),
         ]),
         protocol in select(vec![Protocol::Http1, Protocol::Http2, Protocol::Auto]),
         tls in option::of(upstream_tls()),
         health in option::of(health()),
+        resilience in resilience::upstream(at),
     ) -> Upstream {
         let protocol = match protocol {
             Protocol::Auto if tls.is_none() => Protocol::Http2,
             protocol => protocol,
         };
+        let grpc = |health: &Health| matches!(health.kind, HealthKind::Grpc(_));
         Upstream {
             name: format!("upstream-{at}"),
             balance,
             targets,
             pool: Pool { max_idle, max_connections, idle_timeout_ms },
-            timeouts: Timeouts { connect_ms, first_byte_ms, idle_ms, total_ms },
+            timeouts: Timeouts { connect_ms, first_byte_ms, idle_ms, try_ms, total_ms },
             host_header,
             protocol,
             tls,
-            health: health.filter(|_| protocol != Protocol::Http1),
+            health: health.filter(|health| protocol != Protocol::Http1 || !grpc(health)),
+            ..resilience
         }
     }
 }
@@ -223,10 +269,16 @@ prop_compose! {
         connect_ms in option::of(1u32..=86_400_000),
         first_byte_ms in option::of(1u32..=86_400_000),
         idle_ms in option::of(1u32..=86_400_000),
-        total_ms in option::of(total()),
+        (try_ms, total_ms) in (option::of(total()), option::of(total())),
         max_body_bytes in 0u64..=1 << 53,
         upgrades in subsequence(texts(&["websocket", "foo/2"]), 0..1),
         (early_data, grpc_web) in any::<(bool, bool)>(),
+        (retry, hedge) in
+            (option::of(resilience::retry()), option::of(resilience::or_none(resilience::hedge()))),
+        priority in
+            select(vec![Priority::Low, Priority::Normal, Priority::High, Priority::Critical]),
+        (mirrored, per_ten_thousand) in (option::of(0..upstreams), 0u16..=10_000),
+        deadline_header in option::of(select(texts(&["x-deadline-ms", "1"]))),
     ) -> Route {
         // Each route has a path of its own, so that none shadows another.
         let path = match kind {
@@ -239,6 +291,10 @@ prop_compose! {
             2 if kind < 2 => Rewrite::ReplacePrefix("/v2".into()),
             _ => Rewrite::Keep,
         };
+        let mirror = mirrored.filter(|at| !backends.contains(at)).map(|at| Mirror {
+            upstream: format!("upstream-{at}"),
+            per_ten_thousand,
+        });
         let upstreams = backends
             .into_iter()
             .map(|at| Backend { name: format!("upstream-{at}"), weight })
@@ -248,11 +304,16 @@ prop_compose! {
             matches: Match { hosts, path, methods, headers, query },
             rewrite,
             upstreams,
-            timeouts: RouteTimeouts { connect_ms, first_byte_ms, idle_ms, total_ms },
+            timeouts: RouteTimeouts { connect_ms, first_byte_ms, idle_ms, try_ms, total_ms },
             max_body_bytes,
             upgrades,
             early_data,
             grpc_web,
+            retry,
+            hedge,
+            priority,
+            mirror,
+            deadline_header,
         }
     }
 }
@@ -263,28 +324,32 @@ fn spec() -> impl Strategy<Value = Spec> {
             (0..listeners).map(listener).collect::<Vec<_>>(),
             (0..upstreams).map(upstream).collect::<Vec<_>>(),
             (0..routes).map(|at| route(at, upstreams)).collect::<Vec<_>>(),
-            ("[a-z0-9.-]{1,20}", 1u32..=3_600_000),
+            ("[a-z0-9.-]{1,20}", 1u32..=3_600_000, locality(), 0u32..=60_000, 0u8..=100),
             option::of(select(texts(&["-", "off", "/var/log/a b.log", "true"]))),
         )
-            .prop_map(
-                |(listeners, upstreams, mut routes, (via, drain_timeout_ms), path)| {
-                    for route in &mut routes {
-                        route.grpc_web &= route.upstreams.iter().all(|backend| {
-                            let old = |upstream: &Upstream| upstream.protocol == Protocol::Http1;
-                            !upstreams.iter().any(|one| one.name == backend.name && old(one))
-                        });
-                    }
-                    Spec {
-                        version: VERSION,
-                        node: Node { via, drain_timeout_ms },
-                        admin: Admin::default(),
-                        access_log: AccessLog { path },
-                        listeners,
-                        upstreams,
-                        routes,
-                    }
-                },
-            )
+            .prop_map(|(listeners, upstreams, mut routes, node, path)| {
+                let (via, drain_timeout_ms, locality, queue_delay_ms, memory_percent) = node;
+                for route in &mut routes {
+                    route.grpc_web &= route.upstreams.iter().all(|backend| {
+                        let old = |upstream: &Upstream| upstream.protocol == Protocol::Http1;
+                        !upstreams.iter().any(|one| one.name == backend.name && old(one))
+                    });
+                }
+                Spec {
+                    version: VERSION,
+                    node: Node {
+                        via,
+                        drain_timeout_ms,
+                        locality,
+                        overload: Overload { queue_delay_ms, memory_percent },
+                    },
+                    admin: Admin::default(),
+                    access_log: AccessLog { path },
+                    listeners,
+                    upstreams,
+                    routes,
+                }
+            })
     })
 }
 
@@ -332,6 +397,14 @@ proptest! {
         let targets: usize = snapshot.upstreams.iter().map(|upstream| upstream.targets.len()).sum();
         let expected: usize = spec.upstreams.iter().map(|upstream| upstream.targets.len()).sum();
         prop_assert_eq!(targets, expected);
+        let hedges = snapshot.upstreams.iter().flat_map(|upstream| upstream.hedge);
+        let given = spec.upstreams.iter().flat_map(|upstream| upstream.hedge.as_option());
+        prop_assert_eq!(hedges.count(), given.count());
+        // Certificates are not there, so that upstreams over TLS are refused; the rest is not.
+        let mut flat = snapshot;
+        flat.listeners.clear();
+        flat.upstreams.iter_mut().for_each(|upstream| upstream.tls = None);
+        prop_assert_eq!(contract::snapshot::Snapshot::decode(&flat.encode()), Ok(flat));
     }
 
     #[test]

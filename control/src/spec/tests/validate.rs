@@ -124,7 +124,8 @@ fn as_json(text: &str) -> Value {
             Tree::Null => Value::Null,
             Tree::Bool(value) => (*value).into(),
             Tree::Integer(number) => i64::try_from(*number).expect("fits").into(),
-            Tree::Float(text) | Tree::Text(text) => text.as_str().into(),
+            Tree::Float(text) => text.parse::<f64>().expect("is a number").into(),
+            Tree::Text(text) => text.as_str().into(),
             Tree::List(items) => items.iter().map(|item| convert(item)).collect(),
             Tree::Map(entries) => {
                 entries.iter().map(|entry| (entry.key.clone(), convert(&entry.value))).collect()
@@ -167,6 +168,25 @@ fn the_schema_refuses_what_loading_refuses() {
         ("upstream: a", "upstream: a, match: {headers: [{exact: x}]}"),
         ("upstream: a", "upstream: a, max_body_bytes: much"),
         ("upstream: a", "upstream: a, rewrite: {strip_prefix: 1}"),
+        ("['a:1']", "['a:1'], balance: hash"),
+        ("['a:1']", "['a:1'], balance: {hash: client_ip, load_percent: 100}"),
+        ("['a:1']", "['a:1'], balance: {hash: cookie}"),
+        ("['a:1']", "[{address: 'a:1', priority: 256}]"),
+        ("['a:1']", "['a:1'], health: {interval_ms: 1000}"),
+        ("['a:1']", "['a:1'], health: {tcp: {}, http: {path: /}}"),
+        ("['a:1']", "['a:1'], health: {http: {path: /, statuses: [2xx]}}"),
+        ("['a:1']", "['a:1'], health: {http: {path: up}}"),
+        ("['a:1']", "['a:1'], retry: {attempts: 0}"),
+        ("['a:1']", "['a:1'], retry: {on: [301]}"),
+        ("['a:1']", "['a:1'], retry: {on: []}"),
+        ("['a:1']", "['a:1'], retry: never"),
+        ("['a:1']", "['a:1'], hedge: {quantile: 95}"),
+        ("['a:1']", "['a:1'], breaker: {probes: 0}"),
+        ("['a:1']", "['a:1'], fallback: {upstream: b, status: 200}"),
+        ("['a:1']", "['a:1'], outlier: {panic_percent: 101}"),
+        ("['a:1']", "['a:1'], concurrency: {min: 0}"),
+        ("upstream: a", "upstream: a, mirror: {upstream: a, percent: 101}"),
+        ("upstream: a", "upstream: a, priority: urgent"),
     ] {
         let bad = good.replace(from, to);
         assert_ne!(bad, good, "{from}");

@@ -1,281 +1,9 @@
 use super::*;
 use proptest::collection::vec;
-use proptest::option;
 use proptest::prelude::*;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use random::snapshot;
 
-fn text() -> BoxedStrategy<String> {
-    prop_oneof![
-        vec(any::<char>(), 0..8).prop_map(String::from_iter),
-        Just("api.example.com".to_owned()),
-        Just(String::new()),
-    ]
-    .boxed()
-}
-
-fn address() -> impl Strategy<Value = SocketAddr> {
-    (any::<IpAddr>(), any::<u16>(), any::<u32>(), any::<u32>()).prop_map(
-        |(ip, port, flow, scope)| match ip {
-            IpAddr::V4(_) => SocketAddr::new(ip, port),
-            IpAddr::V6(ip) => SocketAddrV6::new(ip, port, flow, scope).into(),
-        },
-    )
-}
-
-fn cidr() -> impl Strategy<Value = Cidr> {
-    (any::<IpAddr>(), 0..=128u8).prop_map(|(network, prefix)| Cidr {
-        network,
-        prefix: if network.is_ipv4() { prefix.min(32) } else { prefix },
-    })
-}
-
-fn blob() -> impl Strategy<Value = Vec<u8>> {
-    vec(any::<u8>(), 0..20)
-}
-
-fn certificate() -> impl Strategy<Value = Certificate> {
-    (vec(blob(), 1..3), blob()).prop_map(|(chain, key)| Certificate { chain, key })
-}
-
-fn trust() -> impl Strategy<Value = Trust> {
-    (vec(blob(), 0..3), vec(blob(), 0..2)).prop_map(|(roots, crls)| Trust { roots, crls })
-}
-
-fn ticket_key() -> impl Strategy<Value = TicketKey> {
-    any::<([u8; 16], [u8; 32])>().prop_map(|(name, secret)| TicketKey { name, secret })
-}
-
-fn version() -> impl Strategy<Value = TlsVersion> {
-    prop_oneof![Just(TlsVersion::V12), Just(TlsVersion::V13)]
-}
-
-/// An index into `len` things; `None` when there are none.
-fn index(len: u32) -> BoxedStrategy<Option<u32>> {
-    match len {
-        0 => Just(None).boxed(),
-        len => option::of(0..len).boxed(),
-    }
-}
-
-fn site(certificates: u32, trust: u32) -> impl Strategy<Value = TlsSite> {
-    let auth = (index(trust), any::<bool>())
-        .prop_map(|(trust, required)| Some(ClientAuth { trust: trust?, required }));
-    (vec(text(), 0..3), 0..certificates, auth)
-        .prop_map(|(names, certificate, client_auth)| TlsSite { names, certificate, client_auth })
-}
-
-fn listener_tls(certificates: u32, trust: u32) -> BoxedStrategy<Option<ListenerTls>> {
-    if certificates == 0 {
-        return Just(None).boxed();
-    }
-    let alpn = vec(prop_oneof![Just(Alpn::Http11), Just(Alpn::H2)], 1..3);
-    let sites = vec(site(certificates, trust), 1..3).prop_flat_map(|sites| {
-        let default_site = index(sites.len() as u32);
-        (Just(sites), default_site)
-    });
-    option::of((version(), alpn, sites, any::<[u32; 2]>()).prop_map(
-        |(min_version, alpn, (sites, default_site), [early_data_bytes, handshake_timeout_ms])| {
-            ListenerTls {
-                min_version,
-                alpn,
-                sites,
-                default_site,
-                early_data_bytes,
-                handshake_timeout_ms,
-            }
-        },
-    ))
-    .boxed()
-}
-
-fn upstream_tls(certificates: u32, trust: u32) -> impl Strategy<Value = Option<UpstreamTls>> {
-    let server_name = option::of(text());
-    option::of((version(), index(trust), server_name, index(certificates)).prop_map(
-        |(min_version, trust, server_name, identity)| UpstreamTls {
-            min_version,
-            trust,
-            server_name,
-            identity,
-        },
-    ))
-}
-
-fn health() -> impl Strategy<Value = Option<HealthCheck>> {
-    let number = 1..=u32::MAX;
-    option::of((text(), [number.clone(), number.clone(), number.clone(), number]).prop_map(
-        |(service, [interval_ms, timeout_ms, healthy_after, unhealthy_after])| HealthCheck {
-            kind: HealthKind::Grpc { service },
-            interval_ms,
-            timeout_ms,
-            healthy_after,
-            unhealthy_after,
-        },
-    ))
-}
-
-fn listener(certificates: u32, trust: u32) -> impl Strategy<Value = Listener> {
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-    (
-        text(),
-        address(),
-        vec(cidr(), 0..3),
-        vec(cidr(), 0..3),
-        flags,
-        any::<[u32; 8]>(),
-        any::<u16>(),
-        listener_tls(certificates, trust),
-    )
-        .prop_map(
-            |(name, address, trusted_proxies, proxy_protocol_from, flags, n, max_fields, tls)| {
-                Listener {
-                    name,
-                    address,
-                    trusted_proxies,
-                    proxy_protocol_from,
-                    forwarded: flags.0,
-                    underscore_fields: if flags.1 {
-                        UnderscoreFields::Drop
-                    } else {
-                        UnderscoreFields::Refuse
-                    },
-                    tls,
-                    h2c: flags.2,
-                    limits: ListenerLimits {
-                        max_streams: n[7],
-                        max_connections: n[0],
-                        header_timeout_ms: n[1],
-                        idle_timeout_ms: n[2],
-                        min_body_rate: n[3],
-                        write_timeout_ms: n[4],
-                        max_head_bytes: n[5],
-                        max_fields,
-                        max_requests: n[6],
-                    },
-                }
-            },
-        )
-}
-
-fn timeouts() -> impl Strategy<Value = Timeouts> {
-    any::<[u32; 4]>().prop_map(|[connect_ms, first_byte_ms, idle_ms, total_ms]| Timeouts {
-        connect_ms,
-        first_byte_ms,
-        idle_ms,
-        total_ms,
-    })
-}
-
-fn upstream(certificates: u32, trust: u32) -> impl Strategy<Value = Upstream> {
-    let balance = prop_oneof![
-        Just(Balance::RoundRobin),
-        Just(Balance::Weighted),
-        Just(Balance::LeastConnections)
-    ];
-    let target = (address(), 1..=MAX_WEIGHT, text()).prop_map(|(address, weight, name)| Target {
-        address,
-        weight,
-        name,
-    });
-    let pool = any::<[u32; 3]>().prop_map(|[max_idle, max_connections, idle_timeout_ms]| Pool {
-        max_idle,
-        max_connections,
-        idle_timeout_ms,
-    });
-    let host_header = prop_oneof![
-        Just(HostHeader::Preserve),
-        Just(HostHeader::Target),
-        text().prop_map(HostHeader::Literal)
-    ];
-    let protocol = prop_oneof![Just(Protocol::Http1), Just(Protocol::Http2), Just(Protocol::Auto)];
-    let tls = upstream_tls(certificates, trust);
-    let new = (protocol, tls, health());
-    (text(), balance, vec(target, 0..4), pool, timeouts(), host_header, new).prop_map(
-        |(name, balance, targets, pool, timeouts, host_header, (protocol, tls, health))| Upstream {
-            name,
-            balance,
-            targets,
-            pool,
-            timeouts,
-            host_header,
-            protocol,
-            tls,
-            health,
-        },
-    )
-}
-
-fn field_match() -> impl Strategy<Value = FieldMatch> {
-    let value = prop_oneof![
-        Just(ValueMatch::Present),
-        text().prop_map(ValueMatch::Exact),
-        text().prop_map(ValueMatch::Regex)
-    ];
-    (text(), value).prop_map(|(name, value)| FieldMatch { name, value })
-}
-
-fn route(upstreams: u32) -> impl Strategy<Value = Route> {
-    let path = prop_oneof![
-        text().prop_map(PathMatch::Exact),
-        text().prop_map(PathMatch::Prefix),
-        text().prop_map(PathMatch::Regex)
-    ];
-    let rewrite = prop_oneof![
-        Just(PathRewrite::Keep),
-        Just(PathRewrite::StripPrefix),
-        text().prop_map(PathRewrite::ReplacePrefix)
-    ];
-    let backend =
-        (0..upstreams, 0..=MAX_WEIGHT).prop_map(|(upstream, weight)| Backend { upstream, weight });
-    let conditions = (vec(field_match(), 0..3), vec(field_match(), 0..3));
-    let lists = (vec(text(), 0..3), vec(text(), 0..3), vec(text(), 0..2));
-    let last = any::<(u64, bool, bool)>();
-    (text(), lists, path, conditions, rewrite, vec(backend, 1..4), timeouts(), last).prop_map(
-        |(name, lists, path, (headers, query), rewrite, backends, timeouts, last)| Route {
-            name,
-            hosts: lists.0,
-            path,
-            methods: lists.1,
-            headers,
-            query,
-            rewrite,
-            backends,
-            timeouts,
-            max_body_bytes: last.0,
-            upgrades: lists.2,
-            early_data: last.1,
-            grpc_web: last.2,
-        },
-    )
-}
-
-fn snapshot() -> impl Strategy<Value = Snapshot> {
-    let node =
-        (text(), any::<u32>()).prop_map(|(via, drain_timeout_ms)| Node { via, drain_timeout_ms });
-    let secrets = (vec(certificate(), 0..3), vec(trust(), 0..3), vec(ticket_key(), 0..4));
-    let parts = secrets.prop_flat_map(|(certificates, trust, ticket_keys)| {
-        let counts = (certificates.len() as u32, trust.len() as u32);
-        let listeners = vec(listener(counts.0, counts.1), 0..3);
-        let routed = vec(upstream(counts.0, counts.1), 1..4).prop_flat_map(|upstreams| {
-            let routes = vec(route(upstreams.len() as u32), 0..4);
-            (Just(upstreams), routes)
-        });
-        (Just((certificates, trust, ticket_keys)), listeners, routed)
-    });
-    (any::<u64>(), any::<u64>(), node, parts).prop_map(|(epoch, revision, node, parts)| {
-        let ((certificates, trust, ticket_keys), listeners, (upstreams, routes)) = parts;
-        Snapshot {
-            epoch,
-            revision,
-            node,
-            certificates,
-            trust,
-            ticket_keys,
-            listeners,
-            upstreams,
-            routes,
-        }
-    })
-}
+mod random;
 
 /// Makes length and checksum right again, so that a change reaches the fields.
 fn reframe(bytes: &mut [u8]) {
@@ -348,7 +76,7 @@ fn small() -> Snapshot {
             host_header: HostHeader::Preserve,
             protocol: Protocol::default(),
             tls: None,
-            health: None,
+            ..Default::default()
         }],
         routes: vec![Route {
             name: "users".into(),
@@ -362,8 +90,7 @@ fn small() -> Snapshot {
             timeouts: Timeouts::default(),
             max_body_bytes: 1 << 20,
             upgrades: vec![],
-            early_data: false,
-            grpc_web: false,
+            ..Default::default()
         }],
         ..Snapshot::default()
     }
@@ -507,7 +234,7 @@ fn invariants_of_the_model_are_held() {
     assert_eq!(refusal(|s| s.upstreams.clear()).field, "route.backend.upstream");
     assert_eq!(refusal(|s| s.routes[0].backends.clear()).field, "route.backends");
     assert_eq!(refusal(|s| s.routes[0].backends[0].weight = 1001).field, "route.backend.weight");
-    let target = |weight| Target { address: "[::1]:80".parse().unwrap(), weight, name: "".into() };
+    let target = |weight| Target { weight, ..Target::default() };
     let error = refusal(|s| s.upstreams[0].targets.push(target(0)));
     assert_eq!(error.field, "upstream.target.weight");
     let error = refusal(|s| {
@@ -541,9 +268,9 @@ fn limits_are_held() {
 #[test]
 fn a_count_that_lies_takes_no_memory() {
     let mut bytes = small().encode();
-    // The body up to the count of listeners: epoch, revision, via, drain time-out, and the counts of
-    // certificates, trust and ticket keys.
-    let count = HEAD + 8 + 8 + 4 + "sluice".len() + 4 + 3 * 4;
+    // The body up to the count of listeners: epoch, revision, via, drain time-out, locality, overload,
+    // and the counts of certificates, trust and ticket keys.
+    let count = HEAD + 8 + 8 + 4 + "sluice".len() + 4 + 4 + 5 + 3 * 4;
     bytes[count..count + 4].copy_from_slice(&(MAX_LISTENERS as u32).to_le_bytes());
     reframe(&mut bytes);
     let error = Snapshot::decode(&bytes).unwrap_err();
@@ -564,5 +291,101 @@ fn the_largest_allowed_number_of_routes_passes() {
     let mut snapshot = small();
     let route = snapshot.routes[0].clone();
     snapshot.routes = vec![route; MAX_ROUTES];
+    assert_eq!(Snapshot::decode(&snapshot.encode()), Ok(snapshot));
+}
+
+/// What is refused in `small` once `change` has been done to its upstream.
+fn upstream(change: impl FnOnce(&mut Upstream)) -> &'static str {
+    refusal(|s| change(&mut s.upstreams[0])).field
+}
+
+#[test]
+fn invariants_of_upstreams_are_held() {
+    let hash = |load_percent| Balance::Hash { key: HashKey::ClientIp, load_percent };
+    assert_eq!(upstream(|u| u.balance = hash(100)), "upstream.balance.load_percent");
+    assert_eq!(upstream(|u| u.balance = hash(1_001)), "upstream.balance.load_percent");
+    let health = |statuses| HealthCheck {
+        kind: HealthKind::Http { path: "/".into(), host: None, statuses, body: None },
+        interval_ms: 1,
+        timeout_ms: 1,
+        healthy_after: 1,
+        unhealthy_after: 1,
+    };
+    for statuses in [vec![], vec![(99, 200)], vec![(300, 299)], vec![(200, 600)]] {
+        let field = upstream(|u| u.health = Some(health(statuses)));
+        assert_eq!(field, "upstream.health.statuses");
+    }
+    assert_eq!(upstream(|u| u.min_live_percent = 101), "upstream.min_live_percent");
+    assert_eq!(upstream(|u| u.retry.attempts = 0), "retry.attempts");
+    assert_eq!(upstream(|u| u.retry.attempts = MAX_ATTEMPTS + 1), "retry.attempts");
+    for statuses in [vec![399], vec![503, 502], vec![502, 502], vec![600], vec![599, 600]] {
+        assert_eq!(upstream(|u| u.retry.statuses = statuses), "retry.statuses");
+    }
+    assert_eq!(upstream(|u| u.retry.body_bytes = MAX_KEPT_BODY + 1), "retry.body_bytes");
+    assert_eq!(upstream(|u| u.retry_budget.percent = 101), "upstream.retry_budget.percent");
+    for quantile_permille in [0, 1000] {
+        let field = upstream(|u| u.hedge = Some(Hedge { quantile_permille, min_ms: 0 }));
+        assert_eq!(field, "hedge.quantile_permille");
+    }
+    let breaker = |change: fn(&mut Breaker)| {
+        let mut breaker = Breaker::default();
+        change(&mut breaker);
+        let field = upstream(|u| u.breaker = Some(breaker));
+        assert_eq!(upstream(|u| u.target_breaker = Some(breaker)), field);
+        field
+    };
+    assert_eq!(breaker(|b| b.error_percent = 101), "breaker.error_percent");
+    assert_eq!(breaker(|b| b.slow_percent = 101), "breaker.slow_percent");
+    assert_eq!(breaker(|b| b.window_ms = 0), "breaker.window_ms");
+    assert_eq!(breaker(|b| b.open_ms = 0), "breaker.open_ms");
+    assert_eq!(breaker(|b| b.probes = 0), "breaker.probes");
+    let answer =
+        |status| Fallback::Answer { status, content_type: String::new(), body: String::new() };
+    assert_eq!(upstream(|u| u.fallback = answer(199)), "upstream.fallback.status");
+    assert_eq!(upstream(|u| u.fallback = answer(600)), "upstream.fallback.status");
+    assert_eq!(upstream(|u| u.fallback = Fallback::Upstream(1)), "upstream.fallback.upstream");
+    let outlier = |change: fn(&mut Outlier)| {
+        let mut outlier = Outlier::default();
+        change(&mut outlier);
+        upstream(|u| u.outlier = Some(outlier))
+    };
+    assert_eq!(outlier(|o| o.interval_ms = 0), "outlier.interval_ms");
+    assert_eq!(outlier(|o| o.base_ejection_ms = 0), "outlier.base_ejection_ms");
+    assert_eq!(outlier(|o| o.max_ejection_ms = 0), "outlier.max_ejection_ms");
+    assert_eq!(outlier(|o| o.max_ejected_percent = 101), "outlier.max_ejected_percent");
+    assert_eq!(outlier(|o| o.panic_percent = 101), "outlier.panic_percent");
+    let concurrency = |min, max| {
+        let bound = AdaptiveConcurrency { min, max, tolerance_percent: 0 };
+        upstream(|u| u.concurrency = Some(bound))
+    };
+    assert_eq!(concurrency(0, 1), "concurrency.min");
+    assert_eq!(concurrency(2, 1), "concurrency.max");
+}
+
+#[test]
+fn invariants_of_routes_are_held() {
+    let route = |change: fn(&mut Route)| refusal(|s| change(&mut s.routes[0])).field;
+    let mirror = |upstream, per_ten_thousand| {
+        let mirror = Mirror { upstream, per_ten_thousand };
+        refusal(|s| s.routes[0].mirror = Some(mirror)).field
+    };
+    assert_eq!(mirror(1, 0), "route.mirror.upstream");
+    assert_eq!(mirror(0, 10_001), "route.mirror.per_ten_thousand");
+    let retry = Retry { attempts: 0, ..Retry::default() };
+    assert_eq!(refusal(|s| s.routes[0].retry = Some(retry)).field, "retry.attempts");
+    assert_eq!(
+        route(|r| r.hedge = Some(Hedge { quantile_permille: 0, min_ms: 0 })),
+        "hedge.quantile_permille"
+    );
+    let error = refusal(|s| s.node.overload.memory_percent = 101);
+    assert_eq!(error.field, "node.overload.memory_percent");
+}
+
+#[test]
+fn upstreams_may_point_at_later_ones() {
+    let mut snapshot = small();
+    let mut first = snapshot.upstreams[0].clone();
+    first.fallback = Fallback::Upstream(1);
+    snapshot.upstreams.insert(0, first);
     assert_eq!(Snapshot::decode(&snapshot.encode()), Ok(snapshot));
 }

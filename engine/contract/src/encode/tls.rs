@@ -1,6 +1,6 @@
 //! Certificates, trust, ticket keys, and how listeners and upstreams use them.
 
-use super::{DecodeError, Fault, In, MAX_ENTRIES, Out};
+use super::{DecodeError, In, MAX_ENTRIES, Out};
 use crate::snapshot::*;
 
 /// Most certificates (own identities) of a snapshot.
@@ -158,24 +158,5 @@ fn read_version(input: &mut In<'_>, field: &'static str) -> Result<TlsVersion, D
         0 => Ok(TlsVersion::V12),
         1 => Ok(TlsVersion::V13),
         other => Err(input.tag(field, other)),
-    }
-}
-
-/// What the model asks of lists that must not be empty.
-impl<'a> In<'a> {
-    /// A list of one to `max` things.
-    fn some<T>(
-        &mut self,
-        field: &'static str,
-        max: usize,
-        read: impl FnMut(&mut In<'a>) -> Result<T, DecodeError>,
-    ) -> Result<Vec<T>, DecodeError> {
-        let before = self.fault(field, Fault::Short);
-        let list = self.list(field, max, read)?;
-        if list.is_empty() {
-            let fault = Fault::OutOfRange { found: 0, min: 1, max: max as u64 };
-            return Err(DecodeError { fault, ..before });
-        }
-        Ok(list)
     }
 }

@@ -1,14 +1,16 @@
 use super::*;
 use crate::record::{MAX_TEXT, Record};
 use crate::segment::Segment;
+use crate::targets::Table;
 use proptest::prelude::*;
 use rustix::io::{pread, pwrite};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
-/// Where the first shard's ring lies in the segment; see `segment.rs`.
 const PAGE: u64 = 4096;
-const BUFFER: u64 = 2 * PAGE;
+/// Where the first shard's page lies in the segment, and its ring; see `segment.rs`.
+const SHARD: u64 = PAGE + size_of::<Table>() as u64;
+const BUFFER: u64 = SHARD + PAGE;
 
 struct Rig {
     fd: OwnedFd,
@@ -29,14 +31,14 @@ impl Rig {
         // The only word of the shard's page that moves with a push.
         let page = || {
             let mut page = [0; PAGE as usize];
-            assert_eq!(pread(&self.fd, &mut page, PAGE), Ok(page.len()));
+            assert_eq!(pread(&self.fd, &mut page, SHARD), Ok(page.len()));
             page
         };
         let before = page();
         assert!(self.segment.ring_writer(0).unwrap().push(b"x"));
         let after = page();
         let moved = (0..before.len()).find(|at| before[*at] != after[*at]).unwrap();
-        PAGE + (moved as u64 & !7)
+        SHARD + (moved as u64 & !7)
     }
 
     fn scribble(&self, at: u64, bytes: &[u8]) {

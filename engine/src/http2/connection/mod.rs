@@ -69,6 +69,8 @@ pub struct Connection {
     carry: Vec<u8>,
     arriving: Option<Arriving>,
     unfinished: Option<Unfinished>,
+    /// Since when the end of a frame or header block is awaited.
+    partial_since: Option<u64>,
     decoder: Decoder,
     spare: Vec<HeaderBlock>,
     receive_window: ReceiveWindow,
@@ -124,6 +126,7 @@ impl Connection {
             carry: Vec::new(),
             arriving: None,
             unfinished: None,
+            partial_since: None,
             decoder: Decoder::new(config.header_table as usize),
             spare: Vec::new(),
             receive_window: ReceiveWindow::new(window, window),
@@ -197,9 +200,11 @@ impl Connection {
         self.settled
     }
 
-    /// A frame or a header block has begun and its end is awaited: for whoever times slow peers.
-    pub fn is_mid_frame(&self) -> bool {
-        !self.carry.is_empty() || self.unfinished.is_some()
+    /// Since when a frame or a header block has begun and its end is awaited, in monotonic
+    /// milliseconds: for whoever times slow peers. Not for the payload of DATA, which is taken as it
+    /// comes.
+    pub fn partial_since(&self) -> Option<u64> {
+        self.partial_since
     }
 
     /// The peer speaks extended CONNECT (RFC 8441 §3).

@@ -31,6 +31,9 @@ impl Connection {
         self.settings_since.get_or_insert(now_ms);
         match self.take_in(chunk, events) {
             Ok(()) => {
+                if !self.carry.is_empty() || self.unfinished.is_some() {
+                    self.partial_since.get_or_insert(now_ms);
+                }
                 self.poll_writable(events);
                 Ok(())
             }
@@ -141,8 +144,21 @@ impl Connection {
         })
     }
 
-    /// One frame; of DATA the header, and the padding's length if there is one.
+    /// One frame, and with it the end of what was awaited, unless more of its block is to come.
     fn frame(&mut self, bytes: &[u8], events: &mut VecDeque<Event>) -> Result<(), ConnectionError> {
+        self.take_frame(bytes, events)?;
+        if self.unfinished.is_none() {
+            self.partial_since = None;
+        }
+        Ok(())
+    }
+
+    /// One frame; of DATA the header, and the padding's length if there is one.
+    fn take_frame(
+        &mut self,
+        bytes: &[u8],
+        events: &mut VecDeque<Event>,
+    ) -> Result<(), ConnectionError> {
         let Some(header) = FrameHeader::parse(bytes) else { return Ok(()) };
         let payload = bytes.get(HEADER..).unwrap_or_default();
         if !self.settled && (header.kind != kind::SETTINGS || header.has(flag::ACK)) {

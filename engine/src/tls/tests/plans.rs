@@ -31,7 +31,7 @@ fn snapshot(setup: &Setup) -> Snapshot {
             server_name: None,
             identity: None,
         }),
-        health: None,
+        ..Default::default()
     };
     Snapshot { listeners: vec![listener], upstreams: vec![upstream], ..setup.snapshot.clone() }
 }

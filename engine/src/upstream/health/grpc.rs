@@ -5,14 +5,14 @@ use std::rc::Rc;
 
 use contract::snapshot::HostHeader;
 
-use super::Found;
+use super::{Found, reach};
 use crate::grpc;
 use crate::http2::{Encoder, ErrorCode, HeaderBlock, RequestKind};
 use crate::io::{Elapsed, Io, Watch};
 use crate::limits;
 use crate::mux::{Mux, MuxStream, StreamFault};
 use crate::plan::{Target, Upstream};
-use crate::upstream::pool::{Lease, NoLease, Pool};
+use crate::upstream::pool::{Lease, Pool};
 
 const PATH: &[u8] = b"/grpc.health.v1.Health/Check";
 /// `HealthCheckResponse.ServingStatus.SERVING`.
@@ -26,16 +26,11 @@ pub async fn check(
     target: &Target,
     service: &str,
 ) -> Found {
-    let lease = match pool.reuse(io.clock().now_ms()) {
-        Some(lease) => Ok(lease),
-        None => pool.lease(io, watch, false).await,
-    };
-    let mux = match lease {
+    let mux = match reach::lease(io, watch, pool, false).await {
         Ok(Lease::Http2(share)) => share.mux,
         // gRPC is not to be had over HTTP/1.
         Ok(Lease::Http1(_)) => return Found::Unhealthy,
-        Err(NoLease::Exhausted) => return Found::Nothing,
-        Err(_) => return Found::Unhealthy,
+        Err(found) => return found,
     };
     let left_ms = watch.deadline_ms().saturating_sub(io.clock().now_ms());
     let head = request_head(upstream, target, left_ms);

@@ -5,12 +5,13 @@
 //! with one relaxed load per pick.
 
 mod grpc;
+mod http;
+mod reach;
+mod tcp;
 
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use contract::snapshot::{HealthCheck, HealthKind};
 
@@ -28,26 +29,11 @@ pub fn checker(key: &Key, shards: u16) -> u16 {
     (hasher.finish() % u64::from(shards.max(1))) as u16
 }
 
-/// What the node knows of its targets. Lives as long as the engine's process; what no plan has any
-/// more is forgotten.
-#[derive(Debug, Default)]
-pub struct Book {
-    targets: Mutex<HashMap<Key, Weak<Health>>>,
-}
-
-impl Book {
-    /// The state of a target, which other shards and other plans have as well. For a shard that
-    /// adopts a plan: it locks.
-    pub fn find(&self, key: &Key) -> Arc<Health> {
-        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = targets.get(key).and_then(Weak::upgrade) {
-            return known;
-        }
-        targets.retain(|_, health| health.strong_count() > 0);
-        let fresh = Arc::new(Health::default());
-        targets.insert(key.clone(), Arc::downgrade(&fresh));
-        fresh
-    }
+/// Who of `shards` looks after an upstream as a whole.
+pub fn checker_of(upstream: &str, shards: u16) -> u16 {
+    let mut hasher = DefaultHasher::new();
+    upstream.hash(&mut hasher);
+    (hasher.finish() % u64::from(shards.max(1))) as u16
 }
 
 /// What is known of one target: a word that its checker alone writes.
@@ -75,6 +61,15 @@ impl Health {
     pub fn is_usable(&self) -> bool {
         // Nothing else is published with the word: a shard may see it one request late.
         self.word.load(Ordering::Relaxed) & ((1 << STATE_BITS) - 1) != UNHEALTHY
+    }
+
+    /// What checks have found; `None`: nothing yet.
+    pub fn verdict(&self) -> Option<bool> {
+        match self.word.load(Ordering::Relaxed) & ((1 << STATE_BITS) - 1) {
+            HEALTHY => Some(true),
+            UNHEALTHY => Some(false),
+            _ => None,
+        }
     }
 
     /// Takes the result of a check. The first one counts at once, later ones once enough of them
@@ -122,6 +117,12 @@ pub async fn check(
         HealthKind::Grpc { service } => {
             grpc::check(io, watch, pool, upstream, target, service).await
         }
+        HealthKind::Http { path, host, statuses, body } => {
+            let (host, body) = (host.as_deref(), body.as_deref());
+            let wanted = http::Wanted { path, host, statuses, body };
+            http::check(io, watch, pool, upstream, target, wanted).await
+        }
+        HealthKind::Tcp => tcp::check(io, watch, upstream, target).await,
     }
 }
 

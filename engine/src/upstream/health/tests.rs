@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
 
 use contract::snapshot::Protocol;
 use proptest::prelude::*;
@@ -154,20 +155,6 @@ fn the_first_result_counts_at_once_and_later_ones_in_a_row() {
     assert!(health.is_usable());
 }
 
-#[test]
-fn a_target_is_known_for_as_long_as_anyone_has_it() {
-    let book = Book::default();
-    let key: Key = ("u".into(), ([127, 0, 0, 1], 1).into());
-    let known = book.find(&key);
-    known.note(false, &settings(1, 1));
-    let other: Key = ("v".into(), key.1);
-    assert!(book.find(&other).is_usable());
-    assert!(!book.find(&key).is_usable());
-    drop(known);
-    assert!(book.find(&key).is_usable(), "forgotten");
-    assert_eq!(book.targets.lock().unwrap().len(), 1, "and what nobody has is swept");
-}
-
 proptest! {
     #[test]
     fn intervals_are_a_tenth_off_at_most(interval_ms in 1u32..10_000_000, random in any::<u64>()) {
@@ -195,7 +182,7 @@ fn jitter_reaches_both_ends() {
 fn found(address: SocketAddr, patience_ms: &'static [u64]) -> Vec<Found> {
     let (tell, told) = std::sync::mpsc::channel();
     shard(small(), move |io| async move {
-        let target = Target { address, weight: 1, name: "t:1".into() };
+        let target = Target { address, name: "t:1".into(), ..Default::default() };
         let upstream = Upstream {
             protocol: Protocol::Http2,
             targets: Box::new([target.clone()]),

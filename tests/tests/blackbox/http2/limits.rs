@@ -85,6 +85,44 @@ fn a_head_that_never_ends_is_not_waited_for() {
 }
 
 #[test]
+fn a_later_head_has_no_more_time() {
+    let origin = Origin::echo();
+    let gateway = Gateway::of(
+        &spec(&origin).listener("limits: { header_timeout_ms: 400, idle_timeout_ms: 60000 }"),
+    );
+    let fields = request("GET", "/never");
+    let half = Frame::new(HEADERS, END_STREAM, 5, block(&fields)).encode();
+    let inside = Frame::new(HEADERS, END_HEADERS | END_STREAM, 5, block(&fields)).encode();
+    let ping = Frame::new(PING, 0, 0, [7; 8]).encode();
+    for (what, bytes) in [
+        ("a half block", &half[..]),
+        ("a half frame", &inside[..20]),
+        ("a half frame header", &inside[..4]),
+        ("a half PING", &ping[..12]),
+    ] {
+        let mut client = H2Client::clear(gateway.address());
+        client.assert_alive(what);
+        // A request under way makes no difference.
+        let upload = client.begin(&request("POST", "/under-way"), false);
+        client.body(upload, b"some", false).unwrap();
+        client.peer.write(bytes);
+        assert_eq!(client.close_code(PATIENCE), Ok(Some(ENHANCE_YOUR_CALM)), "{what}");
+    }
+    assert!(!origin.received("/never"));
+
+    // One that ends in time is forgotten.
+    let mut client = H2Client::clear(gateway.address());
+    client.assert_alive("before");
+    for part in [&ping[..4], &ping[4..]] {
+        client.peer.write(part);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_millis(900));
+    client.assert_alive("after");
+    assert!(client.goaways.is_empty());
+}
+
+#[test]
 fn a_body_that_stops_is_given_up() {
     let origin = Origin::echo();
     let gateway = Gateway::of(

@@ -64,7 +64,7 @@ fn limits_are_announced() {
     client.assert_alive("settings");
     let peer = &client.peer;
     assert_eq!(peer.setting(MAX_CONCURRENT_STREAMS, 0), 100);
-    assert_eq!(peer.setting(MAX_HEADER_LIST_SIZE, 0), 64 * 1024);
+    assert_eq!(peer.setting(MAX_HEADER_LIST_SIZE, 0), 32 * 1024);
     assert_eq!(peer.setting(MAX_FRAME_SIZE, 16_384), 16_384);
     assert_eq!(peer.setting(HEADER_TABLE_SIZE, 4096), 4096);
 
@@ -74,10 +74,12 @@ fn limits_are_announced() {
     client.assert_alive("settings");
     assert_eq!(client.peer.setting(ENABLE_CONNECT_PROTOCOL, 0), 1);
 
-    let few = Gateway::of(&spec(&origin).listener("limits: { max_streams: 7 }"));
+    let few =
+        Gateway::of(&spec(&origin).listener("limits: { max_streams: 7, max_head_bytes: 9000 }"));
     let mut client = H2Client::clear(few.address());
     client.assert_alive("settings");
     assert_eq!(client.peer.setting(MAX_CONCURRENT_STREAMS, 0), 7);
+    assert_eq!(client.peer.setting(MAX_HEADER_LIST_SIZE, 0), 9_000);
 }
 
 #[test]

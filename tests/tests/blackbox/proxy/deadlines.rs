@@ -104,7 +104,8 @@ fn a_refused_connection_is_503_or_502() {
 fn one_dead_target_of_two_is_passed_over() {
     let origin = Origin::echo();
     let dead = (Ipv4Addr::LOCALHOST, tests::scratch::free_port()).into();
-    let gateway = Gateway::single(&Spec::to(origin.address()).target(dead, 1));
+    let spec = Spec::to(origin.address()).target(dead, 1).upstream("balance: round_robin");
+    let gateway = Gateway::single(&spec);
     let mut client = gateway.connect();
     for n in 0..20 {
         // Nothing was sent, so any request may be tried elsewhere.

@@ -1,0 +1,382 @@
+//! One request's errand at one upstream: admitted, tried as often as is allowed and safe, judged.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use contract::Counter;
+use contract::record::{Reason, RetryStop};
+use contract::snapshot::{Balance, Timeouts};
+
+use super::attempt::Attempt;
+use super::course::{Course, Facts, Next, Outcome, is_idempotent, may_repeat};
+use super::outgoing::Outgoing;
+use super::{Account, Answer, Carrier, hedge, retry_after, soonest};
+use crate::body::BodyReader;
+use crate::exchange::{Fields, Request, Responder};
+use crate::io::{Chunk, Watch};
+use crate::limits;
+use crate::local_reply::LocalReply;
+use crate::message::{Dialect, Name, ResponseHead};
+use crate::plan::{Backend, Route, Target, Upstream};
+use crate::shard::{Shard, ShardPlan};
+use crate::upload::Upload;
+use crate::upstream::{Admitted, Ask, InFlight, Refusal, UpstreamState, hash_key};
+
+pub struct Errand<'r> {
+    pub shard: &'r Shard,
+    pub responder: &'r Responder,
+    pub route: &'r Route,
+    pub upstream: &'r Upstream,
+    pub state: &'r Rc<UpstreamState>,
+    pub timeouts: Timeouts,
+    /// What bounds the whole; monotonic milliseconds, 0: nothing does.
+    pub deadline_ms: u64,
+    /// The client's part in it.
+    pub patience_ms: u64,
+    /// The method may reach an upstream more than once.
+    repeatable: bool,
+    hash: Option<u64>,
+    // Tries that go on beside each other share what follows. Never borrowed over an await.
+    pub request: RefCell<&'r mut Request>,
+    pub outgoing: RefCell<Outgoing>,
+    course: RefCell<Course<'r>>,
+}
+
+/// What a try has caught: the head of an answer.
+pub struct Caught {
+    pub carrier: Carrier,
+    pub head: Box<ResponseHead>,
+    /// The head's bytes and what came behind them.
+    pub bytes: Chunk,
+    /// The rest of the request's body, still on its way.
+    pub upload: Option<Upload>,
+    pub switched: bool,
+}
+
+/// Why a try has caught nothing.
+pub struct Failed {
+    pub outcome: Outcome,
+    /// The answer if no other try follows.
+    pub reply: LocalReply,
+}
+
+impl Failed {
+    pub fn new(outcome: Outcome, status: u16, reason: Reason) -> Failed {
+        Failed { outcome, reply: LocalReply::new(status, reason) }
+    }
+}
+
+pub fn client_gone() -> Failed {
+    Failed { outcome: Outcome::Ours, reply: LocalReply::closing(0, Reason::ClientAborted) }
+}
+
+/// Why an upstream gave no answer.
+pub enum Unserved {
+    /// It does not take the request: what its fallback is for. `begun`: some of it may be gone.
+    Refused {
+        refusal: Refusal,
+        begun: bool,
+    },
+    Reply(LocalReply),
+}
+
+/// A try with what counts it.
+pub type Tried = (Result<Caught, Failed>, InFlight);
+
+impl<'r> Errand<'r> {
+    /// Has the upstream answer the request.
+    ///
+    /// # Errors
+    /// It does not take the request, or the answer to give instead of its own.
+    pub async fn run(
+        shard: &'r Shard,
+        request: &'r mut Request,
+        responder: &'r Responder,
+        plan: &'r ShardPlan,
+        route: &'r Route,
+        backend: Backend,
+    ) -> Result<Answer, Unserved> {
+        let (upstream, state) = plan.upstream(backend);
+        request.notes.upstream = Some(backend.upstream);
+        let clock = shard.io.clock();
+        let (now_ms, started_us) = (clock.now_ms(), clock.now_us());
+        let untouched = |refusal| Unserved::Refused { refusal, begun: false };
+        let admitted = state.admit(now_ms).map_err(untouched)?;
+        let hash = hash(upstream, request);
+        let ask = Ask { tried: &[], hash, random: shard.random(), now_ms };
+        let flight = state.pick(&ask).map_err(untouched)?;
+        let retry = route.retry(upstream);
+        let timeouts = route.timeouts(upstream);
+        let patience_ms = request.deadline_ms;
+        let deadline_ms = match timeouts.total_ms {
+            u32::MAX => patience_ms,
+            total_ms => soonest(now_ms + u64::from(total_ms), patience_ms),
+        };
+        let repeatable = may_repeat(&retry.methods, request.head.method(request.bytes()));
+        let outgoing = Outgoing::new(shard, request, responder, upstream, retry.body_bytes);
+        let errand = Errand {
+            shard,
+            responder,
+            route,
+            upstream,
+            state,
+            timeouts,
+            deadline_ms,
+            patience_ms,
+            repeatable,
+            hash,
+            request: RefCell::new(request),
+            outgoing: RefCell::new(outgoing),
+            course: RefCell::new(Course::new(retry, deadline_ms)),
+        };
+        let (caught, account) = errand.go(admitted, flight, started_us).await?;
+        Ok(errand.answer(caught, account))
+    }
+
+    async fn go(
+        &self,
+        admitted: Admitted,
+        mut flight: InFlight,
+        started_us: u64,
+    ) -> Result<(Caught, Account), Unserved> {
+        let clock = self.shard.io.clock();
+        let mut fresh = false;
+        loop {
+            let begun_us = clock.now_us();
+            let (tried, flown) = self.attempt(flight, fresh).await?;
+            let (now_us, now_ms) = (clock.now_us(), clock.now_ms());
+            let try_us = micros(now_us - begun_us);
+            let whole_us = micros(now_us - started_us);
+            let outcome = match &tried {
+                Ok(caught) => self.answered(caught),
+                Err(failed) => failed.outcome,
+            };
+            let next = self.next(outcome, flown.index);
+            let verdict = next.verdict(outcome);
+            let Next::Again { pause_ms, fresh: anew } = next else {
+                return match tried {
+                    Ok(caught) => {
+                        let account = Account::new(flown, admitted, verdict, try_us, whole_us);
+                        Ok((caught, account))
+                    }
+                    Err(failed) => {
+                        flown.judge(verdict, try_us, now_ms);
+                        admitted.finish(verdict, whole_us, now_ms);
+                        Err(Unserved::Reply(failed.reply))
+                    }
+                };
+            };
+            flown.judge(verdict, try_us, now_ms);
+            // What was in flight there is not any more, however long the pause.
+            drop(flown);
+            if let Ok(caught) = tried {
+                self.discard(caught).await;
+            }
+            self.shard.meter.count(Counter::UpstreamRetries, 1);
+            self.pause(pause_ms).await.map_err(|gone| Unserved::Reply(gone.reply))?;
+            fresh = anew;
+            flight = self.pick().map_err(|refusal| {
+                admitted.finish(verdict, whole_us, now_ms);
+                Unserved::Refused { refusal, begun: true }
+            })?;
+        }
+    }
+
+    fn pick(&self) -> Result<InFlight, Refusal> {
+        let now_ms = self.shard.io.clock().now_ms();
+        let course = self.course.borrow();
+        let tried = course.tried();
+        self.state.pick(&Ask { tried, hash: self.hash, random: self.shard.random(), now_ms })
+    }
+
+    /// Another target than the one at `index`, to be tried beside it.
+    pub fn pick_beside(&self, index: usize) -> Option<InFlight> {
+        let now_ms = self.shard.io.clock().now_ms();
+        let (tried, random) = (&[index][..], self.shard.random());
+        let flight = self.state.pick(&Ask { tried, hash: self.hash, random, now_ms }).ok()?;
+        (flight.index != index).then_some(flight)
+    }
+
+    /// One try, with another beside it where that is asked for.
+    async fn attempt(&self, flight: InFlight, fresh: bool) -> Result<Tried, Unserved> {
+        let Some(attempt) = self.begin(flight.index, self.responder.watch.clone(), fresh, false)
+        else {
+            return Err(Unserved::Refused { refusal: Refusal::NoTarget, begun: true });
+        };
+        match self.hedge_ms() {
+            None => Ok((attempt.run(&flight).await, flight)),
+            // Boxed: by choice only, and large.
+            Some(after_ms) => Ok(Box::pin(hedge::race(attempt, flight, after_ms)).await),
+        }
+    }
+
+    /// Counts a try at a target, and sets it up.
+    pub fn begin(
+        &self,
+        index: usize,
+        watch: Rc<Watch>,
+        fresh: bool,
+        beside: bool,
+    ) -> Option<Attempt<'_, 'r>> {
+        let target = self.upstream.targets.get(index)?;
+        let notes = &mut self.request.borrow_mut().notes;
+        notes.attempts = notes.attempts.saturating_add(1);
+        notes.target = Some(target.address);
+        notes.first_byte_us = 0;
+        let try_ms = match self.timeouts.try_ms {
+            u32::MAX => 0,
+            ms => self.shard.io.clock().now_ms() + u64::from(ms),
+        };
+        Some(Attempt { errand: self, target, watch, try_ms, fresh, beside })
+    }
+
+    /// When this try gets another beside it, in milliseconds from now.
+    fn hedge_ms(&self) -> Option<u64> {
+        let hedge = self.route.hedge(self.upstream)?;
+        let request = self.request.borrow();
+        let outgoing = self.outgoing.borrow();
+        let suits = request.notes.attempts == 1
+            && outgoing.is_whole()
+            && outgoing.at_hand()
+            && request.upgrade.is_none()
+            && is_idempotent(request.head.method(request.bytes()));
+        if !suits {
+            return None;
+        }
+        let usual_us = self.state.latency_quantile(hedge.quantile_permille)?;
+        Some(u64::from(usual_us.div_ceil(1_000).max(hedge.min_ms)))
+    }
+
+    /// What the head of an answer means to the course of the request.
+    pub fn answered(&self, caught: &Caught) -> Outcome {
+        let status = caught.head.status;
+        let retry = self.route.retry(self.upstream);
+        let mut retry_after_ms = None;
+        if retry.retry_after_max_ms > 0
+            && retry.statuses.contains(&status)
+            && let Some(value) = caught.head.value(caught.bytes.bytes(), Name::RetryAfter)
+        {
+            retry_after_ms = retry_after::parse(value, self.shard.io.clock().wall_us() / 1_000_000);
+        }
+        Outcome::Answered { status, retry_after_ms }
+    }
+
+    /// Whether such an answer is a failed try.
+    pub fn is_failure(&self, caught: &Caught) -> bool {
+        self.route.retry(self.upstream).statuses.contains(&caught.head.status)
+    }
+
+    /// Whether another try may follow the one that begins.
+    pub fn may_go_on(&self, refusals: bool) -> bool {
+        self.course.borrow().may_go_on(self.repeatable, refusals)
+    }
+
+    /// The request has failed there.
+    pub fn note(&self, index: usize) {
+        self.course.borrow_mut().note(index);
+    }
+
+    fn next(&self, outcome: Outcome, index: usize) -> Next {
+        // Most answers are no failure, and need nothing of what follows.
+        let statuses = &self.route.retry(self.upstream).statuses;
+        if let Outcome::Answered { status, .. } = outcome
+            && !statuses.contains(&status)
+        {
+            return Next::Stop;
+        }
+        let facts = Facts {
+            repeatable: self.repeatable,
+            at_hand: self.outgoing.borrow().at_hand(),
+            targets: self.upstream.targets.len(),
+            now_ms: self.shard.io.clock().now_ms(),
+            random: self.shard.random(),
+        };
+        let mut course = self.course.borrow_mut();
+        let next = course.next(outcome, index, &facts, || self.state.retry_permit());
+        if next == Next::Stop {
+            let stop = course.stop();
+            self.request.borrow_mut().notes.retry_stopped = stop;
+            let over = u64::from(stop == RetryStop::Budget);
+            self.shard.meter.count(Counter::RetriesOverBudget, over);
+        }
+        next
+    }
+
+    /// Writes the request for a target.
+    pub fn write(&self, dialect: Dialect, target: &Target) {
+        let now_ms = self.shard.io.clock().now_ms();
+        // The client's deadline is passed on, lowered to the route's own.
+        let timeout_ms = (self.patience_ms != 0).then(|| self.deadline_ms.saturating_sub(now_ms));
+        let request = &mut **self.request.borrow_mut();
+        let (responder, upstream) = (self.responder, self.upstream);
+        let mut outgoing = self.outgoing.borrow_mut();
+        outgoing.write(request, responder, dialect, upstream, target, timeout_ms);
+    }
+
+    fn answer(self, caught: Caught, account: Account) -> Answer {
+        let Errand { shard, responder, timeouts, deadline_ms, request, outgoing, .. } = self;
+        let outgoing = outgoing.into_inner();
+        outgoing.unread_rest(request.into_inner(), responder);
+        outgoing.finish(shard);
+        let Caught { carrier, head, bytes, upload, switched } = caught;
+        // Once its head is passed on, this is the answer.
+        if let Some(upload) = &upload {
+            upload.forget();
+        }
+        account.begin(switched, shard.io.clock().now_ms());
+        Answer { carrier, account, head, bytes, upload, timeouts, deadline_ms, switched }
+    }
+
+    /// Throws an answer away. Its connection is used again if all of it is here.
+    pub async fn discard(&self, caught: Caught) {
+        let Caught { carrier, head, mut bytes, upload, switched } = caught;
+        if upload.is_some() || switched || !head.keep_alive {
+            return;
+        }
+        let reader = BodyReader::of_response(head.framing);
+        let mut over = reader.is_done();
+        bytes.advance(head.head_len);
+        self.shard.give_response_head(head);
+        let rest = Some(bytes).filter(|bytes| !bytes.is_empty());
+        let mut source = carrier.source(reader, rest);
+        let mut came = 0;
+        while !over && came < limits::DISCARDED_ANSWER {
+            let now = poll_fn(|cx| match source.poll_piece(cx) {
+                Poll::Ready(Ok(piece)) => Poll::Ready(Some(piece)),
+                _ => Poll::Ready(None),
+            });
+            let Some(piece) = now.await else { return };
+            came += piece.data.as_ref().map_or(0, Chunk::len);
+            over = piece.end;
+        }
+        carrier.release(over && source.is_clean(), self.shard.io.clock().now_ms());
+    }
+
+    async fn pause(&self, ms: u64) -> Result<(), Failed> {
+        if ms == 0 {
+            return Ok(());
+        }
+        let Responder { watch, down, .. } = self.responder;
+        watch.set_in(ms);
+        poll_fn(|cx| {
+            if watch.poll_elapsed(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            down.poll_gone(cx).map(|()| Err(client_gone()))
+        })
+        .await
+    }
+}
+
+/// What a consistent hash goes by, where the upstream balances by one.
+pub fn hash(upstream: &Upstream, request: &Request) -> Option<u64> {
+    let Balance::Hash { key, .. } = &upstream.balance else { return None };
+    let fields = Fields { head: &request.head, bytes: request.bytes() };
+    Some(hash_key::of_request(key, &fields, request.client.address.ip()))
+}
+
+pub fn micros(us: u64) -> u32 {
+    u32::try_from(us).unwrap_or(u32::MAX)
+}
