@@ -132,7 +132,9 @@ impl Faults {
             }
         })?;
         let tally = outcome.tally;
-        let due = (self.rate as f64 * self.seconds) as u64;
+        let cut = tally.read_errors + tally.write_errors;
+        // Everything else has a latency, if only its age.
+        let due = tally.latency.len() + cut;
         let bad = tally.not_2xx + tally.wrong + tally.resets;
         let at = |quantile| tally.latency.value_at_quantile(quantile) as f64 / 1e3;
         Ok(Row {
@@ -143,7 +145,7 @@ impl Faults {
             good: tally.answers.saturating_sub(bad),
             wrong: tally.wrong,
             refused: tally.not_2xx,
-            cut: tally.read_errors + tally.write_errors,
+            cut,
             late: tally.timeouts + tally.unfinished,
             p50_us: at(0.5),
             p99_us: at(0.99),

@@ -1,6 +1,6 @@
 //! The peers' configurations against failing upstreams: each as a good operator of it would write
-//! it for an HTTP API. The same for all: a second to connect, 250 ms for a try, two seconds for the
-//! whole, three tries, no more than half of the targets out at once.
+//! it for an HTTP API. The same for all: a second to connect, 250 ms for a try or a silence, two seconds
+//! for the whole, three tries, no more than half of the targets out at once.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ admin: {{ listen: \"127.0.0.1:{admin}\" }}
 listeners: [ {{ name: web, listen: \"127.0.0.1:{listen}\" }} ]
 upstreams:
   - name: origin
-    timeouts: {{ connect_ms: 1000, try_ms: 250, total_ms: 2000 }}
+    timeouts: {{ connect_ms: 1000, try_ms: 250, idle_ms: 250, total_ms: 2000 }}
     targets: [ {targets} ]
 routes: [ {{ name: all, match: {{ path: {{ prefix: / }} }}, upstream: origin }} ]
 "

@@ -229,11 +229,9 @@ impl<'a, P> Course<'a, P> {
                 }
                 ms
             }
-            Outcome::NoConnection | Outcome::Exhausted
-                if self.tries == 1 && self.failed < facts.targets =>
-            {
-                0
-            }
+            // Another target has done nothing to be spared; and while a request pauses, it holds a
+            // permit that others need.
+            _ if self.tries == 1 && self.failed < facts.targets => 0,
             _ => self.back_off(facts.random),
         };
         match self.is_time(facts.now_ms.saturating_add(pause_ms)) {
@@ -350,7 +348,7 @@ mod tests {
         let large = Facts { at_hand: false, ..FACTS };
         assert_eq!(stop(&large, Outcome::NoConnection, 0, true), RetryStop::Body);
         assert_eq!(stop(&FACTS, unavailable(None), 0, false), RetryStop::Budget);
-        assert_eq!(stop(&FACTS, unavailable(None), 1_025, true), RetryStop::Deadline);
+        assert_eq!(stop(&FACTS, unavailable(None), 1_000, true), RetryStop::Deadline);
         assert_eq!(stop(&FACTS, unavailable(Some(1_001)), 0, true), RetryStop::RetryAfter);
         let mut course = course(&retry);
         for _ in 0..2 {
@@ -381,14 +379,14 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_their_bound_and_a_first_connect_elsewhere_has_none() {
+    fn pauses_double_up_to_their_bound_and_a_first_one_elsewhere_has_none() {
         let retry = Retry { attempts: 10, ..Retry::default() };
         let mut course = course(&retry);
         let mut pause = |outcome| match course.next(outcome, 0, &FACTS, || Some(())) {
             Next::Again { pause_ms, .. } => pause_ms,
             Next::Stop => unreachable!(),
         };
-        assert_eq!(pause(Outcome::NoConnection), 0);
+        assert_eq!(pause(Outcome::TryTimeout), 0);
         let pauses: Vec<u64> = (0..5).map(|_| pause(Outcome::NoConnection)).collect();
         assert_eq!(pauses, [50, 100, 200, 250, 250]);
         assert_eq!(pause(unavailable(Some(700))), 700, "as the upstream asks");

