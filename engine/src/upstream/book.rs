@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use contract::snapshot::Outlier;
+use contract::snapshot::{HealthCheck, HealthKind, Outlier};
 use contract::targets::{self, Cause, TargetEntry, Targets};
 
 use super::adaptive::Adaptive;
@@ -18,7 +18,6 @@ use super::ejection::Ejection;
 use super::fleet::{self, Totals};
 use super::health::{Change, Health, Key};
 use super::window::add;
-use contract::snapshot::HealthCheck;
 
 /// What the node knows of its upstreams. Lives as long as the engine's process; what no plan has any
 /// more is forgotten.
@@ -193,11 +192,12 @@ impl TargetState {
         reaches(run_5xx, settings.consecutive_5xx).then_some(Cause::Consecutive5xx)
     }
 
-    /// Takes the result of a check. One that succeeds ends an ejection; a target that was down comes
+    /// Takes the result of a check. One that asked for an answer and got it ends an ejection; a target that was down comes
     /// back slowly.
     pub fn checked(&self, success: bool, check: &HealthCheck, now_ms: u64) -> Option<Change> {
         let change = self.health.note(success, check);
-        if success {
+        // That connections can be opened says nothing about answers.
+        if success && check.kind != HealthKind::Tcp {
             self.ejection.readmit(now_ms);
         }
         if change == Some(Change::Recovered) {

@@ -97,6 +97,9 @@ fn a_check_that_succeeds_ends_an_ejection() {
     let shards = shards(snapshot::Upstream { health: Some(check.clone()), ..upstream(2) });
     give(&shards, 0, Verdict::Gateway, 3, 1_000);
     assert_eq!(picked(&shards, 1_500), [1]);
+    shards[0].targets[0].checked(true, &check, 1_400);
+    assert_eq!(picked(&shards, 1_500), [1], "that it accepts connections says little");
+    let check = HealthCheck { kind: HealthKind::Grpc { service: String::new() }, ..check };
     shards[0].targets[0].checked(true, &check, 1_500);
     assert_eq!(shards[1].standing(0, 1_500), Standing::Usable(100));
     shards[0].targets[0].checked(false, &check, 1_600);

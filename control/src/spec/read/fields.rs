@@ -143,7 +143,7 @@ impl Walk<'_> {
             let hint = nearest(text, words.iter().map(|(word, _)| *word));
             let message = match hint {
                 Some(word) => format!("`{text}` is not known; did you mean `{word}`?"),
-                None => format!("`{text}` is not known"),
+                None => format!("`{text}` is not known."),
             };
             self.error("bad-value", node, path, format!("{message} Expected one of: {}", list()));
         }
