@@ -292,8 +292,7 @@ fn engine_killed_refuses_no_connection_and_serves_again() {
     for round in 0..5 {
         let old = gateway.kill("engine");
         // Asked during the gap: the connection waits in the queue and is served afterwards.
-        let response = gateway.connect().patience(PATIENCE).ask(get("/gap"));
-        assert_eq!(response.text(), "GET /gap\n", "round {round}");
+        assert_eq!(after_a_kill(&gateway, "/gap"), "GET /gap\n", "round {round}");
         assert_ne!(gateway.pid_of("engine"), old);
     }
     stop.store(true, Ordering::SeqCst);
@@ -304,6 +303,25 @@ fn engine_killed_refuses_no_connection_and_serves_again() {
         refused.len()
     );
     assert!(eventually(PATIENCE, || gateway.admin("/readyz").0 == 200));
+}
+
+/// What is answered once the engine was killed. The kernel takes a killed process apart after its
+/// end: a connection that its rings still accept is lost with them, as those it served are.
+fn after_a_kill(gateway: &Gateway, path: &str) -> String {
+    let mut answer = None;
+    let answered = eventually(PATIENCE, || {
+        let mut client = gateway.connect();
+        client.patience(PATIENCE).send(get(path));
+        match client.response() {
+            Err(WireError::Closed | WireError::Reset(_)) => false,
+            other => {
+                answer = Some(other.expect("a whole answer").text());
+                true
+            }
+        }
+    });
+    assert!(answered, "nothing but lost connections");
+    answer.unwrap_or_default()
 }
 
 #[test]
@@ -317,22 +335,8 @@ fn the_engine_starts_again_without_control() {
     process::signal(gateway.pid_of("control"), Signal::STOP);
     for _ in 0..3 {
         gateway.kill("engine");
-        let mut answer = None;
-        // The kernel takes a killed process apart after its end: what its rings still accept is lost
-        // with them.
-        let answered = eventually(PATIENCE, || {
-            let mut client = gateway.connect();
-            client.patience(PATIENCE).send(get("/x"));
-            match client.response() {
-                Err(WireError::Closed | WireError::Reset(_)) => false,
-                other => {
-                    answer = Some(other.expect("a whole answer").text());
-                    true
-                }
-            }
-        });
-        let answer = answer.as_deref();
-        assert!(answered && answer == Some("GET /new/x\n"), "the last snapshot serves: {answer:?}");
+        let served = after_a_kill(&gateway, "/x");
+        assert_eq!(served, "GET /new/x\n", "on the last snapshot, with control dead");
     }
     process::signal(gateway.pid_of("control"), Signal::CONT);
     assert!(eventually(PATIENCE, || gateway.admin("/readyz").0 == 200));
