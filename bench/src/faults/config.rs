@@ -33,7 +33,7 @@ routes: [ {{ name: all, match: {{ path: {{ prefix: / }} }}, upstream: origin }} 
 }
 
 pub fn nginx(setup: &Setup, directory: &Path) -> String {
-    let directory = directory.display();
+    let process = crate::peer::config::nginx_process(directory);
     let Setup { listen, origins, .. } = setup;
     let servers: Vec<String> = origins
         .iter()
@@ -41,21 +41,7 @@ pub fn nginx(setup: &Setup, directory: &Path) -> String {
         .collect();
     let servers = servers.concat();
     format!(
-        "daemon off;
-worker_processes 1;
-pid {directory}/nginx.pid;
-error_log stderr crit;
-events {{ worker_connections 20000; }}
-http {{
-  access_log off;
-  keepalive_timeout 3600s;
-  keepalive_requests 1000000000;
-  client_body_temp_path {directory}/body;
-  proxy_temp_path {directory}/proxy;
-  fastcgi_temp_path {directory}/fastcgi;
-  uwsgi_temp_path {directory}/uwsgi;
-  scgi_temp_path {directory}/scgi;
-  upstream origin {{
+        "{process}  upstream origin {{
 {servers}    keepalive 1024;
     keepalive_requests 1000000000;
     keepalive_timeout 3600s;

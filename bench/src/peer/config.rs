@@ -95,8 +95,30 @@ pub fn sluice(setup: &Setup, routes: usize) -> String {
     out
 }
 
-pub fn nginx(setup: &Setup, directory: &Path) -> String {
+/// What every nginx here begins with, up to the middle of its `http` block.
+pub fn nginx_process(directory: &Path) -> String {
     let directory = directory.display();
+    format!(
+        "daemon off;
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log stderr crit;
+events {{ worker_connections 20000; }}
+http {{
+  access_log off;
+  keepalive_timeout 3600s;
+  keepalive_requests 1000000000;
+  client_body_temp_path {directory}/body;
+  proxy_temp_path {directory}/proxy;
+  fastcgi_temp_path {directory}/fastcgi;
+  uwsgi_temp_path {directory}/uwsgi;
+  scgi_temp_path {directory}/scgi;
+"
+    )
+}
+
+pub fn nginx(setup: &Setup, directory: &Path) -> String {
+    let process = nginx_process(directory);
     let Setup { listen, origin, wire, certificate, .. } = setup;
     let mut words = String::new();
     let mut edge = String::new();
@@ -138,21 +160,7 @@ pub fn nginx(setup: &Setup, directory: &Path) -> String {
         );
     }
     format!(
-        "daemon off;
-worker_processes 1;
-pid {directory}/nginx.pid;
-error_log stderr crit;
-events {{ worker_connections 20000; }}
-http {{
-  access_log off;
-  keepalive_timeout 3600s;
-  keepalive_requests 1000000000;
-  client_body_temp_path {directory}/body;
-  proxy_temp_path {directory}/proxy;
-  fastcgi_temp_path {directory}/fastcgi;
-  uwsgi_temp_path {directory}/uwsgi;
-  scgi_temp_path {directory}/scgi;
-  upstream origin {{
+        "{process}  upstream origin {{
     server 127.0.0.1:{origin};
     keepalive 1024;
     keepalive_requests 1000000000;

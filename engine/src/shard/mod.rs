@@ -22,7 +22,7 @@ use crate::overload::{Memory, Pressure};
 use crate::plan::Plan;
 use crate::rewrite::RequestId;
 use crate::upstream::book::Book;
-use crate::upstream::health::checker_of;
+use crate::upstream::health::checker;
 use crate::upstream::pool::Pool;
 
 /// Pools by upstream and address.
@@ -167,7 +167,7 @@ impl Shard {
             pools.iter().for_each(|pool| pool.sweep(now_ms));
             let (plan, wall_ms) = (self.plan(), self.io.clock().wall_us() / 1_000);
             for (upstream, state) in plan.plan.upstreams.iter().zip(&plan.upstreams) {
-                let in_charge = checker_of(&upstream.name, self.seat.shards) == self.seat.index;
+                let in_charge = checker(&*upstream.name, self.seat.shards) == self.seat.index;
                 state.keep_house(in_charge, now_ms, wall_ms);
             }
             self.meter.housekeeping(&self.io);

@@ -85,15 +85,20 @@ fn no_more_are_ejected_than_may_be() {
     assert_eq!(picked(&alone, 1_001), [0], "the only one stays");
 }
 
-#[test]
-fn a_check_that_succeeds_ends_an_ejection() {
-    let check = HealthCheck {
+/// A check of whether connections can be opened, whose results count at once.
+fn check() -> HealthCheck {
+    HealthCheck {
         kind: HealthKind::Tcp,
         interval_ms: 100,
         timeout_ms: 100,
         healthy_after: 1,
         unhealthy_after: 1,
-    };
+    }
+}
+
+#[test]
+fn a_check_that_succeeds_ends_an_ejection() {
+    let check = check();
     let shards = shards(snapshot::Upstream { health: Some(check.clone()), ..upstream(2) });
     give(&shards, 0, Verdict::Gateway, 3, 1_000);
     assert_eq!(picked(&shards, 1_500), [1]);
@@ -283,13 +288,7 @@ fn comparisons_go_on_over_plans() {
 
 #[test]
 fn verdicts_of_checks_that_are_no_more_are_not_heeded() {
-    let check = HealthCheck {
-        kind: HealthKind::Tcp,
-        interval_ms: 100,
-        timeout_ms: 100,
-        healthy_after: 1,
-        unhealthy_after: 1,
-    };
+    let check = check();
     let plan = |health| {
         let upstreams = vec![snapshot::Upstream { health, ..upstream(2) }];
         Plan::build(Snapshot { epoch: 1, upstreams, ..Default::default() }).unwrap()

@@ -22,17 +22,11 @@ use crate::plan::{Target, Upstream};
 /// A target by its upstream's name and its address, over all plans.
 pub type Key = (Box<str>, SocketAddr);
 
-/// Who of `shards` checks the target: the same one whatever else is in the plan.
-pub fn checker(key: &Key, shards: u16) -> u16 {
+/// Who of `shards` looks after a target (by its [`Key`]) or an upstream as a whole (by its name): the
+/// same one whatever else is in the plan.
+pub fn checker(of: &(impl Hash + ?Sized), shards: u16) -> u16 {
     let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
-    (hasher.finish() % u64::from(shards.max(1))) as u16
-}
-
-/// Who of `shards` looks after an upstream as a whole.
-pub fn checker_of(upstream: &str, shards: u16) -> u16 {
-    let mut hasher = DefaultHasher::new();
-    upstream.hash(&mut hasher);
+    of.hash(&mut hasher);
     (hasher.finish() % u64::from(shards.max(1))) as u16
 }
 
