@@ -46,6 +46,7 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         .collect();
     let secure = listeners.iter().any(|listener| listener.tls.is_some());
     flat::Snapshot {
+        auth: flat::Auth::default(),
         epoch,
         revision,
         node: flat::Node {
@@ -100,6 +101,9 @@ fn cidrs(list: &[Cidr]) -> Vec<flat::Cidr> {
 
 fn route(route: &Route, index: &Indexes<'_>) -> flat::Route {
     flat::Route {
+        auth: None,
+        networks: None,
+        cors: None,
         name: route.name.clone(),
         hosts: route.matches.hosts.clone(),
         path: match &route.matches.path {

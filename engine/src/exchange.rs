@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use contract::record::Reason;
 use contract::snapshot::ListenerLimits;
 
+use crate::auth::Identity;
+use crate::auth::credentials::Hidden;
 use crate::body::{BodyReader, BodyWriter};
 use crate::channel::{Sink, Source};
 use crate::grpc;
@@ -44,6 +46,12 @@ pub struct Request {
     pub deadline_ms: u64,
     /// The switch of protocols that the client asks for, where its route lists it.
     pub upgrade: Option<Box<Upgrade>>,
+    /// Who calls, where the route asks and it is known.
+    pub identity: Option<Rc<Identity>>,
+    /// What upstreams see in place of what came with a credential.
+    pub hidden: Option<Box<Hidden>>,
+    /// What policies add to the answer, whoever gives it.
+    pub answer_fields: Vec<(&'static str, Vec<u8>)>,
     pub notes: Notes,
 }
 
@@ -81,6 +89,9 @@ impl Request {
             web: None,
             deadline_ms: 0,
             upgrade: None,
+            identity: None,
+            hidden: None,
+            answer_fields: Vec::new(),
             notes,
         }
     }

@@ -1,6 +1,7 @@
 //! Sluice's data plane. `pipeline.rs` tells the life of one request; `ARCHITECTURE.md` beside this
 //! crate tells the rest.
 
+mod auth;
 mod body;
 mod channel;
 mod exchange;
@@ -25,6 +26,7 @@ pub mod route;
 mod serve;
 mod shard;
 mod start;
+mod store;
 pub mod tls;
 pub mod transport;
 mod upload;

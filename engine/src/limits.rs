@@ -3,6 +3,16 @@
 
 use std::mem::size_of;
 
+/// Longest credential whose outcome is remembered, in bytes.
+pub const AUTH_CREDENTIAL: usize = 16 * 1024;
+/// Credentials that a shard remembers, twice (see `auth::memory`).
+pub const AUTH_MEMORY: usize = 32 * 1024;
+/// Their bytes, twice.
+pub const AUTH_MEMORY_BYTES: usize = 32 * 1024 * 1024;
+/// How long a wrong credential is remembered.
+pub const AUTH_NEGATIVE_MS: u64 = 1_000;
+/// Questions of one shard to the store thread that are open at once.
+pub const STORE_QUESTIONS: usize = 10_000;
 /// Request line without its CRLF, in bytes: past it 414. RFC 9112 §3 asks for at least 8,000.
 pub const REQUEST_LINE: usize = 8 * 1024;
 /// One field name, in bytes.

@@ -64,6 +64,9 @@ impl LocalReply {
         if let Some((name, value)) = &self.field {
             out.field(name.as_bytes(), value);
         }
+        for (name, value) in head.fields {
+            out.field(name.as_bytes(), value);
+        }
         if head.close {
             out.field(b"Connection", b"close");
         }
@@ -124,6 +127,8 @@ pub struct ReplyHead<'a> {
     pub request_id: &'a [u8],
     pub close: bool,
     pub with_body: bool,
+    /// What the request's policies add.
+    pub fields: &'a [(&'static str, Vec<u8>)],
     /// The request was a gRPC call.
     pub grpc: Option<grpc::Kind>,
 }
@@ -175,6 +180,15 @@ fn title(reason: Reason) -> &'static str {
         Reason::UpstreamBusy => "The service has as many requests as it can take",
         Reason::BelowFloor => "Too little of the service is up",
         Reason::TryTimeout => "The service did not answer in time",
+        Reason::CredentialMissing => "A credential is needed",
+        Reason::CredentialInvalid => "The credential is not valid",
+        Reason::CredentialAmbiguous => "There is more than one credential",
+        Reason::ScopeMissing => "The credential does not cover this",
+        Reason::Forbidden => "The caller may not do this",
+        Reason::AuthUnavailable => "The caller cannot be identified now; try again",
+        Reason::AuthThrottled => "Too many failed attempts; wait before the next",
+        Reason::AddressDenied => "This address is not served here",
+        Reason::Preflight | Reason::Login => "Answered by the gateway",
         Reason::UpstreamUnsuited => "The service does not speak the protocol of this request",
     }
 }
@@ -190,6 +204,7 @@ mod tests {
             request_id: b"id-1",
             close,
             with_body,
+            fields: &[],
             grpc: None,
         };
         let body = reply.write(&mut out, Dialect::Http1, &head);
@@ -217,6 +232,7 @@ mod tests {
             request_id: b"",
             close: false,
             with_body: true,
+            fields: &[],
             grpc: Some(grpc::Kind::Grpc),
         };
         let reply = LocalReply::new(503, Reason::NoTarget);
@@ -235,6 +251,7 @@ mod tests {
                 request_id: b"",
                 close: false,
                 with_body: true,
+                fields: &[],
                 grpc: Some(kind),
             };
             let reply = LocalReply::new(503, Reason::NoTarget);

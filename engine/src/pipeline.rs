@@ -4,6 +4,7 @@ use contract::Counter;
 use contract::record::Reason;
 use contract::snapshot::Priority;
 
+use crate::auth;
 use crate::exchange::{Ended, Fields, Next, Request, Responder, Upgrade};
 use crate::forward::{self, Answer, retry_after};
 use crate::grpc;
@@ -48,6 +49,7 @@ async fn decide(
     let route = plan.plan.route(index);
     request.notes.route = Some(index);
     admit_load(shard, &plan.plan, route)?;
+    auth::admit(shard, request, route).await?;
     read_patience(shard, request, route);
     admit_early(request, route)?;
     admit_web(request, route)?;
@@ -238,6 +240,8 @@ pub fn outbound(request: &Request, framing: Framing, timeout_ms: Option<u64>) ->
         bytes: request.bytes(),
         path: request.path(),
         client: &request.client,
+        identity: request.identity.as_deref(),
+        hidden: request.hidden.as_deref(),
         request_id: &request.id,
         upgrade: upgrade.map(|upgrade| upgrade.token.as_slice()),
     }

@@ -48,6 +48,7 @@ pub async fn reply(
         request_id: request.id.bytes(),
         close: !keep && responder.down.dialect() == Dialect::Http1,
         with_body: !responder.is_head,
+        fields: &request.answer_fields,
         grpc: request.answer_kind(),
     };
     responder.watch.set_in(u64::from(responder.limits.write_timeout_ms));
@@ -360,6 +361,9 @@ fn write_head(
         out.extend_from_slice(request.plan.plan.node.via.as_bytes());
     });
     out.field(b"X-Request-Id", request.id.bytes());
+    for (name, value) in &request.answer_fields {
+        out.field(name.as_bytes(), value);
+    }
     if let Some(length) = framing.length {
         out.field_decimal(b"Content-Length", length);
     } else if framing.chunked {

@@ -8,6 +8,8 @@ use std::rc::Rc;
 use contract::record::Reason;
 use contract::snapshot::HostHeader;
 
+use crate::auth::Identity;
+use crate::auth::credentials::Hidden;
 use crate::grpc;
 use crate::http2::Encoder;
 use crate::limits;
@@ -72,6 +74,9 @@ pub struct Outbound<'a> {
     pub bytes: &'a [u8],
     pub path: &'a [u8],
     pub client: &'a Client,
+    /// Who calls, where that is known.
+    pub identity: Option<&'a Identity>,
+    pub hidden: Option<&'a Hidden>,
     pub request_id: &'a RequestId,
     pub upgrade: Option<&'a [u8]>,
     /// How the body goes out.
@@ -116,7 +121,7 @@ impl Outbound<'_> {
         };
         match dialect {
             Dialect::Http1 => {
-                write::request_line(out, head.method(bytes), self.path, head.query(bytes));
+                write::request_line(out, head.method(bytes), self.path, self.query());
                 write::field(out, b"Host", host);
             }
             Dialect::Http2 => self.pseudo_fields(out, upstream, host),
@@ -135,6 +140,10 @@ impl Outbound<'_> {
                 }
                 // Written anew below or above, or by the framing.
                 Name::Host | Name::ContentLength | Name::XRequestId | Name::Expect => continue,
+                // Written anew, as one line.
+                Name::Cookie if self.hidden.is_some_and(|hidden| hidden.cookies.is_some()) => {
+                    continue;
+                }
                 Name::Via => {
                     seen.via = true;
                     continue;
@@ -195,6 +204,15 @@ impl Outbound<'_> {
         out.end();
     }
 
+    /// The query without credentials that are hidden.
+    fn query(&self) -> Option<&[u8]> {
+        match self.hidden.and_then(|hidden| hidden.query.as_deref()) {
+            Some([]) => None,
+            Some(query) => Some(query),
+            None => self.head.query(self.bytes),
+        }
+    }
+
     /// RFC 9113 §8.3.1; for an upgrade the extended CONNECT of RFC 8441 §4.
     fn pseudo_fields(&self, out: &mut Vec<u8>, upstream: &Upstream, host: &[u8]) {
         let (head, bytes) = (self.head, self.bytes);
@@ -207,7 +225,7 @@ impl Outbound<'_> {
         Encoder::field(out, b":scheme", scheme);
         Encoder::field(out, b":authority", host);
         let path = if self.path.is_empty() { b"/" } else { self.path };
-        match head.query(bytes) {
+        match self.query() {
             None => Encoder::field(out, b":path", path),
             Some(query) => Encoder::field(out, b":path", &[path, b"?", query].concat()),
         }
@@ -218,8 +236,13 @@ impl Outbound<'_> {
         if matches!(name.first(), Some(b'x' | b'X')) && is_identity(name) {
             // A certificate that the gateway saw itself goes before anyone's word.
             let certificate = name.len() == CERTIFICATE.len();
-            let own = self.client.tls.as_ref().is_some_and(|tls| tls.certificate.is_some());
-            return self.client.trusted && !(certificate && own);
+            let own = self.client.tls.as_ref().is_some_and(|tls| tls.peer.is_some());
+            // And who we know goes before what anyone says of them.
+            let known = self.identity.is_some() && !certificate;
+            return self.client.trusted && !(certificate && own) && !known;
+        }
+        if self.identity.is_some_and(|identity| identity.tells(name)) {
+            return false;
         }
         if name.len() == TIMEOUT.len() && name.eq_ignore_ascii_case(TIMEOUT) {
             return !self.is_call;
@@ -265,8 +288,16 @@ impl Outbound<'_> {
                 write_forwarded(out, self.client.address.ip(), authority, proto);
             });
         }
-        if let Some(certificate) = tls.and_then(|tls| tls.certificate.as_deref()) {
-            out.field(b"X-Forwarded-Client-Cert", certificate.as_bytes());
+        if let Some(cookies) = self.hidden.and_then(|hidden| hidden.cookies.as_deref())
+            && !cookies.is_empty()
+        {
+            out.field(b"Cookie", cookies);
+        }
+        if let Some(identity) = self.identity {
+            identity.write(out);
+        }
+        if let Some(certificate) = tls.and_then(|tls| tls.peer.as_ref()) {
+            out.field(b"X-Forwarded-Client-Cert", certificate.xfcc.as_bytes());
         }
         if self.client.early {
             // RFC 8470 §5.1.

@@ -20,9 +20,9 @@ use crate::limits;
 use crate::listener::Listeners;
 use crate::observe::Meter;
 use crate::overload::{MEMORY_PERIOD, Memory};
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::shard::{Seat, Shard};
-use crate::tls;
+use crate::store::Store;
 use crate::upstream::book::Book;
 
 /// What the supervisor hands to an engine.
@@ -78,6 +78,9 @@ pub fn run(start: Start) -> Result<(), StartError> {
             RESTART,
         ));
     }
+    let store = Store::start(start.cpus.len()).map_err(|error| {
+        StartError::new(format!("the store thread: {error}"), "raise `ulimit -u` and `ulimit -n`")
+    })?;
     let book = Book::new(segment.shards(), Some(segment.targets()));
     let mut node = Node {
         bus,
@@ -85,9 +88,10 @@ pub fn run(start: Start) -> Result<(), StartError> {
         mailboxes: Vec::new(),
         plans: None,
         retired: RefCell::default(),
-        tls: tls::Memory::default(),
+        shared: plan::Memory::default(),
         book: Arc::new(book),
         memory: Arc::default(),
+        store,
     };
     for _ in &start.cpus {
         node.mailboxes.push(Arc::new(Mailbox {
@@ -131,10 +135,11 @@ struct Node {
     /// thread does it.
     retired: RefCell<Vec<Arc<Plan>>>,
     /// TLS sessions and configurations, kept over plans.
-    tls: tls::Memory,
+    shared: plan::Memory,
     /// What is known of upstreams and targets, kept over plans.
     book: Arc<Book>,
     memory: Arc<Memory>,
+    store: Arc<Store>,
 }
 
 impl Node {
@@ -194,7 +199,7 @@ impl Node {
         if snapshot.epoch != epoch {
             return Err(format!("epoch {} where {epoch} was announced", snapshot.epoch));
         }
-        Plan::build_with(snapshot, &self.tls).map_err(|error| error.to_string())
+        Plan::build_with(snapshot, &self.shared).map_err(|error| error.to_string())
     }
 
     /// Builds the plan off the hot path, waits for its publication, puts it in place.
@@ -242,7 +247,7 @@ impl Node {
         let mailbox = self.mailboxes[usize::from(index)].clone();
         let shards = self.mailboxes.len() as u16;
         let (book, memory) = (self.book.clone(), self.memory.clone());
-        let seat = Seat { index, shards, book, memory };
+        let seat = Seat { index, shards, book, memory, store: self.store.clone() };
         let (report, reported) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name(format!("shard-{index}"))
@@ -313,6 +318,10 @@ async fn shard(io: Io, meter: Meter, plans: Arc<Swap<Plan>>, mailbox: Arc<Mailbo
     let house = shard.clone();
     io.spawn(async move { house.keep_house().await });
     io.spawn(shard.clone().check_targets());
+    let asking = shard.clone();
+    io.spawn(async move {
+        let _ = asking.desk().listen(&asking.io).await;
+    });
     let drain_ms = loop {
         let drain_ms = mailbox.drain_ms.load(Ordering::Acquire);
         if drain_ms > 0 {

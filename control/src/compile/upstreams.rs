@@ -35,6 +35,7 @@ pub(super) fn upstream(
         }));
     }
     flat::Upstream {
+        credentials: None,
         name: upstream.name.clone(),
         balance: balance(&upstream.balance),
         targets,
@@ -83,6 +84,7 @@ fn balance(balance: &Balance) -> flat::Balance {
             key: match key {
                 HashKey::Header(name) => flat::HashKey::Header(name.clone()),
                 HashKey::Cookie(name) => flat::HashKey::Cookie(name.clone()),
+                HashKey::Consumer => flat::HashKey::Consumer,
                 HashKey::ClientIp => flat::HashKey::ClientIp,
             },
             load_percent: *load_percent,

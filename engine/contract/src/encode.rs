@@ -176,6 +176,7 @@ fn read_body(input: &mut In<'_>) -> Result<Snapshot, DecodeError> {
         certificates,
         trust,
         ticket_keys,
+        auth: Auth::default(),
         listeners,
         upstreams,
         routes,
@@ -343,6 +344,9 @@ fn read_route(input: &mut In<'_>, upstreams: usize) -> Result<Route, DecodeError
         mirror: input.option("route.mirror", |input| resilience::read_mirror(input, upstreams))?,
         deadline_header: input
             .option("route.deadline_header", |input| input.text("route.deadline_header"))?,
+        auth: None,
+        networks: None,
+        cors: None,
     })
 }
 

@@ -69,6 +69,26 @@ pub enum Reason {
     BelowFloor = 36,
     /// No try was answered within the time that one try has.
     TryTimeout = 37,
+    /// No credential where one is needed (401).
+    CredentialMissing = 38,
+    /// A credential that is not good (401).
+    CredentialInvalid = 39,
+    /// More than one credential of a kind (400).
+    CredentialAmbiguous = 40,
+    /// The caller lacks a scope (403).
+    ScopeMissing = 41,
+    /// The caller may not do this (403).
+    Forbidden = 42,
+    /// Who knows the caller cannot be asked (503).
+    AuthUnavailable = 43,
+    /// Too many failed credentials (429).
+    AuthThrottled = 44,
+    /// The client's address is not served here (403).
+    AddressDenied = 45,
+    /// A preflight that the gateway answered (204).
+    Preflight = 46,
+    /// A step of a login: the browser is sent on (302, 303).
+    Login = 47,
 }
 
 /// Why a request that failed at an upstream was not tried again, though failures of that kind are.
@@ -353,7 +373,7 @@ fn take<'b, const N: usize>(bytes: &mut &'b [u8]) -> Option<&'b [u8; N]> {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 38] = [
+    pub const ALL: [Reason; 48] = [
         Reason::None,
         Reason::BadRequest,
         Reason::NoRoute,
@@ -392,6 +412,16 @@ impl Reason {
         Reason::UpstreamBusy,
         Reason::BelowFloor,
         Reason::TryTimeout,
+        Reason::CredentialMissing,
+        Reason::CredentialInvalid,
+        Reason::CredentialAmbiguous,
+        Reason::ScopeMissing,
+        Reason::Forbidden,
+        Reason::AuthUnavailable,
+        Reason::AuthThrottled,
+        Reason::AddressDenied,
+        Reason::Preflight,
+        Reason::Login,
     ];
 
     /// The reason of that number.
@@ -440,6 +470,16 @@ impl Reason {
             Reason::UpstreamBusy => "upstream_busy",
             Reason::BelowFloor => "below_floor",
             Reason::TryTimeout => "try_timeout",
+            Reason::CredentialMissing => "credential_missing",
+            Reason::CredentialInvalid => "credential_invalid",
+            Reason::CredentialAmbiguous => "credential_ambiguous",
+            Reason::ScopeMissing => "scope_missing",
+            Reason::Forbidden => "forbidden",
+            Reason::AuthUnavailable => "auth_unavailable",
+            Reason::AuthThrottled => "auth_throttled",
+            Reason::AddressDenied => "address_denied",
+            Reason::Preflight => "preflight",
+            Reason::Login => "login",
         }
     }
 }

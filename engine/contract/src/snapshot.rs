@@ -3,10 +3,12 @@
 //! These are plain values without pointers into anything. `encode.rs` writes them as flat bytes,
 //! [`Snapshot::decode`] reads them back without trusting them. The engine turns them into its Plan.
 
+mod auth;
 mod resilience;
 
 use std::net::{IpAddr, SocketAddr};
 
+pub use auth::*;
 pub use resilience::*;
 
 /// Index into [`Snapshot::upstreams`].
@@ -31,6 +33,7 @@ pub struct Snapshot {
     pub trust: Vec<Trust>,
     /// Keys of stateless session tickets, newest first: the first one seals, all of them open.
     pub ticket_keys: Vec<TicketKey>,
+    pub auth: Auth,
     pub listeners: Vec<Listener>,
     pub upstreams: Vec<Upstream>,
     /// In the order of the spec: of two routes that match equally, the earlier wins.
@@ -279,6 +282,8 @@ pub struct Upstream {
     pub fallback: Fallback,
     pub outlier: Option<Outlier>,
     pub concurrency: Option<AdaptiveConcurrency>,
+    /// A token that goes with every request, in place of the client's `Authorization`.
+    pub credentials: Option<ClientCredentials>,
 }
 
 /// What is spoken with an upstream.
@@ -468,6 +473,11 @@ pub struct Route {
     /// A field in which clients say how many milliseconds they will wait, lower case. It bounds all
     /// time-outs, and is passed on with what is left.
     pub deadline_header: Option<String>,
+    /// Who may call; `None`: anyone.
+    pub auth: Option<RouteAuth>,
+    /// From where; `None`: from anywhere.
+    pub networks: Option<Networks>,
+    pub cors: Option<Cors>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

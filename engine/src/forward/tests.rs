@@ -243,7 +243,13 @@ fn gateway(
         let (_, segment) = Segment::create(1, contract::ring::MIN_RING).unwrap();
         let meter = Meter::new(segment.shard(0), segment.ring_writer(0).unwrap());
         let book = Arc::new(Book::new(1, None));
-        let seat = Seat { index: 0, shards: 1, book, memory: Arc::default() };
+        let seat = Seat {
+            index: 0,
+            shards: 1,
+            book,
+            memory: Arc::default(),
+            store: crate::store::Store::start(1).unwrap(),
+        };
         let plans = Arc::new(Swap::new(plan, 1));
         let shard = Shard::new(io.clone(), meter, plans, seat, [7, 9]);
         let acceptor = Acceptor::new(&io, listener.into());

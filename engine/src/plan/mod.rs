@@ -6,7 +6,7 @@
 mod route;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use contract::snapshot::{
     self, AdaptiveConcurrency, Balance, Bounds, Breaker, Cidr, Fallback, HealthCheck, Hedge,
@@ -15,6 +15,7 @@ use contract::snapshot::{
 };
 
 pub use self::route::{Backend, Route};
+use crate::auth::Registry;
 use crate::route::{RouteIndex, Router};
 use crate::tls::{self, ClientSide, ServerSide, Unusable};
 use crate::upstream::balance::Rings;
@@ -28,6 +29,8 @@ pub struct Plan {
     pub revision: u64,
     pub node: Node,
     pub listeners: Vec<Listener>,
+    /// Who may call.
+    pub auth: Arc<Registry>,
     pub upstreams: Vec<Upstream>,
     /// In the order of the spec; access records carry indexes into this.
     pub routes: Vec<Route>,
@@ -151,13 +154,35 @@ pub struct PlanError {
     pub problem: String,
 }
 
+/// What plans have in common, so that the next one need not build it again.
+#[derive(Debug, Default)]
+pub struct Memory {
+    pub tls: tls::Memory,
+    registry: Mutex<Weak<Registry>>,
+}
+
+impl Memory {
+    /// The registry of the snapshot: the last one's, if the snapshot's auth part has not changed.
+    fn registry(&self, snapshot: &Snapshot) -> Result<Arc<Registry>, PlanError> {
+        let mut last = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(registry) = last.upgrade()
+            && registry.version == snapshot.auth.version
+        {
+            return Ok(registry);
+        }
+        let registry = Arc::new(Registry::build(snapshot)?);
+        *last = Arc::downgrade(&registry);
+        Ok(registry)
+    }
+}
+
 impl Plan {
     /// Builds the Plan of `snapshot` with no regard to earlier ones.
     ///
     /// # Errors
     /// As [`Plan::build_with`].
     pub fn build(snapshot: Snapshot) -> Result<Plan, PlanError> {
-        Plan::build_with(snapshot, &tls::Memory::default())
+        Plan::build_with(snapshot, &Memory::default())
     }
 
     /// Builds the Plan of `snapshot`. What `memory` has from earlier plans is used again.
@@ -165,7 +190,8 @@ impl Plan {
     /// # Errors
     /// Names the first route whose pattern, condition, rewrite or backend cannot be used, or the
     /// first listener or upstream whose certificates cannot.
-    pub fn build_with(mut snapshot: Snapshot, memory: &tls::Memory) -> Result<Plan, PlanError> {
+    pub fn build_with(mut snapshot: Snapshot, memory: &Memory) -> Result<Plan, PlanError> {
+        let (auth, memory) = (memory.registry(&snapshot)?, &memory.tls);
         memory.sweep();
         let router = Router::build(&snapshot.routes)?;
         let mut listeners = Vec::with_capacity(snapshot.listeners.len());
@@ -192,6 +218,7 @@ impl Plan {
             revision: snapshot.revision,
             node: Node { via: via.into(), drain_timeout_ms, locality: locality.into(), overload },
             listeners,
+            auth,
             upstreams,
             routes,
             router,

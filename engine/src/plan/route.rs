@@ -32,6 +32,8 @@ pub struct Route {
     pub mirror: Option<Mirror>,
     /// A field with the client's patience in milliseconds, lower case.
     pub deadline_header: Option<Box<str>>,
+    /// Who may call; `None`: anyone.
+    pub auth: Option<Box<snapshot::RouteAuth>>,
 }
 
 /// A share of a route's requests.
@@ -94,6 +96,7 @@ impl Route {
             priority: from.priority,
             mirror: from.mirror,
             deadline_header: from.deadline_header.map(Into::into),
+            auth: from.auth.map(Box::new),
         })
     }
 

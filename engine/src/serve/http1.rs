@@ -209,6 +209,7 @@ impl Connection {
             request_id: id.bytes(),
             close: true,
             with_body: true,
+            fields: &[],
             grpc: None,
         };
         let body = reply.write(&mut out, Dialect::Http1, &head);

@@ -2,21 +2,20 @@
 
 use std::sync::Arc;
 
-use crate::tls::{ServerSide, TlsFacts};
+use crate::tls::{ClientCertificate, ServerSide, TlsFacts};
 
 /// Kept from the handshake to the connection's end, whatever the plans in between say.
 pub struct Secured {
     side: Arc<ServerSide>,
     /// Under which of the side's sites it came.
     site: u32,
-    /// The client's certificate, as `X-Forwarded-Client-Cert` tells it.
-    pub certificate: Option<Box<str>>,
+    /// The client's certificate.
+    pub peer: Option<ClientCertificate>,
 }
 
 impl Secured {
     pub fn new(side: Arc<ServerSide>, facts: &TlsFacts) -> Secured {
-        let certificate = facts.client.as_ref().map(|client| client.xfcc.clone());
-        Secured { side, site: facts.site, certificate }
+        Secured { side, site: facts.site, peer: facts.client.clone() }
     }
 
     /// Whether the connection may carry requests for `host` (without a port).

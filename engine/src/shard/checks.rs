@@ -221,7 +221,13 @@ mod tests {
         let health = Arc::new(Book::new(2, None));
         [0, 1].map(|index| {
             let meter = Meter::new(segment.shard(index), segment.ring_writer(index).unwrap());
-            let seat = Seat { index, shards: 2, book: health.clone(), memory: Default::default() };
+            let seat = Seat {
+                index,
+                shards: 2,
+                book: health.clone(),
+                memory: Default::default(),
+                store: crate::store::Store::start(2).unwrap(),
+            };
             let shard = Shard::new(io.clone(), meter, plans.clone(), seat, [7, 9]);
             io.spawn(shard.clone().check_targets());
             shard

@@ -14,6 +14,7 @@ use checks::Checks;
 use contract::snapshot::{Overload, Priority};
 pub use plan::ShardPlan;
 
+use crate::auth;
 use crate::io::{Io, Swap};
 use crate::limits;
 use crate::message::{RequestHead, ResponseHead, write};
@@ -21,6 +22,7 @@ use crate::observe::Meter;
 use crate::overload::{Memory, Pressure};
 use crate::plan::Plan;
 use crate::rewrite::RequestId;
+use crate::store::{Desk, Store};
 use crate::upstream::book::Book;
 use crate::upstream::health::checker;
 use crate::upstream::pool::Pool;
@@ -38,6 +40,7 @@ pub struct Seat {
     pub shards: u16,
     pub book: Arc<Book>,
     pub memory: Arc<Memory>,
+    pub store: Arc<Store>,
 }
 
 pub struct Shard {
@@ -60,6 +63,9 @@ pub struct Shard {
     date: Cell<(u64, [u8; write::DATE_LEN])>,
     ids: Cell<[u64; 2]>,
     pressure: Pressure,
+    /// What credentials meant.
+    credentials: auth::Memory,
+    desk: Desk,
     /// Copies of requests under way to mirrors.
     pub(crate) mirrors: Rc<Cell<u32>>,
 }
@@ -74,6 +80,7 @@ impl Shard {
         seed: [u64; 2],
     ) -> Rc<Shard> {
         meter.start(&io);
+        let desk = Desk::new(&seat.store, seat.index).expect("the store is for all shards");
         let (old, pools) = (&mut Pools::new(), &mut Pools::new());
         let first = ShardPlan::build(plans.get(), old, pools, &seat.book, seat.index);
         let shard = Shard {
@@ -93,6 +100,8 @@ impl Shard {
             date: Cell::new((u64::MAX, [b' '; write::DATE_LEN])),
             ids: Cell::new(seed),
             pressure: Pressure::default(),
+            credentials: auth::Memory::default(),
+            desk,
             mirrors: Rc::default(),
         };
         shard.adopt();
@@ -220,6 +229,17 @@ impl Shard {
         let standing_us = io.lag().standing_us();
         let now_ms = io.clock().now_ms();
         self.pressure.refuses(priority, bounds, standing_us, memory, now_ms, || self.random())
+    }
+
+    /// What this shard remembers of credentials.
+    #[inline]
+    pub fn memory(&self) -> &auth::Memory {
+        &self.credentials
+    }
+
+    /// Where the store thread is asked.
+    pub fn desk(&self) -> &Desk {
+        &self.desk
     }
 
     /// Any word.

@@ -56,10 +56,12 @@ impl TlsFacts {
 }
 
 /// A client's verified certificate.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ClientCertificate {
     /// Value of `X-Forwarded-Client-Cert` in Envoy's form.
     pub xfcc: Box<str>,
+    /// SHA-256 of the certificate.
+    pub fingerprint: [u8; 32],
 }
 
 /// Why a handshake came to nothing.

@@ -10,7 +10,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 
 use super::client::ClientSide;
-use super::facts::{Cause, ClientCertificate, HandshakeFailed, TlsFacts};
+use super::facts::{Cause, HandshakeFailed, TlsFacts};
 use super::hello::{self, Hello};
 use super::machine::Machine;
 use super::peer;
@@ -55,8 +55,8 @@ pub async fn accept(
         return Err(failed);
     }
     let facts = facts(io, &tls, started_us);
-    let client = tls.with_machine(|machine| machine.peer_leaf().map(|leaf| peer::xfcc(leaf)));
-    let client = client.map(|xfcc| ClientCertificate { xfcc: xfcc.into() });
+    let client =
+        tls.with_machine(|machine| machine.peer_leaf().map(|leaf| peer::read_client(leaf)));
     tls.set_facts(TlsFacts { sni, site, client, ..facts });
     Ok(tls)
 }

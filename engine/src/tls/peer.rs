@@ -5,6 +5,15 @@
 
 use std::fmt::Write;
 
+use super::facts::ClientCertificate;
+
+/// A client's certificate, as requests on its connection know it.
+pub(super) fn read_client(leaf: &[u8]) -> ClientCertificate {
+    let mut fingerprint = [0; 32];
+    fingerprint.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, leaf).as_ref());
+    ClientCertificate { xfcc: xfcc(leaf).into(), fingerprint }
+}
+
 /// `Hash=…;Subject="…";URI=…;DNS=…`: SHA-256 of the certificate, its subject as RFC 2253 writes it,
 /// and its alternative names. What cannot be read is left out.
 pub(super) fn xfcc(leaf: &[u8]) -> String {

@@ -11,10 +11,16 @@ use crate::route::HeaderLookup;
 
 /// The hash of a request's key. Where the header or cookie is missing or empty it is that of the
 /// client's address: one target would get all of those requests otherwise.
-pub fn of_request(key: &HashKey, fields: &impl HeaderLookup, client: IpAddr) -> u64 {
+pub fn of_request(
+    key: &HashKey,
+    fields: &impl HeaderLookup,
+    consumer: Option<&str>,
+    client: IpAddr,
+) -> u64 {
     let found = match key {
         HashKey::Header(name) => header(fields, name.as_bytes()),
         HashKey::Cookie(name) => cookie(fields, name.as_bytes()),
+        HashKey::Consumer => consumer.map(|id| hash(id.as_bytes())),
         HashKey::ClientIp => None,
     };
     found.unwrap_or_else(|| address(client))
@@ -128,7 +134,7 @@ mod tests {
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
     fn key(key: HashKey, fields: &[(&str, &str)]) -> u64 {
-        of_request(&key, &fields.to_vec(), CLIENT)
+        of_request(&key, &fields.to_vec(), None, CLIENT)
     }
 
     fn by_header(fields: &[(&str, &str)]) -> u64 {
@@ -163,7 +169,7 @@ mod tests {
         let none: Vec<(&str, &str)> = Vec::new();
         let mapped: IpAddr = "::ffff:192.0.2.7".parse().unwrap();
         let other: IpAddr = "2001:db8::1".parse().unwrap();
-        let of = |client| of_request(&HashKey::ClientIp, &none, client);
+        let of = |client| of_request(&HashKey::ClientIp, &none, None, client);
         assert_eq!(of(mapped), of(CLIENT));
         assert_ne!(of(other), of(CLIENT));
     }
@@ -218,7 +224,7 @@ mod tests {
         #[test]
         fn no_cookie_line_panics(line in prop::collection::vec(any::<u8>(), 0..60)) {
             let fields = vec![(b"cookie".to_vec(), line)];
-            of_request(&HashKey::Cookie("a".into()), &fields, CLIENT);
+            of_request(&HashKey::Cookie("a".into()), &fields, None, CLIENT);
         }
     }
 }

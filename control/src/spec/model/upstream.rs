@@ -140,6 +140,8 @@ pub enum HashKey {
     Header(String),
     /// The value of this cookie; without it the client's address.
     Cookie(String),
+    /// Who calls, on routes with `auth`; of nobody in particular the client's address.
+    Consumer,
     /// The client's address.
     ClientIp,
 }

@@ -99,7 +99,7 @@ fn balance(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Balance> {
         BalanceKind::LeastConnections => Balance::LeastConnections,
         BalanceKind::PowerOfTwo => Balance::PowerOfTwo,
         BalanceKind::Hash => {
-            let message = "what is to be hashed is missing; write {hash: client_ip}, \
+            let message = "what is to be hashed is missing; write {hash: client_ip}, {hash: consumer}, \
                            {hash: {header: name}} or {hash: {cookie: name}}";
             walk.error("bad-value", node, path, message.into());
             return None;
@@ -112,6 +112,10 @@ fn hash_key(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<HashKey> {
         Value::Text(text) if text == "client_ip" => {
             walk.places.set(path, node.mark);
             Some(HashKey::ClientIp)
+        }
+        Value::Text(text) if text == "consumer" => {
+            walk.places.set(path, node.mark);
+            Some(HashKey::Consumer)
         }
         Value::Map(_) => {
             let fields = walk.fields(node, path, &["header", "cookie"])?;
@@ -129,7 +133,7 @@ fn hash_key(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<HashKey> {
         }
         _ => {
             walk.places.set(path, node.mark);
-            walk.wrong_type(node, path, "client_ip, {header: name} or {cookie: name}");
+            walk.wrong_type(node, path, "client_ip, consumer, {header: name} or {cookie: name}");
             None
         }
     }

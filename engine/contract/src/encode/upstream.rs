@@ -95,6 +95,7 @@ pub(super) fn read(
         fallback: resilience::read_fallback(input, upstreams)?,
         outlier: input.option("upstream.outlier", resilience::read_outlier)?,
         concurrency: input.option("upstream.concurrency", resilience::read_concurrency)?,
+        credentials: None,
     })
 }
 
@@ -116,6 +117,7 @@ fn write_balance(out: &mut Out, balance: &Balance) {
                     out.text(name);
                 }
                 HashKey::ClientIp => out.u8(2),
+                HashKey::Consumer => out.u8(3),
             }
             out.u16(*load_percent);
         }
@@ -133,6 +135,7 @@ fn read_balance(input: &mut In<'_>) -> Result<Balance, DecodeError> {
                 0 => HashKey::Header(input.text("upstream.balance.hash")?),
                 1 => HashKey::Cookie(input.text("upstream.balance.hash")?),
                 2 => HashKey::ClientIp,
+                3 => HashKey::Consumer,
                 other => return Err(input.tag("upstream.balance.hash", other)),
             },
             load_percent: input.u16_within("upstream.balance.load_percent", 101, 1_000)?,

@@ -253,5 +253,7 @@ pub enum HashKey {
     Header(String),
     /// Requests without the cookie go where their client's address says.
     Cookie(String),
+    /// Requests of nobody in particular go where their client's address says.
+    Consumer,
     ClientIp,
 }

@@ -39,7 +39,7 @@ fn snapshot(setup: &Setup) -> Snapshot {
 #[test]
 fn what_did_not_change_is_built_once() {
     let mut setup = Setup::new(&[&["a.test"], &["b.test"]]);
-    let memory = Memory::default();
+    let memory = crate::plan::Memory::default();
     let build = |setup: &Setup| Plan::build_with(snapshot(setup), &memory).unwrap();
     let tls = |plan: &Plan| {
         (plan.listeners[0].tls.clone().unwrap(), plan.upstreams[0].tls.clone().unwrap())

@@ -1,0 +1,116 @@
+//! Why a caller is not let in, and what it is told.
+
+use contract::record::Reason;
+use contract::snapshot::RouteAuth;
+
+use super::registry::{Kind, Registry};
+use crate::local_reply::LocalReply;
+
+/// Why a caller is not let in. What exactly was wrong with a credential is nobody's business but the
+/// record's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No credential: 401.
+    Missing,
+    /// A credential that is not good: 401.
+    Invalid,
+    /// More than one where there must be one: 400 (RFC 6750 §3.1).
+    Ambiguous,
+    /// Known, but without a scope that this needs: 403.
+    Scope,
+    /// Known, but not allowed to do this: 403.
+    Forbidden,
+    /// Too many failures: 429.
+    Throttled,
+    /// Whoever knows cannot be asked: 503. Never a reason to let someone in.
+    Unavailable,
+}
+
+impl Refusal {
+    /// Of two authenticators' refusals the one to tell: that someone could not be asked goes before
+    /// that the credential is wrong, as it may be right.
+    pub fn graver(one: Option<Refusal>, two: Refusal) -> Refusal {
+        let weight = |refusal: Refusal| match refusal {
+            Refusal::Missing => 0,
+            Refusal::Invalid => 1,
+            Refusal::Scope | Refusal::Forbidden => 2,
+            Refusal::Unavailable => 3,
+            Refusal::Throttled => 4,
+            Refusal::Ambiguous => 5,
+        };
+        match one {
+            Some(one) if weight(one) >= weight(two) => one,
+            _ => two,
+        }
+    }
+
+    fn status(self) -> (u16, Reason) {
+        match self {
+            Refusal::Missing => (401, Reason::CredentialMissing),
+            Refusal::Invalid => (401, Reason::CredentialInvalid),
+            Refusal::Ambiguous => (400, Reason::CredentialAmbiguous),
+            Refusal::Scope => (403, Reason::ScopeMissing),
+            Refusal::Forbidden => (403, Reason::Forbidden),
+            Refusal::Throttled => (429, Reason::AuthThrottled),
+            Refusal::Unavailable => (503, Reason::AuthUnavailable),
+        }
+    }
+
+    /// The answer; its challenges, one for each scheme that the route takes (RFC 9110 §11.6.1), go to
+    /// `fields`.
+    pub fn reply(
+        self,
+        registry: &Registry,
+        rules: &RouteAuth,
+        fields: &mut Vec<(&'static str, Vec<u8>)>,
+    ) -> LocalReply {
+        let (status, reason) = self.status();
+        match self {
+            Refusal::Unavailable | Refusal::Throttled => {
+                let wait: &[u8] = if self == Refusal::Throttled { b"60" } else { b"1" };
+                fields.push(("Retry-After", wait.to_vec()));
+            }
+            _ => self.challenge(registry, rules, fields),
+        }
+        LocalReply::new(status, reason)
+    }
+
+    fn challenge(
+        self,
+        registry: &Registry,
+        rules: &RouteAuth,
+        fields: &mut Vec<(&'static str, Vec<u8>)>,
+    ) {
+        let mut seen = Vec::new();
+        for authenticator in registry.of(rules) {
+            let challenge = self.challenge_of(&authenticator.kind, rules);
+            if !challenge.is_empty() && !seen.contains(&challenge) {
+                seen.push(challenge);
+            }
+        }
+        fields.extend(seen.into_iter().map(|value| ("WWW-Authenticate", value)));
+    }
+
+    /// RFC 6750 §3, RFC 7617 §2. Client certificates have no scheme.
+    fn challenge_of(self, kind: &Kind, rules: &RouteAuth) -> Vec<u8> {
+        let scheme = kind.scheme();
+        let mut out = scheme.as_bytes().to_vec();
+        let error = match self {
+            Refusal::Invalid => "invalid_token",
+            Refusal::Ambiguous => "invalid_request",
+            Refusal::Scope => "insufficient_scope",
+            _ => return out,
+        };
+        if scheme.starts_with("Bearer") {
+            out.extend_from_slice(b", error=\"");
+            out.extend_from_slice(error.as_bytes());
+            out.push(b'"');
+            if self == Refusal::Scope {
+                out.extend_from_slice(b", scope=\"");
+                out.extend_from_slice(rules.scopes.join(" ").as_bytes());
+                out.push(b'"');
+            }
+        }
+        out
+    }
+}

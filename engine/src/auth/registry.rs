@@ -1,0 +1,260 @@
+//! Snapshot → what authenticators look callers up in. Built once per version of the snapshot's auth
+//! part, and shared by the plans that have it.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use contract::snapshot::{
+    self, AuthenticatorKind, ConsumerIndex, CredentialSource, KeySet, RouteAuth, Snapshot,
+};
+
+use super::api_key::ApiKeys;
+use super::basic::Basic;
+use super::certificate::Certificates;
+use super::credentials::{self, Found};
+use super::external::External;
+use super::introspection::Introspection;
+use super::jwt::Jwt;
+use super::login::Login;
+use super::signature::Signature;
+use super::{Call, Check, Identity};
+use crate::plan::PlanError;
+
+/// All that identifies callers.
+#[derive(Debug, Default)]
+pub struct Registry {
+    /// Of the snapshot's auth part.
+    pub version: u64,
+    pub consumers: Box<[Consumer]>,
+    pub authenticators: Box<[Authenticator]>,
+    /// Consumers by name.
+    names: HashMap<Box<str>, ConsumerIndex>,
+    /// Consumers by authenticator, and by what it calls them.
+    subjects: HashMap<(u32, Box<str>), ConsumerIndex>,
+}
+
+/// Someone who calls.
+#[derive(Debug)]
+pub struct Consumer {
+    pub name: Arc<str>,
+    pub groups: Arc<[Box<str>]>,
+    /// Sorted.
+    pub scopes: Arc<[Box<str>]>,
+    pub limits: Option<Arc<str>>,
+}
+
+/// One way to prove who one is.
+#[derive(Debug)]
+pub struct Authenticator {
+    /// Its place in [`Registry::authenticators`].
+    pub index: u32,
+    pub name: Box<str>,
+    pub kind: Kind,
+}
+
+#[derive(Debug)]
+pub enum Kind {
+    ApiKey(ApiKeys),
+    Jwt(Jwt),
+    Introspection(Introspection),
+    Login(Login),
+    Certificate(Certificates),
+    Basic(Basic),
+    Signature(Signature),
+    External(External),
+}
+
+impl Registry {
+    /// # Errors
+    /// Names the first authenticator or consumer that cannot be used.
+    pub fn build(snapshot: &Snapshot) -> Result<Registry, PlanError> {
+        let auth = &snapshot.auth;
+        let consumers = auth.consumers.iter().map(|from| Consumer {
+            name: from.name.as_str().into(),
+            groups: boxed(&from.groups),
+            scopes: boxed(&from.scopes),
+            limits: from.limits.as_deref().map(Arc::from),
+        });
+        let mut registry = Registry {
+            version: auth.version,
+            consumers: consumers.collect(),
+            ..Registry::default()
+        };
+        for (index, consumer) in auth.consumers.iter().enumerate() {
+            registry.names.insert(consumer.name.as_str().into(), index as u32);
+            for subject in &consumer.subjects {
+                let key = (subject.authenticator, subject.value.as_str().into());
+                registry.subjects.insert(key, index as u32);
+            }
+        }
+        let mut authenticators = Vec::with_capacity(auth.authenticators.len());
+        for (index, from) in auth.authenticators.iter().enumerate() {
+            let kind = Kind::build(&from.kind, snapshot).map_err(|(field, problem)| PlanError {
+                entity: "authenticator",
+                name: from.name.clone(),
+                field,
+                problem,
+            })?;
+            let name = from.name.as_str().into();
+            authenticators.push(Authenticator { index: index as u32, name, kind });
+        }
+        registry.authenticators = authenticators.into();
+        Ok(registry)
+    }
+
+    /// The authenticators that a route takes, in its order.
+    pub fn of<'a>(&'a self, rules: &'a RouteAuth) -> impl Iterator<Item = &'a Authenticator> {
+        rules.authenticators.iter().filter_map(|index| self.authenticators.get(*index as usize))
+    }
+
+    pub fn consumer(&self, index: ConsumerIndex) -> Option<&Consumer> {
+        self.consumers.get(index as usize)
+    }
+
+    /// The consumer that `authenticator` means by `subject`: one that lists it, else one of that name.
+    pub fn by_subject(&self, authenticator: u32, subject: &str) -> Option<ConsumerIndex> {
+        // The key is a pair of owned texts; look-ups happen once per credential, not per request.
+        let listed = self.subjects.get(&(authenticator, subject.into()));
+        listed.or_else(|| self.names.get(subject)).copied()
+    }
+
+    pub fn by_name(&self, name: &str) -> Option<ConsumerIndex> {
+        self.names.get(name).copied()
+    }
+
+    /// The identity of a consumer, without anything of a credential.
+    pub fn identity(&self, index: ConsumerIndex) -> Identity {
+        let Some(consumer) = self.consumer(index) else { return Identity::default() };
+        Identity {
+            consumer: Some(index),
+            id: consumer.name.clone(),
+            groups: consumer.groups.clone(),
+            scopes: consumer.scopes.clone(),
+            limits: consumer.limits.clone(),
+            ..Identity::default()
+        }
+    }
+
+    /// The identity of those who show nothing, where a route lets them in as a consumer.
+    pub fn anonymous(&self, index: ConsumerIndex) -> Identity {
+        Identity { anonymous: true, ..self.identity(index) }
+    }
+}
+
+/// Texts as identities share them.
+pub fn boxed(texts: &[String]) -> Arc<[Box<str>]> {
+    texts.iter().map(|text| text.as_str().into()).collect()
+}
+
+/// What is wrong with an authenticator: the field, and what to write instead.
+pub type Unfit = (String, String);
+
+impl Kind {
+    fn build(from: &AuthenticatorKind, snapshot: &Snapshot) -> Result<Kind, Unfit> {
+        Ok(match from {
+            AuthenticatorKind::ApiKey(from) => Kind::ApiKey(ApiKeys::build(from, snapshot)?),
+            AuthenticatorKind::Jwt(from) => Kind::Jwt(Jwt::build(from, snapshot)?),
+            AuthenticatorKind::Introspection(from) => {
+                Kind::Introspection(Introspection::build(from, snapshot)?)
+            }
+            AuthenticatorKind::Login(from) => Kind::Login(Login::build(from, snapshot)?),
+            AuthenticatorKind::Certificate(from) => {
+                Kind::Certificate(Certificates::build(from, snapshot)?)
+            }
+            AuthenticatorKind::Basic(from) => Kind::Basic(Basic::build(from, snapshot)?),
+            AuthenticatorKind::Signature(from) => {
+                Kind::Signature(Signature::build(from, snapshot)?)
+            }
+            AuthenticatorKind::External(from) => Kind::External(External::build(from, snapshot)?),
+        })
+    }
+
+    /// The scheme of its challenge, with its parameters; empty: none.
+    pub fn scheme(&self) -> String {
+        let bearer = self.sources().iter().any(|source| {
+            matches!(source, CredentialSource::Header { scheme: Some(scheme), .. }
+                if scheme.eq_ignore_ascii_case("bearer"))
+        });
+        match self {
+            Kind::Basic(basic) => basic.challenge(),
+            Kind::Signature(_) => "Signature realm=\"sluice\"".into(),
+            Kind::ApiKey(_) if !bearer => "ApiKey realm=\"sluice\"".into(),
+            Kind::Jwt(_) | Kind::Introspection(_) | Kind::ApiKey(_) => {
+                "Bearer realm=\"sluice\"".into()
+            }
+            Kind::Login(_) | Kind::Certificate(_) | Kind::External(_) => String::new(),
+        }
+    }
+
+    /// Where its credentials are.
+    pub fn sources(&self) -> &[CredentialSource] {
+        match self {
+            Kind::ApiKey(keys) => &keys.from,
+            Kind::Jwt(jwt) => &jwt.tokens.from,
+            Kind::Introspection(introspection) => &introspection.tokens.from,
+            Kind::Login(login) => &login.from,
+            Kind::Basic(basic) => &basic.from,
+            Kind::Signature(signature) => &signature.from,
+            Kind::Certificate(_) | Kind::External(_) => &[],
+        }
+    }
+}
+
+impl Authenticator {
+    /// Its credential in the request.
+    #[inline]
+    pub fn credential<'a>(&'a self, call: Call<'a>) -> Found<'a> {
+        match &self.kind {
+            Kind::Certificate(_) => match &call.client.tls.as_ref().and_then(|t| t.peer.as_ref()) {
+                Some(peer) => Found::One(Cow::Owned(peer.fingerprint.to_vec())),
+                None => Found::Absent,
+            },
+            Kind::External(external) => external.credential(call),
+            Kind::Signature(signature) => signature.credential(call),
+            // Of bearer tokens several authenticators may want theirs: a token of another issuer is
+            // none of this one's.
+            Kind::Jwt(jwt) => jwt.own(credentials::find(call, &jwt.tokens.from)),
+            Kind::Introspection(introspection) => {
+                introspection.own(call, credentials::find(call, &introspection.tokens.from))
+            }
+            kind => credentials::find(call, kind.sources()),
+        }
+    }
+
+    /// Whether outcomes are remembered by their credential alone.
+    pub fn is_remembered(&self) -> bool {
+        !matches!(self.kind, Kind::Signature(_))
+    }
+
+    /// Judges a credential. `stale` is what was known of it and is to be asked for again.
+    pub fn verify<'a>(
+        &'a self,
+        call: Call<'a>,
+        credential: &[u8],
+        stale: Option<Rc<Identity>>,
+    ) -> Check<'a> {
+        match &self.kind {
+            Kind::ApiKey(keys) => keys.verify(call, credential, stale),
+            Kind::Jwt(jwt) => jwt.verify(call, self.index, credential),
+            Kind::Introspection(introspection) => {
+                introspection.verify(call, self.index, credential)
+            }
+            Kind::Login(login) => login.verify(call, self.index, credential),
+            Kind::Certificate(certificates) => certificates.verify(call, self.index),
+            Kind::Basic(basic) => basic.verify(call, credential),
+            Kind::Signature(signature) => signature.verify(call, credential),
+            Kind::External(external) => external.verify(call, self.index, credential),
+        }
+    }
+}
+
+/// The key set that an authenticator names.
+///
+/// # Errors
+/// There is none of that number: control and engine disagree.
+pub fn key_set(snapshot: &Snapshot, index: snapshot::KeySetIndex) -> Result<&KeySet, Unfit> {
+    let missing = || ("keys".to_string(), format!("there is no key set {index} in the snapshot"));
+    snapshot.auth.key_sets.get(index as usize).ok_or_else(missing)
+}

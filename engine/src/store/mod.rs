@@ -1,0 +1,198 @@
+//! The store thread: whatever takes a while and is no request to an upstream happens there, on tokio,
+//! off the pinned cores: Redis, authorization servers, password hashes, slow signatures.
+//!
+//! A shard asks ([`Desk::ask`]) and awaits. The answer goes into a slot of its own; the shard is told by
+//! an eventfd that it reads through its ring, as a waker of another thread would not reach the reactor.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crossbeam_queue::SegQueue;
+use tokio::runtime::{Builder, Handle};
+
+use crate::io::Io;
+use crate::limits;
+
+/// The store thread, as all shards know it.
+#[derive(Debug)]
+pub struct Store {
+    runtime: Handle,
+    inboxes: Box<[Arc<Inbox>]>,
+    /// Ends the thread when it is dropped.
+    _alive: tokio::sync::oneshot::Sender<()>,
+}
+
+/// Where a shard learns which of its questions are answered.
+#[derive(Debug)]
+struct Inbox {
+    answered: SegQueue<u64>,
+    /// An eventfd.
+    wake: OwnedFd,
+}
+
+impl Inbox {
+    fn tell(&self, ticket: u64) {
+        self.answered.push(ticket);
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+}
+
+impl Store {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// No descriptor or thread is to be had.
+    pub fn start(shards: usize) -> io::Result<Arc<Store>> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(4)
+            .thread_name("store-work")
+            .build()?;
+        let handle = runtime.handle().clone();
+        let (alive, gone) = tokio::sync::oneshot::channel::<()>();
+        std::thread::Builder::new().name("store".into()).spawn(move || {
+            let _ = runtime.block_on(gone);
+            runtime.shutdown_background();
+        })?;
+        let inbox = || {
+            let wake = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+            Ok(Arc::new(Inbox { answered: SegQueue::new(), wake }))
+        };
+        let inboxes = (0..shards).map(|_| inbox()).collect::<io::Result<_>>()?;
+        Ok(Arc::new(Store { runtime: handle, inboxes, _alive: alive }))
+    }
+
+    /// The runtime, for what lives there by itself.
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+}
+
+/// One shard's side of the store thread.
+pub struct Desk {
+    store: Arc<Store>,
+    inbox: Arc<Inbox>,
+    tickets: Cell<u64>,
+    waiting: Rc<RefCell<HashMap<u64, Option<Waker>>>>,
+}
+
+/// The answer was never given: the work panicked, or there were too many questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoAnswer;
+
+impl Desk {
+    /// The desk of shard `index`; `None` past the shards that the store was started for.
+    pub fn new(store: &Arc<Store>, index: u16) -> Option<Desk> {
+        let inbox = store.inboxes.get(usize::from(index))?.clone();
+        Some(Desk { store: store.clone(), inbox, tickets: Cell::new(0), waiting: Rc::default() })
+    }
+
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Has `work` done on the store thread. It goes on to its end even if the answer is not awaited.
+    pub fn ask<T, F>(&self, work: F) -> Asked<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let ticket = self.tickets.get();
+        self.tickets.set(ticket + 1);
+        let slot: Arc<Mutex<Option<T>>> = Arc::default();
+        let refused = self.waiting.borrow().len() >= limits::STORE_QUESTIONS;
+        let asked = Asked { ticket, slot: slot.clone(), waiting: self.waiting.clone(), refused };
+        if refused {
+            return asked;
+        }
+        self.waiting.borrow_mut().insert(ticket, None);
+        // Told when dropped: a panic is an answer, too.
+        let told = Told { ticket, inbox: self.inbox.clone() };
+        self.store.runtime.spawn(async move {
+            let told = told;
+            let answer = work.await;
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+            drop(told);
+        });
+        asked
+    }
+
+    /// The same for work that computes: on a thread that may block.
+    pub fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Asked<Option<T>> {
+        let runtime = self.store.runtime.clone();
+        self.ask(async move { runtime.spawn_blocking(work).await.ok() })
+    }
+
+    /// Wakes those whose answers have come, for as long as the shard lives.
+    ///
+    /// # Errors
+    /// The eventfd cannot be waited for.
+    pub async fn listen(&self, io: &Io) -> io::Result<()> {
+        loop {
+            io.readable(self.inbox.wake.as_fd()).await?;
+            let mut count = [0; 8];
+            let _ = rustix::io::read(&self.inbox.wake, &mut count);
+            while let Some(ticket) = self.inbox.answered.pop() {
+                let waker = self.waiting.borrow_mut().remove(&ticket).flatten();
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+        }
+    }
+}
+
+struct Told {
+    ticket: u64,
+    inbox: Arc<Inbox>,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.inbox.tell(self.ticket);
+    }
+}
+
+/// An answer that is to come.
+pub struct Asked<T> {
+    ticket: u64,
+    slot: Arc<Mutex<Option<T>>>,
+    /// Who is in there waits; who is no more has been answered.
+    waiting: Rc<RefCell<HashMap<u64, Option<Waker>>>>,
+    refused: bool,
+}
+
+impl<T> Future for Asked<T> {
+    type Output = Result<T, NoAnswer>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.refused {
+            return Poll::Ready(Err(NoAnswer));
+        }
+        if let Some(waker) = self.waiting.borrow_mut().get_mut(&self.ticket) {
+            *waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let answer = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Poll::Ready(answer.ok_or(NoAnswer))
+    }
+}
+
+impl<T> Drop for Asked<T> {
+    fn drop(&mut self) {
+        // Still counted against the bound until the work is done.
+        if let Some(waker) = self.waiting.borrow_mut().get_mut(&self.ticket) {
+            *waker = None;
+        }
+    }
+}
