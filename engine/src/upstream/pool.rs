@@ -33,8 +33,10 @@ pub struct Pool {
     queue: RefCell<Option<Queue>>,
     /// Most recently used last: those are reused first, so that the rest can age out.
     idle: RefCell<Vec<Idle>>,
-    /// Connections of HTTP/2 that take, or will take again, new streams.
-    shared: RefCell<Vec<Rc<Mux>>>,
+    /// Connections of HTTP/2 that take, or will take again, new streams; by number.
+    shared: RefCell<Vec<(u64, Rc<Mux>)>>,
+    /// How many of those there have been.
+    numbered: Cell<u64>,
     /// A connection is being opened that others may share: they wait for it.
     opening: Cell<bool>,
     /// What ALPN agreed on last, where that is open.
@@ -161,6 +163,7 @@ impl Pool {
             queue: RefCell::default(),
             idle: RefCell::default(),
             shared: RefCell::default(),
+            numbered: Cell::new(0),
             opening: Cell::new(false),
             agreed: Cell::new(None),
             open: Cell::new(0),
@@ -191,11 +194,8 @@ impl Pool {
     /// A connection that is still good, if there is one. Never waits.
     #[inline]
     pub fn reuse(self: &Rc<Self>, now_ms: u64) -> Option<Lease> {
-        if self.protocol != Protocol::Http1 {
-            let shared = self.shared.borrow();
-            if let Some(mux) = shared.iter().find(|mux| mux.available() > 0) {
-                return Some(Lease::Http2(Share { mux: mux.clone(), reused: true }));
-            }
+        if let Some(share) = self.share(0) {
+            return Some(Lease::Http2(share));
         }
         loop {
             let idle = self.idle.borrow_mut().pop()?;
@@ -210,8 +210,20 @@ impl Pool {
         }
     }
 
+    /// A stream on a shared connection that was opened after so many others.
+    #[inline]
+    fn share(&self, after: u64) -> Option<Share> {
+        if self.protocol == Protocol::Http1 {
+            return None;
+        }
+        let shared = self.shared.borrow();
+        let mut newer = shared.iter().filter(|(number, _)| *number > after);
+        let (_, mux) = newer.find(|(_, mux)| mux.available() > 0)?;
+        Some(Share { mux: mux.clone(), reused: true })
+    }
+
     /// A new connection, or one that becomes free while waiting for a place. `watch` carries the
-    /// connect deadline. With `fresh`, a connection that has carried nothing yet.
+    /// connect deadline. With `fresh`, a connection that is opened from now on.
     pub async fn lease(
         self: &Rc<Self>,
         io: &Io,
@@ -240,7 +252,9 @@ impl Pool {
         };
         if self.speaks_http2(&transport) {
             let mux = shared::start(self, io, transport, place);
-            self.shared.borrow_mut().push(mux.clone());
+            let number = self.numbered.get() + 1;
+            self.numbered.set(number);
+            self.shared.borrow_mut().push((number, mux.clone()));
             drop(opening);
             // Those who waited for the connection share it.
             self.call(mux.available() as usize);
@@ -273,7 +287,12 @@ impl Pool {
 
     async fn place(self: &Rc<Self>, io: &Io, fresh: bool) -> Result<Turn, NoLease> {
         let turn = Turned { pool: self, turn: Rc::default(), queued: RefCell::default() };
+        let before = self.numbered.get();
         poll_fn(|cx| {
+            // Many streams may have lost their connection at once: one fresh one is for all of them.
+            if fresh && let Some(share) = self.share(before) {
+                return Poll::Ready(Ok(Turn::Reused(Lease::Http2(share))));
+            }
             // A full pool closes an idle connection to make room for a fresh one.
             let full = self.open.get() >= self.settings.get().max_connections;
             if (!fresh || full)
@@ -323,6 +342,13 @@ impl Pool {
         }
     }
 
+    /// Whether there is anything for one more who waits.
+    fn has_room(&self) -> bool {
+        self.open.get() < self.settings.get().max_connections
+            || !self.idle.borrow().is_empty()
+            || self.share(0).is_some()
+    }
+
     fn call(&self, count: usize) {
         let waiting = self.waiters.borrow().len();
         (0..count.min(waiting)).for_each(|_| self.freed());
@@ -330,7 +356,7 @@ impl Pool {
 
     /// A shared connection is over, or takes no more streams.
     pub(super) fn forget(&self, mux: &Rc<Mux>) {
-        self.shared.borrow_mut().retain(|one| !Rc::ptr_eq(one, mux));
+        self.shared.borrow_mut().retain(|(_, one)| !Rc::ptr_eq(one, mux));
     }
 
     pub(super) fn idle_timeout_ms(&self) -> u64 {
@@ -357,7 +383,7 @@ impl Pool {
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
         self.open.set(self.open.get() - idle.len() as u32);
         let shared = std::mem::take(&mut *self.shared.borrow_mut());
-        shared.iter().for_each(|mux| mux.shut_down());
+        shared.iter().for_each(|(_, mux)| mux.shut_down());
     }
 }
 
@@ -373,7 +399,7 @@ impl Drop for Turned<'_> {
     fn drop(&mut self) {
         let pool = self.pool;
         let called = self.turn.replace(Wait::Over) == Wait::Called;
-        if called && pool.open.get() < pool.settings.get().max_connections {
+        if called && pool.has_room() {
             pool.freed();
         }
     }
