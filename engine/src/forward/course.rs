@@ -408,6 +408,40 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_ends_as_its_peer_says() {
+        let reset = |code, by_peer| StreamFault::Reset { code, by_peer };
+        let refused = reset(ErrorCode::REFUSED_STREAM, true);
+        for leaving in [false, true] {
+            let outcome = Outcome::of_fault(refused, leaving, true);
+            assert_eq!(outcome, Outcome::Refused { leaving });
+        }
+        let theirs = reset(ErrorCode::INTERNAL_ERROR, true);
+        let outcome = Outcome::of_fault(theirs, false, true);
+        assert_eq!(outcome, Outcome::Reset { reused: false }, "it has reached the peer");
+        let ours = reset(ErrorCode::PROTOCOL_ERROR, false);
+        assert_eq!(Outcome::of_fault(ours, false, true), Outcome::Invalid);
+        for stale in [false, true] {
+            let outcome = Outcome::of_fault(StreamFault::Lost, true, stale);
+            assert_eq!(outcome, Outcome::Reset { reused: stale });
+        }
+    }
+
+    #[test]
+    fn without_another_try_what_says_nothing_still_does() {
+        for outcome in [
+            Outcome::Reset { reused: true },
+            Outcome::Exhausted,
+            Outcome::Refused { leaving: true },
+            Outcome::ClientDeadline,
+        ] {
+            assert_eq!(outcome.lone_verdict(), Verdict::Nothing, "{outcome:?}");
+        }
+        for outcome in [Outcome::Reset { reused: false }, Outcome::Timeout, unavailable(None)] {
+            assert_eq!(outcome.lone_verdict(), Verdict::Gateway, "{outcome:?}");
+        }
+    }
+
+    #[test]
     fn pauses_double_up_to_their_bound_and_a_first_one_elsewhere_has_none() {
         let retry = Retry { attempts: 10, ..Retry::default() };
         let mut course = course(&retry);

@@ -74,13 +74,7 @@ fn begin(shard: &Shard, request: &Request, responder: &Responder, mirror: Mirror
         http1.extend_from_slice(&body);
     }
     let http2 = if speaks == Protocol::Http1 { Vec::new() } else { write(Dialect::Http2) };
-    Some(Copy {
-        http1,
-        http2,
-        body,
-        is_head: responder.is_head,
-        trip,
-    })
+    Some(Copy { http1, http2, body, is_head: responder.is_head, trip })
 }
 
 /// The body, if all of it came with the head. It stays where it is.

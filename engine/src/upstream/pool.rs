@@ -1,6 +1,9 @@
 //! Connections to one target, of one shard: idle ones of HTTP/1 that are used again, and those of
 //! HTTP/2 that many requests share.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -457,85 +460,5 @@ impl Connection {
             }
         }
         drop(self);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::io::tests::{listener, shard, small};
-
-    fn pool(address: SocketAddr, max_connections: u32) -> Rc<Pool> {
-        let settings = snapshot::Pool { max_idle: 8, max_connections, idle_timeout_ms: 60_000 };
-        let target = Target { address, name: "t:1".into(), ..Default::default() };
-        Pool::new(&Upstream { pool: settings, ..Upstream::default() }, &target)
-    }
-
-    fn http1(lease: Result<Lease, NoLease>) -> Connection {
-        match lease.expect("a connection") {
-            Lease::Http1(connection) => connection,
-            Lease::Http2(_) => unreachable!("nobody asked for HTTP/2"),
-        }
-    }
-
-    #[test]
-    fn a_place_passes_over_those_who_gave_up() {
-        let (_origin, address) = listener();
-        shard(small(), move |io| async move {
-            let pool = pool(address, 1);
-            let watch = io.watch();
-            watch.set_in(5_000);
-            let first = http1(pool.lease(&io, &watch, false).await);
-            let done = Rc::new(Cell::new(0));
-            for (patience_ms, wins) in [(20, false), (20, false), (5_000, true)] {
-                let (pool, io2, done) = (pool.clone(), io.clone(), done.clone());
-                io.spawn(async move {
-                    let watch = io2.watch();
-                    watch.set_in(patience_ms);
-                    let leased = pool.lease(&io2, &watch, false).await;
-                    assert_eq!(leased.is_ok(), wins);
-                    done.set(done.get() + 1);
-                });
-            }
-            io.sleep_ms(100).await;
-            assert_eq!(done.get(), 2, "two gave up");
-            first.give_back(io.clock().now_ms());
-            io.sleep_ms(100).await;
-            assert_eq!(done.get(), 3, "the third got the connection");
-        });
-    }
-
-    #[test]
-    fn a_connection_its_peer_closed_is_never_reused() {
-        let (origin, address) = listener();
-        shard(small(), move |io| async move {
-            let pool = pool(address, 4);
-            let watch = io.watch();
-            watch.set_in(5_000);
-            let lease = http1(pool.lease(&io, &watch, false).await);
-            let (peer, _) = origin.accept().unwrap();
-            lease.give_back(io.clock().now_ms());
-            let lease = http1(pool.reuse(io.clock().now_ms()).ok_or(NoLease::Exhausted));
-            assert!(lease.reused);
-            lease.give_back(io.clock().now_ms());
-            drop(peer);
-            io.sleep_ms(50).await;
-            assert!(pool.reuse(io.clock().now_ms()).is_none());
-            assert_eq!(pool.open.get(), 0);
-        });
-    }
-
-    #[test]
-    fn a_fresh_connection_makes_room_in_a_full_pool() {
-        let (_origin, address) = listener();
-        shard(small(), move |io| async move {
-            let pool = pool(address, 1);
-            let watch = io.watch();
-            watch.set_in(5_000);
-            http1(pool.lease(&io, &watch, false).await).give_back(io.clock().now_ms());
-            let fresh = http1(pool.lease(&io, &watch, true).await);
-            assert!(!fresh.reused);
-            assert_eq!(pool.open.get(), 1);
-        });
     }
 }
