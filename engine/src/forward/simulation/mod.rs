@@ -449,7 +449,7 @@ fn whatever_targets_do_each_request_is_answered_once_and_harmlessly() {
     let mut tally = Tally::default();
     let seeds = match number("SLUICE_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SLUICE_SIM_SEEDS").unwrap_or(3_000),
+        None => 0..number("SLUICE_SIM_SEEDS").unwrap_or(5_000),
     };
     let many = seeds.end - seeds.start >= 1_000;
     for seed in seeds {

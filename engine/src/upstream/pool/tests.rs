@@ -88,7 +88,8 @@ fn a_call_that_nobody_heeds_goes_to_the_next() {
         let (own, own_watch) = (pool.clone(), io.watch());
         own_watch.set_in(5_000);
         let mut waits = Box::pin(own.lease(&io, &own_watch, false));
-        poll_fn(|cx| Poll::Ready(assert!(waits.as_mut().poll(cx).is_pending()))).await;
+        let polled = poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx).is_pending()));
+        assert!(polled.await, "the pool is full");
         let done = Rc::new(Cell::new(false));
         let (pool2, io2, told) = (pool.clone(), io.clone(), done.clone());
         io.spawn(async move {
@@ -101,7 +102,11 @@ fn a_call_that_nobody_heeds_goes_to_the_next() {
         // The first of the two is called, and gone before it looks.
         first.give_back(io.clock().now_ms());
         drop(waits);
-        io.sleep_ms(100).await;
+        for _ in 0..100 {
+            if !done.get() {
+                io.sleep_ms(20).await;
+            }
+        }
         assert!(done.get(), "an idle connection is there");
     });
 }
@@ -133,7 +138,11 @@ fn streams_that_lost_a_connection_share_a_fresh_one() {
                 done.set(done.get() + 1);
             });
         }
-        io.sleep_ms(200).await;
+        for _ in 0..100 {
+            if done.get() < 20 {
+                io.sleep_ms(20).await;
+            }
+        }
         assert_eq!((done.get(), pool.open.get()), (20, 2));
         pool.clear();
     });
