@@ -467,14 +467,9 @@ fn refused(leaving: bool) -> Failed {
 }
 
 fn failed(fault: StreamFault, stream: &MuxStream, reused: bool) -> Failed {
-    match fault {
-        StreamFault::Reset { code: ErrorCode::REFUSED_STREAM, by_peer: true } => {
-            refused(stream.mux().is_going_away())
-        }
-        // The peer's answer breaks the protocol: our state machine reset the stream.
-        StreamFault::Reset { by_peer: false, .. } => invalid(),
-        // A stream that its peer resets has reached it: no connection went stale.
-        StreamFault::Reset { .. } => reset(false),
-        StreamFault::Lost => reset(reused),
+    let stale = reused && stream.is_unheard();
+    match Outcome::of_fault(fault, stream.mux().is_going_away(), stale) {
+        Outcome::Invalid => invalid(),
+        outcome => Failed::new(outcome, 502, Reason::UpstreamReset),
     }
 }

@@ -4,7 +4,9 @@
 use contract::record::RetryStop;
 use contract::snapshot::{Retry, RetryMethods};
 
+use crate::http2::ErrorCode;
 use crate::limits;
+use crate::mux::StreamFault;
 use crate::upstream::{RetryPermit, Verdict};
 
 /// How a try ended, as far as another one is concerned.
@@ -19,7 +21,7 @@ pub enum Outcome {
     /// on this connection.
     Refused { leaving: bool },
     /// The connection or stream ended before any byte of an answer. `reused`: the connection had
-    /// served before, so its peer may have closed it for being idle.
+    /// served before and was silent since, so its peer may have closed it for being idle.
     Reset { reused: bool },
     /// What came is no valid head of an answer, or not all of one.
     Invalid,
@@ -37,6 +39,33 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// How a stream ended before the head of an answer. `leaving`: its connection takes no more of
+    /// them. `stale`: the connection had served before, and nothing was heard on it since the stream
+    /// began.
+    pub fn of_fault(fault: StreamFault, leaving: bool, stale: bool) -> Outcome {
+        match fault {
+            StreamFault::Reset { code: ErrorCode::REFUSED_STREAM, by_peer: true } => {
+                Outcome::Refused { leaving }
+            }
+            // The peer's answer breaks the protocol: our state machine reset the stream.
+            StreamFault::Reset { by_peer: false, .. } => Outcome::Invalid,
+            // A stream that its peer resets has reached it: no connection went stale.
+            StreamFault::Reset { .. } => Outcome::Reset { reused: false },
+            StreamFault::Lost => Outcome::Reset { reused: stale },
+        }
+    }
+
+    /// The connection may have been closed before the request came there.
+    pub fn is_stale(self) -> bool {
+        matches!(self, Outcome::Reset { reused: true })
+    }
+
+    /// What it says of the target where no other try will tell more: a connection that may have gone
+    /// stale says nothing.
+    pub fn lone_verdict(self) -> Verdict {
+        if self.is_stale() { Verdict::Nothing } else { self.verdict() }
+    }
+
     /// What it says of the target.
     pub fn verdict(self) -> Verdict {
         match self {
@@ -164,8 +193,8 @@ impl<'a, P> Course<'a, P> {
         facts: &Facts,
         permit: impl FnOnce() -> Option<P>,
     ) -> Next {
-        let stale = outcome == Outcome::Reset { reused: true };
-        if stale && !self.stale && facts.repeatable && facts.at_hand && self.is_time(facts.now_ms) {
+        let once = outcome.is_stale() && !self.stale;
+        if once && facts.repeatable && facts.at_hand && self.is_time(facts.now_ms) {
             // The target has not failed: it is as good as any.
             self.stale = true;
             return Next::Again { pause_ms: 0, fresh: true };
@@ -376,6 +405,40 @@ mod tests {
         let next = course.next(stale, 0, &FACTS, || Some(()));
         assert_eq!(next, Next::Stop);
         assert_eq!(next.verdict(stale), Verdict::Gateway);
+    }
+
+    #[test]
+    fn a_stream_ends_as_its_peer_says() {
+        let reset = |code, by_peer| StreamFault::Reset { code, by_peer };
+        let refused = reset(ErrorCode::REFUSED_STREAM, true);
+        for leaving in [false, true] {
+            let outcome = Outcome::of_fault(refused, leaving, true);
+            assert_eq!(outcome, Outcome::Refused { leaving });
+        }
+        let theirs = reset(ErrorCode::INTERNAL_ERROR, true);
+        let outcome = Outcome::of_fault(theirs, false, true);
+        assert_eq!(outcome, Outcome::Reset { reused: false }, "it has reached the peer");
+        let ours = reset(ErrorCode::PROTOCOL_ERROR, false);
+        assert_eq!(Outcome::of_fault(ours, false, true), Outcome::Invalid);
+        for stale in [false, true] {
+            let outcome = Outcome::of_fault(StreamFault::Lost, true, stale);
+            assert_eq!(outcome, Outcome::Reset { reused: stale });
+        }
+    }
+
+    #[test]
+    fn without_another_try_what_says_nothing_still_does() {
+        for outcome in [
+            Outcome::Reset { reused: true },
+            Outcome::Exhausted,
+            Outcome::Refused { leaving: true },
+            Outcome::ClientDeadline,
+        ] {
+            assert_eq!(outcome.lone_verdict(), Verdict::Nothing, "{outcome:?}");
+        }
+        for outcome in [Outcome::Reset { reused: false }, Outcome::Timeout, unavailable(None)] {
+            assert_eq!(outcome.lone_verdict(), Verdict::Gateway, "{outcome:?}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use contract::snapshot::{Balance, Timeouts};
 use super::attempt::Attempt;
 use super::course::{Course, Facts, Next, Outcome, is_idempotent, may_repeat};
 use super::outgoing::Outgoing;
-use super::{Account, Answer, Carrier, hedge, retry_after, soonest};
+use super::{Account, Answer, Carrier, hedge, race, retry_after, soonest};
 use crate::body::BodyReader;
 use crate::exchange::{Fields, Request, Responder};
 use crate::io::{Chunk, Watch};
@@ -82,8 +82,12 @@ pub enum Unserved {
     Reply(LocalReply),
 }
 
-/// A try with what counts it.
-pub type Tried = (Result<Caught, Failed>, InFlight);
+/// A try that has ended, with what counts it.
+pub struct Tried {
+    pub result: Result<Caught, Failed>,
+    pub flight: InFlight,
+    pub begun_us: u64,
+}
 
 impl<'r> Errand<'r> {
     /// Has the upstream answer the request.
@@ -144,15 +148,12 @@ impl<'r> Errand<'r> {
         let clock = self.shard.io.clock();
         let mut fresh = false;
         loop {
-            let begun_us = clock.now_us();
-            let (tried, flown) = self.attempt(flight, fresh).await?;
+            let Tried { result: tried, flight: flown, begun_us } =
+                self.attempt(flight, fresh).await?;
             let (now_us, now_ms) = (clock.now_us(), clock.now_ms());
             let try_us = micros(now_us - begun_us);
             let whole_us = micros(now_us - started_us);
-            let outcome = match &tried {
-                Ok(caught) => self.answered(caught),
-                Err(failed) => failed.outcome,
-            };
+            let outcome = self.outcome(&tried);
             let next = self.next(outcome, flown.index);
             let verdict = next.verdict(outcome);
             let Next::Again { pause_ms, fresh: anew } = next else {
@@ -194,9 +195,8 @@ impl<'r> Errand<'r> {
     /// Another target than the one at `index`, to be tried beside it.
     pub fn pick_beside(&self, index: usize) -> Option<InFlight> {
         let now_ms = self.shard.io.clock().now_ms();
-        let (tried, random) = (&[index][..], self.shard.random());
-        let flight = self.state.pick(&Ask { tried, hash: self.hash, random, now_ms }).ok()?;
-        (flight.index != index).then_some(flight)
+        let (tried, random) = (&[][..], self.shard.random());
+        self.state.pick_other(index, &Ask { tried, hash: self.hash, random, now_ms })
     }
 
     /// One try, with another beside it where that is asked for.
@@ -206,9 +206,12 @@ impl<'r> Errand<'r> {
             return Err(Unserved::Refused { refusal: Refusal::NoTarget, begun: true });
         };
         match self.hedge_ms() {
-            None => Ok((attempt.run(&flight).await, flight)),
+            None => {
+                let begun_us = self.shard.io.clock().now_us();
+                Ok(Tried { result: attempt.run(&flight).await, flight, begun_us })
+            }
             // Boxed: by choice only, and large.
-            Some(after_ms) => Ok(Box::pin(hedge::race(attempt, flight, after_ms)).await),
+            Some(after_ms) => Ok(Box::pin(hedge::run(attempt, flight, after_ms)).await),
         }
     }
 
@@ -246,11 +249,15 @@ impl<'r> Errand<'r> {
             return None;
         }
         let usual_us = self.state.latency_quantile(hedge.quantile_permille)?;
-        Some(u64::from(usual_us.div_ceil(1_000).max(hedge.min_ms)))
+        Some(race::slow_ms(&hedge, usual_us))
     }
 
-    /// What the head of an answer means to the course of the request.
-    pub fn answered(&self, caught: &Caught) -> Outcome {
+    /// What the end of a try means to the course of the request.
+    pub fn outcome(&self, tried: &Result<Caught, Failed>) -> Outcome {
+        let caught = match tried {
+            Ok(caught) => caught,
+            Err(failed) => return failed.outcome,
+        };
         let status = caught.head.status;
         let retry = self.route.retry(self.upstream);
         let mut retry_after_ms = None;
@@ -261,11 +268,6 @@ impl<'r> Errand<'r> {
             retry_after_ms = retry_after::parse(value, self.shard.io.clock().wall_us() / 1_000_000);
         }
         Outcome::Answered { status, retry_after_ms }
-    }
-
-    /// Whether such an answer is a failed try.
-    pub fn is_failure(&self, caught: &Caught) -> bool {
-        self.route.retry(self.upstream).statuses.contains(&caught.head.status)
     }
 
     /// Whether another try may follow the one that begins.

@@ -1,122 +1,103 @@
-//! A second try beside a slow first one: the first answer counts, the other try is cancelled.
+//! A second try beside a slow first one: the first answer counts, the other try is cancelled. Which
+//! of two counts is up to `race.rs`.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use contract::Counter;
 
 use super::attempt::Attempt;
-use super::course::Outcome;
-use super::errand::{Caught, Failed, Tried, micros};
-use crate::upstream::{InFlight, Verdict};
+use super::errand::{Caught, Errand, Failed, Tried, micros};
+use super::race::{Lane, NoRace, Race, Ruling};
+use crate::upstream::InFlight;
+
+/// How a try has ended. What counts it came along, and is given up with it.
+type Ended = (Result<Caught, Failed>, InFlight);
 
 /// Runs `first`, and beside it another try once it has taken `after_ms`: at another target, within
 /// the retry budget, or not at all. Only for requests that are whole, and harmless to send twice.
-pub async fn race(first: Attempt<'_, '_>, flight: InFlight, after_ms: u64) -> Tried {
+pub async fn run(first: Attempt<'_, '_>, flight: InFlight, after_ms: u64) -> Tried {
     let errand = first.errand;
     let shard = errand.shard;
     let clock = shard.io.clock();
     let timer = shard.io.watch();
     timer.set_in(after_ms);
-    let begun_us = clock.now_us();
-    let mut one = Box::pin(first.run(&flight));
+    let (begun_us, index) = (clock.now_us(), flight.index);
+    let mut one = Box::pin(ended(first, flight));
     let early = poll_fn(|cx| match one.as_mut().poll(cx) {
-        Poll::Ready(tried) => Poll::Ready(Some(tried)),
+        Poll::Ready(ended) => Poll::Ready(Some(ended)),
         Poll::Pending => timer.poll_elapsed(cx).map(|_| None),
     });
-    if let Some(tried) = early.await {
-        drop(one);
-        return (tried, flight);
+    if let Some((result, flight)) = early.await {
+        return Tried { result, flight, begun_us };
     }
-    let permit = errand.state.retry_permit();
-    if permit.is_none() {
-        shard.meter.count(Counter::RetriesOverBudget, 1);
-    }
-    let watch = Rc::new(shard.io.watch());
-    let beside = permit.as_ref().and_then(|_| errand.pick_beside(flight.index));
-    let second = beside.and_then(|beside| {
-        let attempt = errand.begin(beside.index, watch, false, true)?;
-        Some((attempt, beside))
-    });
-    let Some((second, beside)) = second else {
-        let tried = one.as_mut().await;
-        drop(one);
-        return (tried, flight);
+    let pick = || {
+        let beside = errand.pick_beside(index)?;
+        let watch = Rc::new(shard.io.watch());
+        Some((errand.begin(beside.index, watch, false, true)?, beside))
+    };
+    let permit = || errand.state.retry_permit();
+    let (race, (second, beside)) = match Race::begin(begun_us, clock.now_us(), permit, pick) {
+        Ok(begun) => begun,
+        Err(none) => {
+            let over = u64::from(none == NoRace::Budget);
+            shard.meter.count(Counter::RetriesOverBudget, over);
+            let (result, flight) = one.await;
+            return Tried { result, flight, begun_us };
+        }
     };
     shard.meter.count(Counter::Hedges, 1);
-    let hedged_us = clock.now_us();
-    let mut two = Box::pin(second.run(&beside));
-    let (tried, by_second) = both(one.as_mut(), two.as_mut(), |tried, by_second| {
-        // A failure gives way to the try that still goes on, unless it is the request's own.
-        let (index, since_us) = match by_second {
-            false => (flight.index, begun_us),
-            true => (beside.index, hedged_us),
-        };
-        let outcome = match tried {
-            Ok(caught) if !errand.is_failure(caught) => return false,
-            Ok(caught) => errand.answered(caught),
-            Err(failed) if is_final(failed) => return false,
-            Err(failed) => failed.outcome,
-        };
-        errand.note(index);
-        let flight = if by_second { &beside } else { &flight };
-        let took_us = micros(clock.now_us() - since_us);
-        flight.judge(outcome.verdict(), took_us, clock.now_ms());
-        true
-    })
-    .await;
-    drop((one, two));
-    let now_us = clock.now_us();
-    let (won, lost, lost_us) = match by_second {
-        true => (beside, flight, begun_us),
-        false => (flight, beside, hedged_us),
-    };
-    if !tried.gave_way {
-        lost.judge(Verdict::Nothing, micros(now_us - lost_us), clock.now_ms());
-    }
-    if by_second && tried.result.is_ok() {
+    let two = Box::pin(ended(second, beside));
+    let (tried, lane) = both(errand, race, one, two).await;
+    if lane == Lane::Second && tried.result.is_ok() {
         shard.meter.count(Counter::HedgesWon, 1);
     }
-    if let Some(target) = errand.upstream.targets.get(won.index) {
+    if let Some(target) = errand.upstream.targets.get(tried.flight.index) {
         errand.request.borrow_mut().notes.target = Some(target.address);
     }
-    drop(permit);
-    (tried.result, won)
+    tried
 }
 
-fn is_final(failed: &Failed) -> bool {
-    matches!(failed.outcome, Outcome::Ours | Outcome::ClientDeadline)
+async fn ended(attempt: Attempt<'_, '_>, flight: InFlight) -> Ended {
+    (attempt.run(&flight).await, flight)
 }
 
-struct Decided {
-    result: Result<Caught, Failed>,
-    /// The other one had failed before, and was judged.
-    gave_way: bool,
-}
-
-/// Polls both until one has a result that counts. The first result for which `gives_way` says so is
-/// dropped, and the other one waited for. Also tells whether it was the second's.
-async fn both(
-    mut one: Pin<&mut impl Future<Output = Result<Caught, Failed>>>,
-    mut two: Pin<&mut impl Future<Output = Result<Caught, Failed>>>,
-    mut gives_way: impl FnMut(&Result<Caught, Failed>, bool) -> bool,
-) -> (Decided, bool) {
-    let mut over = [false; 2];
-    poll_fn(|cx: &mut Context<'_>| {
-        for second in [false, true] {
-            if over[usize::from(second)] {
-                continue;
+/// Polls both until the end of one counts. The other one is dropped then, and what counted it: that
+/// says nothing of its target.
+async fn both<F: Future<Output = Ended>, S: Future<Output = Ended>>(
+    errand: &Errand<'_>,
+    mut race: Race,
+    one: Pin<Box<F>>,
+    two: Pin<Box<S>>,
+) -> (Tried, Lane) {
+    let clock = errand.shard.io.clock();
+    let (mut one, mut two) = (Some(one), Some(two));
+    poll_fn(|cx| {
+        for lane in [Lane::First, Lane::Second] {
+            let polled = match lane {
+                Lane::First => one.as_mut().map(|one| one.as_mut().poll(cx)),
+                Lane::Second => two.as_mut().map(|two| two.as_mut().poll(cx)),
+            };
+            let Some(Poll::Ready((result, flight))) = polled else { continue };
+            let begun_us = race.begun_us(lane);
+            let outcome = errand.outcome(&result);
+            match race.ends(lane, outcome, &errand.route.retry(errand.upstream).statuses) {
+                Ruling::Counts => {
+                    return Poll::Ready((Tried { result, flight, begun_us }, lane));
+                }
+                Ruling::GivesWay { verdict, failed } => {
+                    if failed {
+                        errand.note(flight.index);
+                    }
+                    flight.judge(verdict, micros(clock.now_us() - begun_us), clock.now_ms());
+                    match lane {
+                        Lane::First => one = None,
+                        Lane::Second => two = None,
+                    }
+                }
             }
-            let polled = if second { two.as_mut().poll(cx) } else { one.as_mut().poll(cx) };
-            let Poll::Ready(result) = polled else { continue };
-            let gave_way = over[usize::from(!second)];
-            if !gave_way && gives_way(&result, second) {
-                over[usize::from(second)] = true;
-                continue;
-            }
-            return Poll::Ready((Decided { result, gave_way }, second));
         }
         Poll::Pending
     })

@@ -13,20 +13,21 @@ use super::errand::{hash, micros};
 use crate::body::BodyReader;
 use crate::channel::Source;
 use crate::exchange::{Downstream, Request, Responder};
-use crate::http2::RequestKind;
+use crate::http2::{ErrorCode, RequestKind};
 use crate::io::{Chunk, Elapsed, Io, SendBuf, Watch};
 use crate::limits;
 use crate::message::{Dialect, Framing, HeadLimits, Progress, ResponseHead};
+use crate::mux::StreamFault;
 use crate::pipeline;
 use crate::plan::Backend;
 use crate::shard::Shard;
-use crate::upstream::pool::{Connection, Lease, Share};
-use crate::upstream::{Admitted, Ask, InFlight, Verdict};
+use crate::upstream::pool::{Connection, Lease, NoLease, Share};
+use crate::upstream::{Admitted, Ask, InFlight, UpstreamState};
 
 /// Sends a copy of the request, if it is this one's turn. One that is not to be had whole, or for
 /// which there is no room, is counted instead.
 pub fn consider(shard: &Shard, request: &Request, responder: &Responder, mirror: Mirror) {
-    if shard.random() % 10_000 >= u64::from(mirror.per_ten_thousand) || request.upgrade.is_some() {
+    if !is_turn(&mirror, shard.random()) || request.upgrade.is_some() {
         return;
     }
     match begin(shard, request, responder, mirror) {
@@ -39,18 +40,22 @@ pub fn consider(shard: &Shard, request: &Request, responder: &Responder, mirror:
     }
 }
 
+/// Whether a request is one of the share that is copied, by a random word.
+pub fn is_turn(mirror: &Mirror, random: u64) -> bool {
+    random % 10_000 < u64::from(mirror.per_ten_thousand)
+}
+
 fn begin(shard: &Shard, request: &Request, responder: &Responder, mirror: Mirror) -> Option<Copy> {
-    let place = Place::take(&shard.mirrors)?;
+    let place = Place::take(&shard.mirrors, limits::MIRRORS)?;
     let body = whole_body(request, responder)?;
     let plan = &request.plan;
     plan.plan.upstreams.get(mirror.upstream as usize)?;
     let (upstream, state) = plan.upstream(Backend { upstream: mirror.upstream, weight: 1 });
     let now_ms = shard.io.clock().now_ms();
-    let admitted = state.admit(now_ms).ok()?;
     let random = shard.random();
     let ask = Ask { tried: &[], hash: hash(upstream, request), random, now_ms };
-    let flight = state.pick(&ask).ok()?;
-    let target = upstream.targets.get(flight.index)?;
+    let trip = Trip::begin(place, state, &ask, upstream.timeouts.total_ms)?;
+    let target = upstream.targets.get(trip.flight.index)?;
     let framing = match request.head.framing {
         Framing::None => Framing::None,
         _ => Framing::Length(body.len() as u64),
@@ -69,16 +74,7 @@ fn begin(shard: &Shard, request: &Request, responder: &Responder, mirror: Mirror
         http1.extend_from_slice(&body);
     }
     let http2 = if speaks == Protocol::Http1 { Vec::new() } else { write(Dialect::Http2) };
-    Some(Copy {
-        http1,
-        http2,
-        body,
-        is_head: responder.is_head,
-        deadline_ms: now_ms + limits::MIRROR_MS.min(u64::from(upstream.timeouts.total_ms)),
-        admitted,
-        flight,
-        _place: place,
-    })
+    Some(Copy { http1, http2, body, is_head: responder.is_head, trip })
 }
 
 /// The body, if all of it came with the head. It stays where it is.
@@ -98,14 +94,14 @@ fn whole_body(request: &Request, responder: &Responder) -> Option<Vec<u8>> {
     }
 }
 
-/// One of the shard's [`limits::MIRRORS`].
-struct Place {
+/// One of the copies that a shard may have under way.
+pub struct Place {
     taken: Rc<Cell<u32>>,
 }
 
 impl Place {
-    fn take(taken: &Rc<Cell<u32>>) -> Option<Place> {
-        if taken.get() >= limits::MIRRORS {
+    pub fn take(taken: &Rc<Cell<u32>>, most: u32) -> Option<Place> {
+        if taken.get() >= most {
             return None;
         }
         taken.set(taken.get() + 1);
@@ -119,6 +115,37 @@ impl Drop for Place {
     }
 }
 
+/// What a copy takes up while it is under way. No I/O, no clock: the simulation has it, too.
+pub struct Trip {
+    pub flight: InFlight,
+    admitted: Admitted,
+    /// It is given up then; monotonic milliseconds.
+    pub deadline_ms: u64,
+    _place: Place,
+}
+
+impl Trip {
+    /// `None`: the mirror does not take it.
+    pub fn begin(
+        place: Place,
+        state: &Rc<UpstreamState>,
+        ask: &Ask<'_>,
+        total_ms: u32,
+    ) -> Option<Trip> {
+        let admitted = state.admit(ask.now_ms).ok()?;
+        let flight = state.pick(ask).ok()?;
+        let deadline_ms = ask.now_ms + limits::MIRROR_MS.min(u64::from(total_ms));
+        Some(Trip { flight, admitted, deadline_ms, _place: place })
+    }
+
+    /// Says how it went. Nothing is tried again.
+    pub fn end(self, outcome: Outcome, took_us: u32, now_ms: u64) {
+        let verdict = outcome.lone_verdict();
+        self.flight.judge(verdict, took_us, now_ms);
+        self.admitted.finish(verdict, took_us, now_ms);
+    }
+}
+
 /// A copy on its way.
 struct Copy {
     /// The request in HTTP/1, body and all, and its head in HTTP/2; as far as the upstream may speak
@@ -127,48 +154,45 @@ struct Copy {
     http2: Vec<u8>,
     body: Vec<u8>,
     is_head: bool,
-    deadline_ms: u64,
-    admitted: Admitted,
-    flight: InFlight,
-    _place: Place,
+    trip: Trip,
 }
 
 impl Copy {
     async fn go(mut self, io: &Io) {
         let watch = io.watch();
-        watch.set_at(self.deadline_ms);
+        watch.set_at(self.trip.deadline_ms);
         let begun_us = io.clock().now_us();
-        let verdict = match self.send(io, &watch).await {
-            Some(status) => Outcome::Answered { status, retry_after_ms: None }.verdict(),
-            None => Verdict::Gateway,
+        let outcome = match self.send(io, &watch).await {
+            Ok(status) => Outcome::Answered { status, retry_after_ms: None },
+            Err(outcome) => outcome,
         };
-        let (took_us, now_ms) = (micros(io.clock().now_us() - begun_us), io.clock().now_ms());
-        self.flight.judge(verdict, took_us, now_ms);
-        self.admitted.finish(verdict, took_us, now_ms);
+        let took_us = micros(io.clock().now_us() - begun_us);
+        self.trip.end(outcome, took_us, io.clock().now_ms());
     }
 
     /// The status of the answer, once that has been thrown away.
-    async fn send(&mut self, io: &Io, watch: &Watch) -> Option<u16> {
-        let pool = self.flight.pool();
+    async fn send(&mut self, io: &Io, watch: &Watch) -> Result<u16, Outcome> {
+        let pool = self.trip.flight.pool();
         let lease = match pool.reuse(io.clock().now_ms()) {
             Some(lease) => lease,
-            None => pool.lease(io, watch, false).await.ok()?,
+            None => pool.lease(io, watch, false).await.map_err(|why| match why {
+                // That says nothing of the target.
+                NoLease::Exhausted => Outcome::Exhausted,
+                _ => Outcome::NoConnection,
+            })?,
         };
         match lease {
             Lease::Http1(connection) => {
                 let request = std::mem::take(&mut self.http1);
                 let answer = over_http1(io, connection, request, self.is_head);
-                watch.bound(answer).await.ok().flatten()
+                watch.bound(answer).await.unwrap_or(Err(Outcome::Timeout))
             }
             Lease::Http2(share) => {
                 let answer = over_http2(&share, &self.http2, &self.body, self.is_head);
-                match watch.bound(answer).await {
-                    Ok(status) => status,
-                    Err(Elapsed) => {
-                        share.mux.suspect();
-                        None
-                    }
-                }
+                watch.bound(answer).await.unwrap_or_else(|Elapsed| {
+                    share.mux.suspect();
+                    Err(Outcome::Timeout)
+                })
             }
         }
     }
@@ -179,14 +203,19 @@ async fn over_http1(
     connection: Connection,
     request: Vec<u8>,
     is_head: bool,
-) -> Option<u16> {
+) -> Result<u16, Outcome> {
     let stream = connection.stream.clone();
-    stream.send(SendBuf::Vec(request)).await.ok()?;
+    let gone = Outcome::Reset { reused: connection.reused };
+    stream.send(SendBuf::Vec(request)).await.map_err(|_| gone)?;
     let mut head = ResponseHead::new();
-    let mut chunk = stream.recv().await.ok()??;
+    let Ok(Some(mut chunk)) = stream.recv().await else { return Err(gone) };
     for _ in 0..=limits::INTERIM_ANSWERS {
-        while head.parse(chunk.bytes(), is_head, &HeadLimits::RESPONSE).ok()? == Progress::Partial {
-            let more = stream.recv().await.ok()??;
+        while head
+            .parse(chunk.bytes(), is_head, &HeadLimits::RESPONSE)
+            .map_err(|_| Outcome::Invalid)?
+            == Progress::Partial
+        {
+            let Ok(Some(more)) = stream.recv().await else { return Err(Outcome::Invalid) };
             let mut bytes = chunk.bytes().to_vec();
             bytes.extend_from_slice(more.bytes());
             chunk = Chunk::from_vec(bytes);
@@ -197,7 +226,7 @@ async fn over_http1(
         }
     }
     if head.is_interim() || head.switching {
-        return None;
+        return Err(Outcome::Invalid);
     }
     let reader = BodyReader::of_response(head.framing);
     let mut over = reader.is_done();
@@ -205,7 +234,7 @@ async fn over_http1(
     let mut source = Source::http1(stream, reader, rest);
     let mut came = 0;
     while !over && came < limits::MIRROR_ANSWER {
-        let piece = poll_fn(|cx| source.poll_piece(cx)).await.ok()?;
+        let piece = poll_fn(|cx| source.poll_piece(cx)).await.map_err(|_| Outcome::Invalid)?;
         came += piece.data.as_ref().map_or(0, Chunk::len);
         over = piece.end;
     }
@@ -213,24 +242,40 @@ async fn over_http1(
         drop(source);
         connection.give_back(io.clock().now_ms());
     }
-    Some(head.status)
+    Ok(head.status)
 }
 
-async fn over_http2(share: &Share, head: &[u8], body: &[u8], is_head: bool) -> Option<u16> {
+async fn over_http2(
+    share: &Share,
+    head: &[u8],
+    body: &[u8],
+    is_head: bool,
+) -> Result<u16, Outcome> {
     let kind = if is_head { RequestKind::Head } else { RequestKind::Plain };
-    let stream = share.mux.open(head, body.is_empty(), kind).ok()?;
+    // Another has taken the place, or the connection has ended: nothing was sent.
+    let opened = share.mux.open(head, body.is_empty(), kind);
+    let stream = opened.map_err(|_| Outcome::Refused { leaving: true })?;
+    let failed = |fault| {
+        let stale = share.reused && stream.is_unheard();
+        Outcome::of_fault(fault, stream.mux().is_going_away(), stale)
+    };
     if !body.is_empty() {
-        stream.send(body, true).await.ok()?;
-    }
-    for _ in 0..=limits::INTERIM_ANSWERS {
-        let (block, end) = poll_fn(|cx| stream.poll_head(cx)).await.ok()?;
-        let mut answer = ResponseHead::new();
-        answer.read_http2(&block.bytes, &block.fields, is_head, end).ok()?;
-        stream.mux().recycle(block);
-        if !answer.is_interim() {
-            stream.discard(limits::MIRROR_ANSWER).await;
-            return Some(answer.status);
+        match stream.send(body, true).await {
+            // It may have answered all the same (RFC 9113 §8.1).
+            Ok(()) | Err(StreamFault::Reset { code: ErrorCode::NO_ERROR, .. }) => {}
+            Err(fault) => return Err(failed(fault)),
         }
     }
-    None
+    for _ in 0..=limits::INTERIM_ANSWERS {
+        let (block, end) = poll_fn(|cx| stream.poll_head(cx)).await.map_err(failed)?;
+        let mut answer = ResponseHead::new();
+        let read = answer.read_http2(&block.bytes, &block.fields, is_head, end);
+        stream.mux().recycle(block);
+        read.map_err(|_| Outcome::Invalid)?;
+        if !answer.is_interim() {
+            stream.discard(limits::MIRROR_ANSWER).await;
+            return Ok(answer.status);
+        }
+    }
+    Err(Outcome::Invalid)
 }

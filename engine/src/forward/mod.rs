@@ -7,6 +7,7 @@ mod errand;
 mod hedge;
 mod mirror;
 mod outgoing;
+mod race;
 pub mod retry_after;
 #[cfg(test)]
 mod simulation;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test is the peer of the gateway")]
 
+mod http2;
+
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

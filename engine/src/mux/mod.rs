@@ -83,6 +83,8 @@ pub struct Mux {
     used_ms: Cell<u64>,
     /// When bytes came last.
     heard_ms: Cell<u64>,
+    /// How often bytes came.
+    heard: Cell<u64>,
     /// When a suspect peer was pinged; 0: it is not suspect.
     pinged_ms: Cell<u64>,
     /// Called by a stream's end, for whoever waits for a free one.
@@ -95,6 +97,7 @@ impl Mux {
         Rc::new(Mux {
             used_ms: Cell::new(now_ms),
             heard_ms: Cell::new(now_ms),
+            heard: Cell::new(0),
             pinged_ms: Cell::new(0),
             io,
             transport,
@@ -244,7 +247,7 @@ impl Mux {
         state.sent_end.set(end);
         self.streams.borrow_mut().insert(id, state.clone());
         self.kick();
-        Ok(MuxStream { mux: self.clone(), id, state })
+        Ok(MuxStream { mux: self.clone(), id, state, heard: self.heard.get() })
     }
 
     /// Has the driver look at the output.
@@ -287,6 +290,7 @@ impl Mux {
                 Poll::Ready(Ok(Some(chunk))) => {
                     let now_ms = self.io.clock().now_ms();
                     self.heard_ms.set(now_ms);
+                    self.heard.set(self.heard.get() + 1);
                     let events = &mut *self.events.borrow_mut();
                     let received = self.core.borrow_mut().receive(chunk, now_ms, events);
                     if let Err(error) = received {
@@ -340,7 +344,8 @@ impl Mux {
                 let state = Rc::new(State::default());
                 state.ended.set(end);
                 self.streams.borrow_mut().insert(stream, state.clone());
-                let stream = MuxStream { mux: self.clone(), id: stream, state };
+                let heard = self.heard.get();
+                let stream = MuxStream { mux: self.clone(), id: stream, state, heard };
                 return Some(Happened::Opened(stream, block, end));
             }
             Event::Data { stream, data, end } => match state(stream) {

@@ -66,11 +66,18 @@ pub struct MuxStream {
     pub(super) mux: Rc<Mux>,
     pub(super) id: StreamId,
     pub(super) state: Rc<State>,
+    /// [`Mux`]'s count when it was opened.
+    pub(super) heard: u64,
 }
 
 impl MuxStream {
     pub fn mux(&self) -> &Rc<Mux> {
         &self.mux
+    }
+
+    /// Nothing came on the connection, for any stream, since this one was opened.
+    pub fn is_unheard(&self) -> bool {
+        self.mux.heard.get() == self.heard
     }
 
     /// The next head of an answer, interim ones included.

@@ -209,6 +209,12 @@ impl UpstreamState {
         Err(self.why_none(ask.now_ms))
     }
 
+    /// Another target than the one at `index`, however well that stands.
+    pub fn pick_other(self: &Rc<Self>, index: usize, ask: &Ask<'_>) -> Option<InFlight> {
+        let flight = self.pick(&Ask { tried: &[index], ..*ask }).ok()?;
+        (flight.index != index).then_some(flight)
+    }
+
     /// Counts a request at a target; `None`: it takes none any more.
     #[inline]
     fn take(self: &Rc<Self>, index: usize, now_ms: u64) -> Option<InFlight> {

@@ -1,6 +1,9 @@
 //! Connections to one target, of one shard: idle ones of HTTP/1 that are used again, and those of
 //! HTTP/2 that many requests share.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -33,8 +36,10 @@ pub struct Pool {
     queue: RefCell<Option<Queue>>,
     /// Most recently used last: those are reused first, so that the rest can age out.
     idle: RefCell<Vec<Idle>>,
-    /// Connections of HTTP/2 that take, or will take again, new streams.
-    shared: RefCell<Vec<Rc<Mux>>>,
+    /// Connections of HTTP/2 that take, or will take again, new streams; by number.
+    shared: RefCell<Vec<(u64, Rc<Mux>)>>,
+    /// How many of those there have been.
+    numbered: Cell<u64>,
     /// A connection is being opened that others may share: they wait for it.
     opening: Cell<bool>,
     /// What ALPN agreed on last, where that is open.
@@ -161,6 +166,7 @@ impl Pool {
             queue: RefCell::default(),
             idle: RefCell::default(),
             shared: RefCell::default(),
+            numbered: Cell::new(0),
             opening: Cell::new(false),
             agreed: Cell::new(None),
             open: Cell::new(0),
@@ -191,11 +197,8 @@ impl Pool {
     /// A connection that is still good, if there is one. Never waits.
     #[inline]
     pub fn reuse(self: &Rc<Self>, now_ms: u64) -> Option<Lease> {
-        if self.protocol != Protocol::Http1 {
-            let shared = self.shared.borrow();
-            if let Some(mux) = shared.iter().find(|mux| mux.available() > 0) {
-                return Some(Lease::Http2(Share { mux: mux.clone(), reused: true }));
-            }
+        if let Some(share) = self.share(0) {
+            return Some(Lease::Http2(share));
         }
         loop {
             let idle = self.idle.borrow_mut().pop()?;
@@ -210,8 +213,20 @@ impl Pool {
         }
     }
 
+    /// A stream on a shared connection that was opened after so many others.
+    #[inline]
+    fn share(&self, after: u64) -> Option<Share> {
+        if self.protocol == Protocol::Http1 {
+            return None;
+        }
+        let shared = self.shared.borrow();
+        let mut newer = shared.iter().filter(|(number, _)| *number > after);
+        let (_, mux) = newer.find(|(_, mux)| mux.available() > 0)?;
+        Some(Share { mux: mux.clone(), reused: true })
+    }
+
     /// A new connection, or one that becomes free while waiting for a place. `watch` carries the
-    /// connect deadline. With `fresh`, a connection that has carried nothing yet.
+    /// connect deadline. With `fresh`, a connection that is opened from now on.
     pub async fn lease(
         self: &Rc<Self>,
         io: &Io,
@@ -240,7 +255,9 @@ impl Pool {
         };
         if self.speaks_http2(&transport) {
             let mux = shared::start(self, io, transport, place);
-            self.shared.borrow_mut().push(mux.clone());
+            let number = self.numbered.get() + 1;
+            self.numbered.set(number);
+            self.shared.borrow_mut().push((number, mux.clone()));
             drop(opening);
             // Those who waited for the connection share it.
             self.call(mux.available() as usize);
@@ -273,7 +290,12 @@ impl Pool {
 
     async fn place(self: &Rc<Self>, io: &Io, fresh: bool) -> Result<Turn, NoLease> {
         let turn = Turned { pool: self, turn: Rc::default(), queued: RefCell::default() };
+        let before = self.numbered.get();
         poll_fn(|cx| {
+            // Many streams may have lost their connection at once: one fresh one is for all of them.
+            if fresh && let Some(share) = self.share(before) {
+                return Poll::Ready(Ok(Turn::Reused(Lease::Http2(share))));
+            }
             // A full pool closes an idle connection to make room for a fresh one.
             let full = self.open.get() >= self.settings.get().max_connections;
             if (!fresh || full)
@@ -323,6 +345,13 @@ impl Pool {
         }
     }
 
+    /// Whether there is anything for one more who waits.
+    fn has_room(&self) -> bool {
+        self.open.get() < self.settings.get().max_connections
+            || !self.idle.borrow().is_empty()
+            || self.share(0).is_some()
+    }
+
     fn call(&self, count: usize) {
         let waiting = self.waiters.borrow().len();
         (0..count.min(waiting)).for_each(|_| self.freed());
@@ -330,7 +359,7 @@ impl Pool {
 
     /// A shared connection is over, or takes no more streams.
     pub(super) fn forget(&self, mux: &Rc<Mux>) {
-        self.shared.borrow_mut().retain(|one| !Rc::ptr_eq(one, mux));
+        self.shared.borrow_mut().retain(|(_, one)| !Rc::ptr_eq(one, mux));
     }
 
     pub(super) fn idle_timeout_ms(&self) -> u64 {
@@ -357,7 +386,7 @@ impl Pool {
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
         self.open.set(self.open.get() - idle.len() as u32);
         let shared = std::mem::take(&mut *self.shared.borrow_mut());
-        shared.iter().for_each(|mux| mux.shut_down());
+        shared.iter().for_each(|(_, mux)| mux.shut_down());
     }
 }
 
@@ -373,7 +402,7 @@ impl Drop for Turned<'_> {
     fn drop(&mut self) {
         let pool = self.pool;
         let called = self.turn.replace(Wait::Over) == Wait::Called;
-        if called && pool.open.get() < pool.settings.get().max_connections {
+        if called && pool.has_room() {
             pool.freed();
         }
     }
@@ -431,85 +460,5 @@ impl Connection {
             }
         }
         drop(self);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::io::tests::{listener, shard, small};
-
-    fn pool(address: SocketAddr, max_connections: u32) -> Rc<Pool> {
-        let settings = snapshot::Pool { max_idle: 8, max_connections, idle_timeout_ms: 60_000 };
-        let target = Target { address, name: "t:1".into(), ..Default::default() };
-        Pool::new(&Upstream { pool: settings, ..Upstream::default() }, &target)
-    }
-
-    fn http1(lease: Result<Lease, NoLease>) -> Connection {
-        match lease.expect("a connection") {
-            Lease::Http1(connection) => connection,
-            Lease::Http2(_) => unreachable!("nobody asked for HTTP/2"),
-        }
-    }
-
-    #[test]
-    fn a_place_passes_over_those_who_gave_up() {
-        let (_origin, address) = listener();
-        shard(small(), move |io| async move {
-            let pool = pool(address, 1);
-            let watch = io.watch();
-            watch.set_in(5_000);
-            let first = http1(pool.lease(&io, &watch, false).await);
-            let done = Rc::new(Cell::new(0));
-            for (patience_ms, wins) in [(20, false), (20, false), (5_000, true)] {
-                let (pool, io2, done) = (pool.clone(), io.clone(), done.clone());
-                io.spawn(async move {
-                    let watch = io2.watch();
-                    watch.set_in(patience_ms);
-                    let leased = pool.lease(&io2, &watch, false).await;
-                    assert_eq!(leased.is_ok(), wins);
-                    done.set(done.get() + 1);
-                });
-            }
-            io.sleep_ms(100).await;
-            assert_eq!(done.get(), 2, "two gave up");
-            first.give_back(io.clock().now_ms());
-            io.sleep_ms(100).await;
-            assert_eq!(done.get(), 3, "the third got the connection");
-        });
-    }
-
-    #[test]
-    fn a_connection_its_peer_closed_is_never_reused() {
-        let (origin, address) = listener();
-        shard(small(), move |io| async move {
-            let pool = pool(address, 4);
-            let watch = io.watch();
-            watch.set_in(5_000);
-            let lease = http1(pool.lease(&io, &watch, false).await);
-            let (peer, _) = origin.accept().unwrap();
-            lease.give_back(io.clock().now_ms());
-            let lease = http1(pool.reuse(io.clock().now_ms()).ok_or(NoLease::Exhausted));
-            assert!(lease.reused);
-            lease.give_back(io.clock().now_ms());
-            drop(peer);
-            io.sleep_ms(50).await;
-            assert!(pool.reuse(io.clock().now_ms()).is_none());
-            assert_eq!(pool.open.get(), 0);
-        });
-    }
-
-    #[test]
-    fn a_fresh_connection_makes_room_in_a_full_pool() {
-        let (_origin, address) = listener();
-        shard(small(), move |io| async move {
-            let pool = pool(address, 1);
-            let watch = io.watch();
-            watch.set_in(5_000);
-            http1(pool.lease(&io, &watch, false).await).give_back(io.clock().now_ms());
-            let fresh = http1(pool.lease(&io, &watch, true).await);
-            assert!(!fresh.reused);
-            assert_eq!(pool.open.get(), 1);
-        });
     }
 }
