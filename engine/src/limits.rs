@@ -11,6 +11,12 @@ pub const AUTH_MEMORY: usize = 32 * 1024;
 pub const AUTH_MEMORY_BYTES: usize = 32 * 1024 * 1024;
 /// How long a wrong credential is remembered.
 pub const AUTH_NEGATIVE_MS: u64 = 1_000;
+/// How long a shard remembers whose a certificate is.
+pub const AUTH_CERTIFICATE_MS: u64 = 60_000;
+/// Most signatures on one request.
+pub const SIGNATURES: usize = 8;
+/// How far ahead the clock of who signs may be.
+pub const SIGNATURE_LEEWAY_S: i64 = 60;
 /// Questions of one shard to the store thread that are open at once.
 pub const STORE_QUESTIONS: usize = 10_000;
 /// Request line without its CRLF, in bytes: past it 414. RFC 9112 §3 asks for at least 8,000.

@@ -242,7 +242,7 @@ impl Authenticator {
                 introspection.verify(call, self.index, credential)
             }
             Kind::Login(login) => login.verify(call, self.index, credential),
-            Kind::Certificate(certificates) => certificates.verify(call, self.index),
+            Kind::Certificate(certificates) => certificates.verify(call),
             Kind::Basic(basic) => basic.verify(call, credential),
             Kind::Signature(signature) => signature.verify(call, credential),
             Kind::External(external) => external.verify(call, self.index, credential),

@@ -1,6 +1,7 @@
 //! What a handshake has settled, or why there was none.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use contract::snapshot::{Alpn, TlsVersion};
 
@@ -62,6 +63,19 @@ pub struct ClientCertificate {
     pub xfcc: Box<str>,
     /// SHA-256 of the certificate.
     pub fingerprint: [u8; 32],
+    pub names: Arc<CertificateNames>,
+}
+
+/// Whose a certificate is, in the issuer's words. Names with other characters than visible ASCII (in
+/// the common name: with control characters) are left out.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct CertificateNames {
+    /// Of the subject, the last one.
+    pub common_name: Option<Box<str>>,
+    /// Subject alternative names (RFC 5280 §4.2.1.6).
+    pub dns: Vec<Box<str>>,
+    pub uris: Vec<Box<str>>,
+    pub emails: Vec<Box<str>>,
 }
 
 /// Why a handshake came to nothing.

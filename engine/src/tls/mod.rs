@@ -19,7 +19,7 @@ mod stream;
 mod tickets;
 
 pub use client::ClientSide;
-pub use facts::{Cause, ClientCertificate, HandshakeFailed, TlsFacts};
+pub use facts::{Cause, CertificateNames, ClientCertificate, HandshakeFailed, TlsFacts};
 pub use handshake::{accept, connect};
 pub use identity::Unusable;
 pub use memory::Memory;

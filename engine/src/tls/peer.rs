@@ -4,26 +4,40 @@
 //! are the issuer's words, so everything outside of visible ASCII is escaped.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
-use super::facts::ClientCertificate;
+use super::facts::{CertificateNames, ClientCertificate};
 
-/// A client's certificate, as requests on its connection know it.
+/// A client's certificate, as requests on its connection know it. What cannot be read is left out.
 pub(super) fn read_client(leaf: &[u8]) -> ClientCertificate {
     let mut fingerprint = [0; 32];
     fingerprint.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, leaf).as_ref());
-    ClientCertificate { xfcc: xfcc(leaf).into(), fingerprint }
+    let read = read(leaf).unwrap_or_default();
+    let of = |kind: u8| {
+        let names = read.names.iter().filter(move |(found, _)| *found == kind);
+        names.map(|(_, name)| name.as_str().into()).collect()
+    };
+    let names = CertificateNames {
+        dns: of(DNS_NAME),
+        uris: of(URI_NAME),
+        emails: of(EMAIL),
+        common_name: read.common_name.as_deref().map(Into::into),
+    };
+    ClientCertificate {
+        xfcc: xfcc(&fingerprint, &read).into(),
+        fingerprint,
+        names: Arc::new(names),
+    }
 }
 
 /// `Hash=…;Subject="…";URI=…;DNS=…`: SHA-256 of the certificate, its subject as RFC 2253 writes it,
-/// and its alternative names. What cannot be read is left out.
-pub(super) fn xfcc(leaf: &[u8]) -> String {
+/// and its alternative names.
+fn xfcc(fingerprint: &[u8; 32], read: &Read) -> String {
     let mut out = String::from("Hash=");
-    let hash = ring::digest::digest(&ring::digest::SHA256, leaf);
-    hex(hash.as_ref(), &mut out);
-    let (subject, names) = read(leaf).unwrap_or_default();
-    let _ = write!(out, ";Subject=\"{subject}\"");
+    hex(fingerprint, &mut out);
+    let _ = write!(out, ";Subject=\"{}\"", read.subject);
     for (label, wanted) in [("URI", URI_NAME), ("DNS", DNS_NAME)] {
-        for (kind, name) in &names {
+        for (kind, name) in &read.names {
             if *kind == wanted {
                 let _ = write!(out, ";{label}=");
                 value(name, &mut out);
@@ -33,6 +47,16 @@ pub(super) fn xfcc(leaf: &[u8]) -> String {
     out
 }
 
+/// What is read of a certificate.
+#[derive(Default)]
+struct Read {
+    /// As RFC 2253 writes it.
+    subject: String,
+    common_name: Option<String>,
+    /// Alternative names with their tags.
+    names: Vec<(u8, String)>,
+}
+
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const OID: u8 = 0x06;
@@ -40,8 +64,11 @@ const BOOLEAN: u8 = 0x01;
 const OCTETS: u8 = 0x04;
 const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
+const EMAIL: u8 = 0x81;
 const DNS_NAME: u8 = 0x82;
 const URI_NAME: u8 = 0x86;
+/// id-at-commonName, 2.5.4.3.
+const COMMON_NAME: &[u8] = &[0x55, 4, 3];
 /// id-ce-subjectAltName, 2.5.29.17.
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 
@@ -76,7 +103,7 @@ impl<'a> Der<'a> {
 }
 
 /// The subject, and the alternative names with their tags (RFC 5280 §4.1).
-fn read(certificate: &[u8]) -> Option<(String, Vec<(u8, String)>)> {
+fn read(certificate: &[u8]) -> Option<Read> {
     let mut signed = Der(Der(certificate).expect(SEQUENCE)?);
     let mut fields = Der(signed.expect(SEQUENCE)?);
     if fields.0.first() == Some(&VERSION) {
@@ -86,7 +113,8 @@ fn read(certificate: &[u8]) -> Option<(String, Vec<(u8, String)>)> {
     for _ in 0..4 {
         fields.next()?;
     }
-    let subject = distinguished_name(fields.expect(SEQUENCE)?)?;
+    let subject = fields.expect(SEQUENCE)?;
+    let (subject, common_name) = (distinguished_name(subject)?, common_name(subject));
     let mut names = Vec::new();
     while let Some((tag, content, _)) = fields.next() {
         if tag == EXTENSIONS {
@@ -96,7 +124,7 @@ fn read(certificate: &[u8]) -> Option<(String, Vec<(u8, String)>)> {
             }
         }
     }
-    Some((subject, names))
+    Some(Read { subject, common_name, names })
 }
 
 fn alternative_names(extension: &[u8], names: &mut Vec<(u8, String)>) -> Option<()> {
@@ -114,7 +142,7 @@ fn alternative_names(extension: &[u8], names: &mut Vec<(u8, String)>) -> Option<
     let mut list = Der(Der(content).expect(SEQUENCE)?);
     while let Some((tag, name, _)) = list.next() {
         let visible = name.iter().all(|b| matches!(b, b' '..=b'~'));
-        if (tag == DNS_NAME || tag == URI_NAME) && visible {
+        if matches!(tag, EMAIL | DNS_NAME | URI_NAME) && visible {
             names.push((tag, String::from_utf8_lossy(name).into_owned()));
         }
     }
@@ -143,6 +171,24 @@ fn distinguished_name(name: &[u8]) -> Option<String> {
     Some(parts.join(","))
 }
 
+/// The last common name, as text.
+fn common_name(name: &[u8]) -> Option<String> {
+    let mut found = None;
+    let mut sequence = Der(name);
+    while !sequence.0.is_empty() {
+        let mut set = Der(sequence.expect(SET)?);
+        while !set.0.is_empty() {
+            let mut pair = Der(set.expect(SEQUENCE)?);
+            let oid = pair.expect(OID)?;
+            let (tag, content, _) = pair.next()?;
+            if oid == COMMON_NAME {
+                found = text(tag, content).and_then(|text| String::from_utf8(text).ok());
+            }
+        }
+    }
+    found.filter(|name| !name.is_empty() && !name.contains(char::is_control))
+}
+
 fn attribute(oid: &[u8], tag: u8, content: &[u8], whole: &[u8], out: &mut String) {
     let known = match oid {
         [0x55, 4, 3] => "CN",
@@ -161,7 +207,23 @@ fn attribute(oid: &[u8], tag: u8, content: &[u8], whole: &[u8], out: &mut String
         [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1] => "emailAddress",
         _ => "",
     };
-    let text = match tag {
+    match text(tag, content) {
+        Some(text) if !known.is_empty() => {
+            out.push_str(known);
+            out.push('=');
+            escape(&text, out);
+        }
+        _ => {
+            dotted(oid, out);
+            out.push_str("=#");
+            hex(whole, out);
+        }
+    }
+}
+
+/// The bytes of a text, in UTF-8 where its type says so.
+fn text(tag: u8, content: &[u8]) -> Option<Vec<u8>> {
+    match tag {
         // UTF8String, NumericString, PrintableString, TeletexString, IA5String.
         0x0c | 0x12 | 0x13 | 0x14 | 0x16 => Some(content.to_vec()),
         // BMPString.
@@ -176,18 +238,6 @@ fn attribute(oid: &[u8], tag: u8, content: &[u8], whole: &[u8], out: &mut String
             Some(text.into_bytes())
         }
         _ => None,
-    };
-    match text {
-        Some(text) if !known.is_empty() => {
-            out.push_str(known);
-            out.push('=');
-            escape(&text, out);
-        }
-        _ => {
-            dotted(oid, out);
-            out.push_str("=#");
-            hex(whole, out);
-        }
     }
 }
 
@@ -275,7 +325,7 @@ mod tests {
         let mut hash = String::new();
         hex(ring::digest::digest(&ring::digest::SHA256, &leaf).as_ref(), &mut hash);
         assert_eq!(
-            xfcc(&leaf),
+            read_client(&leaf).xfcc.to_string(),
             format!(
                 "Hash={hash};Subject=\"1.2.840.9=#0c0178,CN=\\# lead,O=A \\\"quoted\\\"\\, \
                  Inc\\; \\C3\\A9\\0D\\0A,C=DE\";URI=\"spiffe://x/y;z=\\\"1\\\"\";\
@@ -288,13 +338,13 @@ mod tests {
     fn broken_certificates_give_a_hash_at_least() {
         let leaf = leaf(CertificateParams::new(vec!["a.test".into()]).unwrap());
         for cut in 0..leaf.len() {
-            assert!(xfcc(&leaf[..cut]).starts_with("Hash="));
+            assert!(read_client(&leaf[..cut]).xfcc.starts_with("Hash="));
         }
         for at in 0..leaf.len() {
             for value in [0, 0x30, 0x7f, 0x83, 0xff] {
                 let mut bad = leaf.clone();
                 bad[at] = value;
-                let value = xfcc(&bad);
+                let value = read_client(&bad).xfcc;
                 assert!(value.bytes().all(|b| matches!(b, b' '..=b'~')), "{value:?}");
             }
         }
