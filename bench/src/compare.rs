@@ -148,22 +148,33 @@ impl Comparison {
     }
 
     fn place(&self) -> Place {
-        let line = |path: &str, key: &str| {
-            let text = std::fs::read_to_string(path).unwrap_or_default();
-            let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default();
-            line.rsplit(": ").next().unwrap_or_default().trim().to_owned()
-        };
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let model = line("/proc/cpuinfo", "model name");
-        Place {
-            machine: format!("{model}, {} CPUs", pin::online_cpus().unwrap_or(cpus)),
-            kernel: line("/proc/sys/kernel/osrelease", ""),
-            proxy_cpu: self.proxy_cpu,
-            load_cpu: self.load_cpu,
-            origin_cpu: self.origin_cpu,
-            rounds: self.rounds,
-            seconds: self.seconds,
-        }
+        place(self.proxy_cpu, self.load_cpu, self.origin_cpu, self.rounds, self.seconds)
+    }
+}
+
+/// Where a run takes place.
+pub fn place(
+    proxy_cpu: usize,
+    load_cpu: usize,
+    origin_cpu: usize,
+    rounds: usize,
+    seconds: f64,
+) -> Place {
+    let line = |path: &str, key: &str| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default();
+        line.rsplit(": ").next().unwrap_or_default().trim().to_owned()
+    };
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let model = line("/proc/cpuinfo", "model name");
+    Place {
+        machine: format!("{model}, {} CPUs", pin::online_cpus().unwrap_or(cpus)),
+        kernel: line("/proc/sys/kernel/osrelease", ""),
+        proxy_cpu,
+        load_cpu,
+        origin_cpu,
+        rounds,
+        seconds,
     }
 }
 
@@ -278,7 +289,7 @@ impl Run<'_> {
 }
 
 /// One run of the load with the CPU time of the peer over the same window.
-fn measure(
+pub fn measure(
     plan: &Plan,
     running: &mut Running,
     stop: &AtomicBool,

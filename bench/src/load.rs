@@ -140,6 +140,7 @@ impl Plan {
                                 head_only: self.message.method == "HEAD",
                                 pipeline: if self.fresh { 1 } else { self.pipeline },
                                 id_at: self.message.id_at(&self.target),
+                                rotation: self.message.rotation.as_deref(),
                             },
                             connections: mine,
                             fresh: self.fresh,

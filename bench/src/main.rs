@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod agree;
+mod auth;
 mod compare;
 mod faults;
 mod h2;
@@ -55,6 +56,7 @@ enum Command {
     Compare(CompareArgs),
     /// The same for TLS handshakes: a new connection, a handshake, one request, and the end.
     Handshakes(CompareArgs),
+    Auth(auth::Args),
     Faults(FaultsArgs),
     Peers(PeersArgs),
     Agree(AgreeArgs),
@@ -364,6 +366,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         }
         Command::Compare(args) => compare(args, false),
         Command::Handshakes(args) => compare(args, true),
+        Command::Auth(args) => auth::run(args, &*stop_flag()?),
         Command::Faults(args) => faults(args),
         Command::Peers(args) => peers(args),
         Command::Agree(args) => {
@@ -409,6 +412,7 @@ fn load(args: LoadArgs) -> Result<(), Box<dyn Error>> {
     }
     let target = Target::parse(&args.url)?;
     let message = Message {
+        rotation: None,
         method: args.method,
         headers: args.header,
         body_bytes: args.body_bytes,

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 
 use super::response::{Answer, Parser};
 use super::streams::{Ended, Request, Streams};
+use super::target::Rotation;
 use crate::faults::origin::ID_DIGITS;
 use crate::h2::Broken;
 use crate::tls::Session;
@@ -106,6 +107,8 @@ pub struct Script<'a> {
     pub pipeline: usize,
     /// Where in a request its id stands; set where ids are checked.
     pub id_at: Option<usize>,
+    /// What differs from request to request.
+    pub rotation: Option<&'a Rotation>,
 }
 
 impl Script<'_> {
@@ -259,6 +262,17 @@ impl Connection {
                 for start in starts {
                     in_flight.push_back(start);
                     script.stamp(script.id_at.unwrap_or_default(), start, said);
+                }
+                self.say(said);
+            }
+            Talk::Http1(_, in_flight) if script.rotation.is_some() => {
+                let Some(rotation) = script.rotation else { return };
+                let said = &mut scratch.said;
+                said.clear();
+                let request = script.batch.get(..script.each).unwrap_or_default();
+                for start in starts {
+                    in_flight.push_back(start);
+                    rotation.write(request, said);
                 }
                 self.say(said);
             }

@@ -1,6 +1,8 @@
 //! Where the load goes: the URL, and the request as it is sent again and again.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use memchr::memmem;
 
@@ -65,13 +67,48 @@ pub struct Message {
     /// Each request carries an id, and its answer must bring it back as `bench origin --fault`
     /// does. HTTP/1.1 only.
     pub checked: bool,
+    /// A field that has another value in each request. HTTP/1.1 only.
+    pub rotation: Option<Arc<Rotation>>,
+}
+
+/// A field whose values are sent in turn.
+#[derive(Debug)]
+pub struct Rotation {
+    name: String,
+    values: Vec<String>,
+    next: AtomicUsize,
+}
+
+impl Rotation {
+    pub fn new(name: &str, values: Vec<String>) -> Self {
+        Self { name: name.to_owned(), values, next: AtomicUsize::new(0) }
+    }
+
+    /// Writes `request`, which ends with its head, with the next value in it.
+    pub fn write(&self, request: &[u8], out: &mut Vec<u8>) {
+        let next = self.next.fetch_add(1, Relaxed) % self.values.len().max(1);
+        out.extend_from_slice(request.strip_suffix(b"\r\n").unwrap_or(request));
+        let value = self.values.get(next).map_or("", |value| value);
+        for part in [self.name.as_str(), ": ", value] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n\r\n");
+    }
 }
 
 impl Default for Message {
     fn default() -> Self {
         let method = "GET".to_owned();
         let headers = Vec::new();
-        Self { method, headers, body_bytes: 0, http2: false, grpc: false, checked: false }
+        Self {
+            method,
+            headers,
+            body_bytes: 0,
+            http2: false,
+            grpc: false,
+            checked: false,
+            rotation: None,
+        }
     }
 }
 
