@@ -6,6 +6,7 @@ mod body;
 mod channel;
 mod exchange;
 mod forward;
+mod forwarded_for;
 mod grpc;
 mod grpc_web;
 pub mod http2;

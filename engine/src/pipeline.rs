@@ -48,6 +48,7 @@ async fn decide(
     let index = find_route(&plan.plan, request)?;
     let route = plan.plan.route(index);
     request.notes.route = Some(index);
+    admit_address(request, route)?;
     admit_load(shard, &plan.plan, route)?;
     auth::admit(shard, request, route).await?;
     read_patience(shard, request, route);
@@ -96,6 +97,16 @@ fn find_route(plan: &Plan, request: &Request) -> Result<RouteIndex, LocalReply> 
             LocalReply::method_not_allowed(methods)
         }
     })
+}
+
+/// Refuses addresses that the route does not serve.
+fn admit_address(request: &Request, route: &Route) -> Result<(), LocalReply> {
+    match &route.networks {
+        Some(networks) if !networks.admit(request.client_address()) => {
+            Err(LocalReply::new(403, Reason::AddressDenied))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses what the node cannot bear now, by the route's priority. Before everything that costs: a

@@ -57,6 +57,8 @@ impl RequestId {
 pub struct Client {
     /// The peer of the connection, or whom the PROXY protocol named.
     pub address: SocketAddr,
+    /// Where it connected to.
+    pub listener: SocketAddr,
     /// Its forwarding fields are believed.
     pub trusted: bool,
     /// Also send `Forwarded`.

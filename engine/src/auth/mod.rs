@@ -14,6 +14,7 @@ mod introspection;
 mod jwt;
 mod login;
 pub mod memory;
+pub mod networks;
 pub mod refusal;
 pub mod registry;
 mod signature;
@@ -26,6 +27,7 @@ use contract::snapshot::{RouteAuth, Unidentified};
 
 pub use self::identity::Identity;
 pub use self::memory::Memory;
+pub use self::networks::Networks;
 pub use self::refusal::Refusal;
 pub use self::registry::{Authenticator, Registry};
 use crate::auth::credentials::Found;

@@ -3,6 +3,7 @@
 use contract::snapshot::{self, Hedge, Mirror, Priority, Retry, Timeouts};
 
 use super::{PlanError, Upstream};
+use crate::auth::Networks;
 use crate::route::Rewrite;
 
 /// A route without its conditions: those are in the router.
@@ -34,6 +35,8 @@ pub struct Route {
     pub deadline_header: Option<Box<str>>,
     /// Who may call; `None`: anyone.
     pub auth: Option<Box<snapshot::RouteAuth>>,
+    /// From where; `None`: from anywhere.
+    pub networks: Option<Box<Networks>>,
 }
 
 /// A share of a route's requests.
@@ -97,6 +100,7 @@ impl Route {
             mirror: from.mirror,
             deadline_header: from.deadline_header.map(Into::into),
             auth: from.auth.map(Box::new),
+            networks: from.networks.map(|networks| Box::new(Networks::build(&networks))),
         })
     }
 
