@@ -4,6 +4,7 @@
 mod auth;
 mod body;
 mod channel;
+mod cors;
 mod exchange;
 mod forward;
 mod forwarded_for;

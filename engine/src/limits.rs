@@ -13,6 +13,8 @@ pub const AUTH_MEMORY_BYTES: usize = 32 * 1024 * 1024;
 pub const AUTH_NEGATIVE_MS: u64 = 1_000;
 /// Questions of one shard to the store thread that are open at once.
 pub const STORE_QUESTIONS: usize = 10_000;
+/// Names of `Access-Control-Request-Headers` that are looked at.
+pub const CORS_HEADERS: usize = 128;
 /// Request line without its CRLF, in bytes: past it 414. RFC 9112 §3 asks for at least 8,000.
 pub const REQUEST_LINE: usize = 8 * 1024;
 /// One field name, in bytes.

@@ -4,6 +4,7 @@ use contract::snapshot::{self, Hedge, Mirror, Priority, Retry, Timeouts};
 
 use super::{PlanError, Upstream};
 use crate::auth::Networks;
+use crate::cors::Cors;
 use crate::route::Rewrite;
 
 /// A route without its conditions: those are in the router.
@@ -37,6 +38,8 @@ pub struct Route {
     pub auth: Option<Box<snapshot::RouteAuth>>,
     /// From where; `None`: from anywhere.
     pub networks: Option<Box<Networks>>,
+    /// What scripts of other origins may do; `None`: the upstream says.
+    pub cors: Option<Box<Cors>>,
 }
 
 /// A share of a route's requests.
@@ -77,6 +80,8 @@ impl Route {
         }
         let rewrite = Rewrite::build(&from.path, &from.rewrite)
             .map_err(|problem| error("rewrite".into(), problem))?;
+        let cors = from.cors.as_ref().map(|cors| Cors::build(cors, &from.methods, from.grpc_web));
+        let cors = cors.transpose().map_err(|(field, problem)| error(field, problem))?;
         Ok(Route {
             name: from.name.into(),
             rewrite,
@@ -101,6 +106,7 @@ impl Route {
             deadline_header: from.deadline_header.map(Into::into),
             auth: from.auth.map(Box::new),
             networks: from.networks.map(|networks| Box::new(Networks::build(&networks))),
+            cors: cors.map(Box::new),
         })
     }
 
