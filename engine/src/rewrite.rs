@@ -339,7 +339,7 @@ impl Outbound<'_> {
 }
 
 /// Whether a field claims who the client is: only the gateway and trusted proxies may (B-45).
-fn is_identity(name: &[u8]) -> bool {
+pub fn is_identity(name: &[u8]) -> bool {
     const CONSUMER: &[u8] = b"x-consumer-";
     matches!(name.first(), Some(b'x' | b'X'))
         && (name.get(..CONSUMER.len()).is_some_and(|start| start.eq_ignore_ascii_case(CONSUMER))

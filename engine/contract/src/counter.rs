@@ -56,6 +56,8 @@ pub enum Counter {
     Fallbacks,
     Mirrored,
     MirrorsDropped,
+    /// Policies of routes that could not be judged.
+    PolicyErrors,
 }
 
 /// How many counters there are.
@@ -63,7 +65,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 49] = [
+    pub const ALL: [Counter; 50] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -113,6 +115,7 @@ impl Counter {
         Counter::Fallbacks,
         Counter::Mirrored,
         Counter::MirrorsDropped,
+        Counter::PolicyErrors,
     ];
 
     /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
@@ -180,6 +183,7 @@ impl Counter {
             Counter::Fallbacks => "sluice_upstream_fallbacks_total",
             Counter::Mirrored => "sluice_mirrored_total",
             Counter::MirrorsDropped => "sluice_mirrors_dropped_total",
+            Counter::PolicyErrors => "sluice_policy_errors_total",
         }
     }
 
@@ -257,6 +261,9 @@ impl Counter {
             Counter::Mirrored => "Requests copied to a mirror.",
             Counter::MirrorsDropped => {
                 "Requests that a mirror should have got and did not: too many, too large, or not taken."
+            }
+            Counter::PolicyErrors => {
+                "Requests refused as their route's policy could not be judged."
             }
         }
     }

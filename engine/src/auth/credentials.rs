@@ -85,7 +85,7 @@ pub fn behind_scheme<'a>(value: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
 }
 
 /// The pairs of a query, as they came. What has no `=` has an empty value.
-fn parameters(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub fn parameters(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     query.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
         match memchr::memchr(b'=', pair) {
             Some(at) => (&pair[..at], &pair[at + 1..]),
@@ -95,7 +95,7 @@ fn parameters(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 }
 
 /// Percent-decoded, `+` for a space (WHATWG URL, `application/x-www-form-urlencoded`).
-fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+pub fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     if !text.iter().any(|byte| matches!(byte, b'%' | b'+')) {
         return Cow::Borrowed(text);
     }

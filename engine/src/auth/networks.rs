@@ -89,7 +89,7 @@ impl Runs {
         // Last addresses and verdicts of the prefixes that lie around the place the sweep is at, the
         // innermost last.
         let mut around: Vec<(u128, bool)> = Vec::new();
-        let mut end = |around: &mut Vec<(u128, bool)>, before: Option<u128>| {
+        let end = |around: &mut Vec<(u128, bool)>, before: Option<u128>| {
             let mut ended = Vec::new();
             while let Some(&(last, _)) = around.last()
                 && before.is_none_or(|start| last < start)
