@@ -1,6 +1,6 @@
 //! One request and the one chance to answer it, as the pipeline sees them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -11,6 +11,7 @@ use crate::auth::Identity;
 use crate::auth::credentials::Hidden;
 use crate::body::{BodyReader, BodyWriter};
 use crate::channel::{Sink, Source};
+use crate::forwarded_for;
 use crate::grpc;
 use crate::grpc_web;
 use crate::http2::ErrorCode;
@@ -124,6 +125,21 @@ impl Request {
         match &self.normal_path {
             Some(path) => path,
             None => self.head.path(self.bytes()),
+        }
+    }
+
+    /// The address of whoever sent this: the peer's, or whom it forwards for, where it is trusted.
+    pub fn client_address(&self) -> IpAddr {
+        let peer = self.client.address.ip();
+        if !self.client.trusted {
+            return peer;
+        }
+        let listeners = &self.plan.plan.listeners;
+        match listeners.iter().find(|listener| listener.address == self.client.listener) {
+            Some(listener) => {
+                forwarded_for::client_address(listener, &self.head, self.bytes(), peer)
+            }
+            None => peer,
         }
     }
 

@@ -4,8 +4,10 @@
 mod auth;
 mod body;
 mod channel;
+mod cors;
 mod exchange;
 mod forward;
+mod forwarded_for;
 mod grpc;
 mod grpc_web;
 pub mod http2;

@@ -17,8 +17,37 @@ pub const AUTH_CERTIFICATE_MS: u64 = 60_000;
 pub const SIGNATURES: usize = 8;
 /// How far ahead the clock of who signs may be.
 pub const SIGNATURE_LEEWAY_S: i64 = 60;
+/// Counters against guessing, twice, and accounts with the addresses they were entered from; 8 bytes each.
+pub const THROTTLE_SLOTS: usize = 64 * 1024;
+/// First characters of an API key by which failures are counted: what names keys, not what opens.
+pub const THROTTLE_PREFIX: usize = 8;
+/// Base64 of a user and a password, in bytes.
+pub const BASIC_CREDENTIAL: usize = 1_024;
+/// How long a good password is remembered.
+pub const BASIC_MEMORY_MS: u64 = 5 * 60_000;
+/// Passwords that are hashed at once. The store has four threads; one is left for signatures.
+pub const BASIC_HASHES: usize = 3;
+/// The same with those that wait: under a second at 50 ms each.
+pub const BASIC_WAITING: usize = 48;
+/// Memory and passes of argon2 that a hash may ask for.
+pub const ARGON2_KIB: u32 = 256 * 1024;
+pub const ARGON2_PASSES: u32 = 16;
+/// A policy's text, in bytes.
+pub const POLICY_TEXT: usize = 4 * 1024;
+/// Operations, names and constants of a policy.
+pub const POLICY_NODES: usize = 512;
+/// How deep they nest.
+pub const POLICY_DEPTH: usize = 64;
+/// Most items of a list or map that a policy looks at.
+pub const POLICY_ITEMS: usize = 1_024;
+/// Stack on which policies are compiled: the parser nests as deep as the text is long.
+pub const POLICY_STACK: usize = 64 * 1024 * 1024;
+/// Memory that a compiled regular expression of a policy may take, in bytes.
+pub const POLICY_PATTERN: usize = 1024 * 1024;
 /// Questions of one shard to the store thread that are open at once.
 pub const STORE_QUESTIONS: usize = 10_000;
+/// Names of `Access-Control-Request-Headers` that are looked at.
+pub const CORS_HEADERS: usize = 128;
 /// Request line without its CRLF, in bytes: past it 414. RFC 9112 §3 asks for at least 8,000.
 pub const REQUEST_LINE: usize = 8 * 1024;
 /// One field name, in bytes.

@@ -5,6 +5,7 @@ use contract::record::Reason;
 use contract::snapshot::Priority;
 
 use crate::auth;
+use crate::cors;
 use crate::exchange::{Ended, Fields, Next, Request, Responder, Upgrade};
 use crate::forward::{self, Answer, retry_after};
 use crate::grpc;
@@ -48,6 +49,8 @@ async fn decide(
     let index = find_route(&plan.plan, request)?;
     let route = plan.plan.route(index);
     request.notes.route = Some(index);
+    admit_address(request, route)?;
+    cors::admit(request, route)?;
     admit_load(shard, &plan.plan, route)?;
     auth::admit(shard, request, route).await?;
     read_patience(shard, request, route);
@@ -88,6 +91,13 @@ fn find_route(plan: &Plan, request: &Request) -> Result<RouteIndex, LocalReply> 
         method: head.method(bytes),
         headers: &Fields { head, bytes },
     };
+    // A preflight is about the request that is to follow.
+    if let Some(method) = cors::preflight(head, bytes)
+        && let Ok(index) = plan.router.find(&Query { method, ..query })
+        && plan.route(index).cors.is_some()
+    {
+        return Ok(index);
+    }
     plan.router.find(&query).map_err(|miss| match miss {
         Miss::NotFound => LocalReply::new(404, Reason::NoRoute),
         Miss::MethodNotAllowed(allow) => {
@@ -96,6 +106,16 @@ fn find_route(plan: &Plan, request: &Request) -> Result<RouteIndex, LocalReply> 
             LocalReply::method_not_allowed(methods)
         }
     })
+}
+
+/// Refuses addresses that the route does not serve.
+fn admit_address(request: &Request, route: &Route) -> Result<(), LocalReply> {
+    match &route.networks {
+        Some(networks) if !networks.admit(request.client_address()) => {
+            Err(LocalReply::new(403, Reason::AddressDenied))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses what the node cannot bear now, by the route's priority. Before everything that costs: a

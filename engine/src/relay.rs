@@ -8,6 +8,7 @@ use contract::record::Reason;
 
 use crate::body::{BodyReader, BodyWriter};
 use crate::channel::{Piece, Sink, Source, SourceFault, Unsent};
+use crate::cors;
 use crate::exchange::{Downstream, Ended, Next, Request, Responder};
 use crate::forward::{Answer, Carrier, soonest};
 use crate::grpc::Kind;
@@ -330,6 +331,8 @@ fn write_head(
     let out = &mut HeadWriter::new(out, responder.down.dialect());
     out.status(head.status, head.reason.of(bytes));
     let mut dated = false;
+    let route = request.notes.route.map(|index| request.plan.plan.route(index));
+    let own_cors = route.is_some_and(|route| route.cors.is_some());
     for field in &head.fields {
         match field.id {
             Name::ContentType => {
@@ -342,6 +345,7 @@ fn write_head(
             Name::ContentLength if head.framing == BodyFraming::None => {}
             Name::ContentLength | Name::XRequestId => continue,
             Name::Date => dated = true,
+            Name::Other if own_cors && cors::is_ours(field.name.of(bytes)) => continue,
             _ => {}
         }
         if field.forwarded() {

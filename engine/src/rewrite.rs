@@ -57,6 +57,8 @@ impl RequestId {
 pub struct Client {
     /// The peer of the connection, or whom the PROXY protocol named.
     pub address: SocketAddr,
+    /// Where it connected to.
+    pub listener: SocketAddr,
     /// Its forwarding fields are believed.
     pub trusted: bool,
     /// Also send `Forwarded`.
@@ -337,7 +339,7 @@ impl Outbound<'_> {
 }
 
 /// Whether a field claims who the client is: only the gateway and trusted proxies may (B-45).
-fn is_identity(name: &[u8]) -> bool {
+pub fn is_identity(name: &[u8]) -> bool {
     const CONSUMER: &[u8] = b"x-consumer-";
     matches!(name.first(), Some(b'x' | b'X'))
         && (name.get(..CONSUMER.len()).is_some_and(|start| start.eq_ignore_ascii_case(CONSUMER))

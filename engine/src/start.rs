@@ -15,6 +15,7 @@ use contract::bus::{Bus, Message};
 use contract::sealed::read_sealed;
 use contract::{Segment, ShardState, Snapshot};
 
+use crate::auth::Throttle;
 use crate::io::{Io, Launch, RingConfig, StartError, Swap, launch};
 use crate::limits;
 use crate::listener::Listeners;
@@ -92,6 +93,7 @@ pub fn run(start: Start) -> Result<(), StartError> {
         book: Arc::new(book),
         memory: Arc::default(),
         store,
+        throttle: Arc::default(),
     };
     for _ in &start.cpus {
         node.mailboxes.push(Arc::new(Mailbox {
@@ -140,6 +142,7 @@ struct Node {
     book: Arc<Book>,
     memory: Arc<Memory>,
     store: Arc<Store>,
+    throttle: Arc<Throttle>,
 }
 
 impl Node {
@@ -247,7 +250,8 @@ impl Node {
         let mailbox = self.mailboxes[usize::from(index)].clone();
         let shards = self.mailboxes.len() as u16;
         let (book, memory) = (self.book.clone(), self.memory.clone());
-        let seat = Seat { index, shards, book, memory, store: self.store.clone() };
+        let (store, throttle) = (self.store.clone(), self.throttle.clone());
+        let seat = Seat { index, shards, book, memory, store, throttle };
         let (report, reported) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name(format!("shard-{index}"))

@@ -69,6 +69,8 @@ pub enum Counter {
     /// Credentials of which the shard remembered what they are.
     AuthRemembered,
     StoreQuestions,
+    /// Policies of routes that could not be judged.
+    PolicyErrors,
 }
 
 /// How many counters there are.
@@ -76,7 +78,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 58] = [
+    pub const ALL: [Counter; 59] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -135,6 +137,7 @@ impl Counter {
         Counter::AuthThrottled,
         Counter::AuthRemembered,
         Counter::StoreQuestions,
+        Counter::PolicyErrors,
     ];
 
     /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
@@ -211,6 +214,7 @@ impl Counter {
             | Counter::AuthThrottled => "sluice_auth_total",
             Counter::AuthRemembered => "sluice_auth_remembered_total",
             Counter::StoreQuestions => "sluice_store_questions_total",
+            Counter::PolicyErrors => "sluice_policy_errors_total",
         }
     }
 
@@ -308,6 +312,9 @@ impl Counter {
             Counter::AuthRemembered => "Credentials judged by what the shard remembered of them.",
             Counter::StoreQuestions => {
                 "Credentials that could not be judged at once: someone was asked, or it took computing."
+            }
+            Counter::PolicyErrors => {
+                "Requests refused as their route's policy could not be judged."
             }
         }
     }

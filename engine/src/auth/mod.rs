@@ -14,11 +14,15 @@ mod introspection;
 mod jwt;
 mod login;
 pub mod memory;
+pub mod networks;
+pub mod policy;
 pub mod refusal;
 pub mod registry;
 mod signature;
+pub mod throttle;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 
@@ -27,10 +31,14 @@ use contract::snapshot::{RouteAuth, Unidentified};
 
 pub use self::identity::Identity;
 pub use self::memory::Memory;
+pub use self::networks::Networks;
+pub use self::policy::Policy;
 pub use self::refusal::Refusal;
 pub use self::registry::{Authenticator, Registry};
+pub use self::throttle::Throttle;
 use crate::auth::credentials::Found;
 use crate::auth::memory::Remembered;
+use crate::auth::throttle::{Network, Subject};
 use crate::exchange::Request;
 use crate::local_reply::LocalReply;
 use crate::message::RequestHead;
@@ -48,12 +56,34 @@ pub struct Call<'a> {
     /// In normal form.
     pub path: &'a [u8],
     pub client: &'a Client,
+    /// Of whoever sent it, through proxies that are trusted.
+    pub address: IpAddr,
 }
 
 impl Call<'_> {
     /// Milliseconds since the Unix epoch.
     pub fn wall_ms(&self) -> u64 {
         self.shard.io.clock().wall_us() / 1_000
+    }
+
+    /// Counts a failure of the caller's.
+    fn count(&self, subject: Subject<'_>) {
+        let now_ms = self.shard.io.clock().now_ms();
+        self.shard.throttle().count(self.registry.throttle, subject, now_ms);
+    }
+
+    /// Whether the caller has failed too often, or too many have at this account.
+    fn throttled(&self, authenticator: u32, account: Option<&[u8]>) -> Option<Refusal> {
+        let (throttle, rules) = (self.shard.throttle(), self.registry.throttle);
+        let now_ms = self.shard.io.clock().now_ms();
+        let from = Network::from(self.address);
+        let by_address = throttle.wait_ms(rules, Subject::Address(from), now_ms);
+        let by_account =
+            account.filter(|account| !throttle.was_entered(authenticator, account, from)).and_then(
+                |account| throttle.wait_ms(rules, Subject::Account(authenticator, account), now_ms),
+            );
+        let wait_ms = by_address.max(by_account)?;
+        Some(Refusal::Throttled(u32::try_from(wait_ms.div_ceil(1_000)).unwrap_or(u32::MAX)))
     }
 }
 
@@ -101,13 +131,17 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
         bytes: request.bytes(),
         path: request.path(),
         client: &request.client,
+        address: request.client_address(),
     };
     let found = match rules.all {
         true => all(call, rules).await,
         false => any(call, rules).await,
     };
+    if let Err(Refusal::Invalid) = found {
+        call.count(Subject::Address(call.address.into()));
+    }
     let caller = found.as_ref().ok().cloned().flatten();
-    let judged = found.and_then(|identity| judge(call, rules, identity));
+    let judged = found.and_then(|identity| judge(call, route, rules, identity));
     shard.meter.count(counter(&judged), 1);
     request.notes.caller = caller;
     match judged {
@@ -131,7 +165,7 @@ fn counter(judged: &Result<Option<Rc<Identity>>, Refusal>) -> Counter {
         Err(Refusal::Invalid | Refusal::Ambiguous) => Counter::AuthInvalid,
         Err(Refusal::Scope | Refusal::Forbidden) => Counter::AuthDenied,
         Err(Refusal::Unavailable) => Counter::AuthUnavailable,
-        Err(Refusal::Throttled) => Counter::AuthThrottled,
+        Err(Refusal::Throttled(_)) => Counter::AuthThrottled,
     }
 }
 
@@ -195,21 +229,55 @@ async fn check(call: Call<'_>, authenticator: &Authenticator) -> Outcome {
     };
     let now_ms = call.wall_ms();
     let memory = call.shard.memory();
-    let mut stale = None;
+    let (mut stale, mut known) = (None, None);
     if authenticator.is_remembered() {
         match memory.get(call.registry.version, authenticator.index, &credential, now_ms) {
             Some(Remembered::Fresh(outcome)) => {
                 call.shard.meter.count(Counter::AuthRemembered, 1);
-                return match outcome {
-                    Outcome::Known(identity) => bound(call, identity),
-                    outcome => outcome,
-                };
+                match outcome {
+                    Outcome::Known(identity) => return bound(call, identity),
+                    outcome => known = Some(outcome),
+                }
             }
             Some(Remembered::Stale(identity)) => stale = Some(identity),
             None => {}
         }
     }
-    let outcome = match authenticator.verify(call, &credential, stale) {
+    // What was good a moment ago is no guess.
+    let account = authenticator.account(call, &credential);
+    if stale.is_none()
+        && let Some(refusal) = call.throttled(authenticator.index, account.as_deref())
+    {
+        return Outcome::Refused(refusal);
+    }
+    let outcome = match known {
+        Some(outcome) => outcome,
+        None => verify(call, authenticator, &credential, stale).await,
+    };
+    match (outcome, account) {
+        (Outcome::Known(identity), account) => {
+            if let Some(account) = account {
+                let from = call.address.into();
+                call.shard.throttle().enter(authenticator.index, &account, from);
+            }
+            bound(call, identity)
+        }
+        (outcome @ Outcome::Refused(Refusal::Invalid), Some(account)) => {
+            call.count(Subject::Account(authenticator.index, &account));
+            outcome
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+/// Has a credential judged, and remembers what came of it.
+async fn verify(
+    call: Call<'_>,
+    authenticator: &Authenticator,
+    credential: &[u8],
+    stale: Option<Rc<Identity>>,
+) -> Outcome {
+    let outcome = match authenticator.verify(call, credential, stale) {
         Check::Now(outcome) => outcome,
         Check::Later(future) => {
             call.shard.meter.count(Counter::StoreQuestions, 1);
@@ -217,12 +285,10 @@ async fn check(call: Call<'_>, authenticator: &Authenticator) -> Outcome {
         }
     };
     if authenticator.is_remembered() {
-        memory.put(call.registry.version, authenticator.index, &credential, &outcome, now_ms);
+        let (version, now_ms) = (call.registry.version, call.wall_ms());
+        call.shard.memory().put(version, authenticator.index, credential, &outcome, now_ms);
     }
-    match outcome {
-        Outcome::Known(identity) => bound(call, identity),
-        outcome => outcome,
-    }
+    outcome
 }
 
 /// A token that is bound to a certificate is good only on connections with it (RFC 8705 §3). Asked
@@ -238,23 +304,31 @@ fn bound(call: Call<'_>, identity: Rc<Identity>) -> Outcome {
 
 /// Whether the caller may do this, as far as scopes, groups and the policy say.
 fn judge(
-    _call: Call<'_>,
+    call: Call<'_>,
+    route: &Route,
     rules: &RouteAuth,
     identity: Option<Rc<Identity>>,
 ) -> Result<Option<Rc<Identity>>, Refusal> {
-    let has_scope = |scope: &String| match &identity {
-        Some(identity) => identity.has_scope(scope),
-        None => false,
-    };
+    let known = identity.as_deref();
+    // Who shows nothing may be let in with a credential.
+    let refusal = |refusal| if known.is_some() { refusal } else { Refusal::Missing };
+    let has_scope = |scope: &String| known.is_some_and(|known| known.has_scope(scope));
     if !rules.scopes.iter().all(has_scope) {
-        return Err(if identity.is_some() { Refusal::Scope } else { Refusal::Missing });
+        return Err(refusal(Refusal::Scope));
     }
-    let in_group = |group: &String| match &identity {
-        Some(identity) => identity.in_group(group),
-        None => false,
-    };
+    let in_group = |group: &String| known.is_some_and(|known| known.in_group(group));
     if !rules.groups.is_empty() && !rules.groups.iter().any(in_group) {
-        return Err(if identity.is_some() { Refusal::Forbidden } else { Refusal::Missing });
+        return Err(refusal(Refusal::Forbidden));
     }
-    Ok(identity)
+    match route.policy.as_ref().map(|policy| policy.allows(call, known)) {
+        None | Some(Ok(true)) => Ok(identity),
+        Some(Ok(false)) => Err(refusal(Refusal::Forbidden)),
+        Some(Err(_)) => {
+            call.shard.meter.count(Counter::PolicyErrors, 1);
+            Err(Refusal::Forbidden)
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,8 +20,8 @@ pub enum Refusal {
     Scope,
     /// Known, but not allowed to do this: 403.
     Forbidden,
-    /// Too many failures: 429.
-    Throttled,
+    /// Too many failures, so many seconds to wait: 429.
+    Throttled(u32),
     /// Whoever knows cannot be asked: 503. Never a reason to let someone in.
     Unavailable,
 }
@@ -35,7 +35,7 @@ impl Refusal {
             Refusal::Invalid => 1,
             Refusal::Scope | Refusal::Forbidden => 2,
             Refusal::Unavailable => 3,
-            Refusal::Throttled => 4,
+            Refusal::Throttled(_) => 4,
             Refusal::Ambiguous => 5,
         };
         match one {
@@ -51,7 +51,7 @@ impl Refusal {
             Refusal::Ambiguous => (400, Reason::CredentialAmbiguous),
             Refusal::Scope => (403, Reason::ScopeMissing),
             Refusal::Forbidden => (403, Reason::Forbidden),
-            Refusal::Throttled => (429, Reason::AuthThrottled),
+            Refusal::Throttled(_) => (429, Reason::AuthThrottled),
             Refusal::Unavailable => (503, Reason::AuthUnavailable),
         }
     }
@@ -66,9 +66,9 @@ impl Refusal {
     ) -> LocalReply {
         let (status, reason) = self.status();
         match self {
-            Refusal::Unavailable | Refusal::Throttled => {
-                let wait: &[u8] = if self == Refusal::Throttled { b"60" } else { b"1" };
-                fields.push(("Retry-After", wait.to_vec()));
+            Refusal::Unavailable => fields.push(("Retry-After", b"1".to_vec())),
+            Refusal::Throttled(wait_s) => {
+                fields.push(("Retry-After", wait_s.to_string().into_bytes()));
             }
             _ => self.challenge(registry, rules, fields),
         }

@@ -19,7 +19,8 @@ use super::introspection::Introspection;
 use super::jwt::Jwt;
 use super::login::Login;
 use super::signature::Signature;
-use super::{Call, Check, Identity};
+use super::{Call, Check, Identity, throttle};
+use crate::limits;
 use crate::plan::PlanError;
 
 /// All that identifies callers.
@@ -27,6 +28,8 @@ use crate::plan::PlanError;
 pub struct Registry {
     /// Of the snapshot's auth part.
     pub version: u64,
+    /// How many failures are too many.
+    pub throttle: throttle::Rules,
     pub consumers: Box<[Consumer]>,
     pub authenticators: Box<[Authenticator]>,
     /// Consumers by name.
@@ -79,6 +82,7 @@ impl Registry {
         });
         let mut registry = Registry {
             version: auth.version,
+            throttle: auth.throttle.into(),
             consumers: consumers.collect(),
             ..Registry::default()
         };
@@ -212,6 +216,7 @@ impl Authenticator {
                 None => Found::Absent,
             },
             Kind::External(external) => external.credential(call),
+            Kind::Basic(basic) => basic.credential(call),
             Kind::Signature(signature) => signature.credential(call),
             // Of bearer tokens several authenticators may want theirs: a token of another issuer is
             // none of this one's.
@@ -220,6 +225,15 @@ impl Authenticator {
                 introspection.own(call, credentials::find(call, &introspection.tokens.from))
             }
             kind => credentials::find(call, kind.sources()),
+        }
+    }
+
+    /// What a credential names that others may guess at: a user, the beginning of a key.
+    pub fn account<'a>(&self, call: Call<'_>, credential: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        match &self.kind {
+            Kind::ApiKey(_) => credential.get(..limits::THROTTLE_PREFIX).map(Cow::Borrowed),
+            Kind::Basic(basic) => basic.user(call).map(|user| Cow::Owned(user.into_bytes())),
+            _ => None,
         }
     }
 
@@ -243,7 +257,7 @@ impl Authenticator {
             }
             Kind::Login(login) => login.verify(call, self.index, credential),
             Kind::Certificate(certificates) => certificates.verify(call),
-            Kind::Basic(basic) => basic.verify(call, credential),
+            Kind::Basic(basic) => basic.verify(call),
             Kind::Signature(signature) => signature.verify(call, credential),
             Kind::External(external) => external.verify(call, self.index, credential),
         }

@@ -377,7 +377,7 @@ pub fn hash(upstream: &Upstream, request: &Request) -> Option<u64> {
     let Balance::Hash { key, .. } = &upstream.balance else { return None };
     let fields = Fields { head: &request.head, bytes: request.bytes() };
     let consumer = request.identity.as_ref().map(|identity| &*identity.id);
-    Some(hash_key::of_request(key, &fields, consumer, request.client.address.ip()))
+    Some(hash_key::of_request(key, &fields, consumer, request.client_address()))
 }
 
 pub fn micros(us: u64) -> u32 {

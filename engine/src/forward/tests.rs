@@ -251,6 +251,7 @@ fn gateway(
             book,
             memory: Arc::default(),
             store: crate::store::Store::start(1).unwrap(),
+            throttle: Default::default(),
         };
         let plans = Arc::new(Swap::new(plan, 1));
         let shard = Shard::new(io.clone(), meter, plans, seat, [7, 9]);

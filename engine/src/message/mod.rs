@@ -11,7 +11,7 @@
 
 mod chunked;
 mod dialect;
-mod fields;
+pub(crate) mod fields;
 mod fuzz;
 mod http2;
 mod request;

@@ -15,7 +15,7 @@ use contract::snapshot::{
 };
 
 pub use self::route::{Backend, Route};
-use crate::auth::Registry;
+use crate::auth::{Registry, policy};
 use crate::route::{RouteIndex, Router};
 use crate::tls::{self, ClientSide, ServerSide, Unusable};
 use crate::upstream::balance::Rings;
@@ -158,6 +158,7 @@ pub struct PlanError {
 #[derive(Debug, Default)]
 pub struct Memory {
     pub tls: tls::Memory,
+    policies: policy::Memory,
     registry: Mutex<Weak<Registry>>,
 }
 
@@ -191,7 +192,9 @@ impl Plan {
     /// Names the first route whose pattern, condition, rewrite or backend cannot be used, or the
     /// first listener or upstream whose certificates cannot.
     pub fn build_with(mut snapshot: Snapshot, memory: &Memory) -> Result<Plan, PlanError> {
-        let (auth, memory) = (memory.registry(&snapshot)?, &memory.tls);
+        let (auth, policies) = (memory.registry(&snapshot)?, &memory.policies);
+        policies.sweep();
+        let memory = &memory.tls;
         memory.sweep();
         let router = Router::build(&snapshot.routes)?;
         let mut listeners = Vec::with_capacity(snapshot.listeners.len());
@@ -210,7 +213,7 @@ impl Plan {
         let routes = snapshot
             .routes
             .into_iter()
-            .map(|route| Route::build(route, upstreams.len()))
+            .map(|route| Route::build(route, upstreams.len(), policies))
             .collect::<Result<Vec<Route>, PlanError>>()?;
         let snapshot::Node { via, drain_timeout_ms, locality, overload } = snapshot.node;
         Ok(Plan {

@@ -1,8 +1,12 @@
 //! What happens to the requests of one route once the router has found it.
 
+use std::sync::Arc;
+
 use contract::snapshot::{self, Hedge, Mirror, Priority, Retry, Timeouts};
 
 use super::{PlanError, Upstream};
+use crate::auth::{Networks, Policy, policy};
+use crate::cors::Cors;
 use crate::route::Rewrite;
 
 /// A route without its conditions: those are in the router.
@@ -34,6 +38,12 @@ pub struct Route {
     pub deadline_header: Option<Box<str>>,
     /// Who may call; `None`: anyone.
     pub auth: Option<Box<snapshot::RouteAuth>>,
+    /// What must be true of a request.
+    pub policy: Option<Arc<Policy>>,
+    /// From where; `None`: from anywhere.
+    pub networks: Option<Box<Networks>>,
+    /// What scripts of other origins may do; `None`: the upstream says.
+    pub cors: Option<Box<Cors>>,
 }
 
 /// A share of a route's requests.
@@ -46,7 +56,11 @@ pub struct Backend {
 }
 
 impl Route {
-    pub(super) fn build(from: snapshot::Route, upstreams: usize) -> Result<Route, PlanError> {
+    pub(super) fn build(
+        from: snapshot::Route,
+        upstreams: usize,
+        policies: &policy::Memory,
+    ) -> Result<Route, PlanError> {
         let error = |field: String, problem: String| PlanError {
             entity: "route",
             name: from.name.clone(),
@@ -74,6 +88,11 @@ impl Route {
         }
         let rewrite = Rewrite::build(&from.path, &from.rewrite)
             .map_err(|problem| error("rewrite".into(), problem))?;
+        let policy = from.auth.as_ref().and_then(|auth| auth.policy.as_deref());
+        let policy = policy.map(|text| policies.policy(text)).transpose();
+        let policy = policy.map_err(|problem| error("auth.policy".into(), problem))?;
+        let cors = from.cors.as_ref().map(|cors| Cors::build(cors, &from.methods, from.grpc_web));
+        let cors = cors.transpose().map_err(|(field, problem)| error(field, problem))?;
         Ok(Route {
             name: from.name.into(),
             rewrite,
@@ -97,6 +116,9 @@ impl Route {
             mirror: from.mirror,
             deadline_header: from.deadline_header.map(Into::into),
             auth: from.auth.map(Box::new),
+            policy,
+            networks: from.networks.map(|networks| Box::new(Networks::build(&networks))),
+            cors: cors.map(Box::new),
         })
     }
 
@@ -158,7 +180,7 @@ mod tests {
             upgrades: vec!["WebSocket".into()],
             ..Default::default()
         };
-        let route = Route::build(from, 1).unwrap();
+        let route = Route::build(from, 1, &Default::default()).unwrap();
         let upstream = Upstream {
             name: "u".into(),
             balance: Default::default(),

@@ -163,6 +163,7 @@ impl Connection {
     fn describe(&self, listener: &Listener, transport: &Transport) -> Client {
         Client {
             address: self.client,
+            listener: self.listener,
             trusted: listener.trusts(self.client.ip()),
             forwarded: listener.forwarded,
             tls: self.tls.clone(),

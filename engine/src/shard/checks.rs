@@ -227,6 +227,7 @@ mod tests {
                 book: health.clone(),
                 memory: Default::default(),
                 store: crate::store::Store::start(2).unwrap(),
+                throttle: Default::default(),
             };
             let shard = Shard::new(io.clone(), meter, plans.clone(), seat, [7, 9]);
             io.spawn(shard.clone().check_targets());

@@ -41,6 +41,7 @@ pub struct Seat {
     pub book: Arc<Book>,
     pub memory: Arc<Memory>,
     pub store: Arc<Store>,
+    pub throttle: Arc<auth::Throttle>,
 }
 
 pub struct Shard {
@@ -235,6 +236,11 @@ impl Shard {
     #[inline]
     pub fn memory(&self) -> &auth::Memory {
         &self.credentials
+    }
+
+    /// Who fails too often, as all shards of the node have seen it.
+    pub fn throttle(&self) -> &auth::Throttle {
+        &self.seat.throttle
     }
 
     /// Where the store thread is asked.
