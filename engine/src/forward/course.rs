@@ -87,11 +87,10 @@ pub enum Next {
 }
 
 impl Next {
-    /// What a try with that outcome says of its target. A connection that had gone stale says
-    /// nothing.
+    /// What a try with that outcome says of its target.
     pub fn verdict(self, outcome: Outcome) -> Verdict {
         match self {
-            Next::Again { fresh: true, .. } => Verdict::Nothing,
+            Next::Again { fresh: true, .. } => Verdict::Stale,
             _ => outcome.verdict(),
         }
     }
@@ -370,7 +369,7 @@ mod tests {
         assert!(course.may_go_on(true, false));
         let next = course.next(stale, 0, &FACTS, || unreachable!());
         assert_eq!(next, Next::Again { pause_ms: 0, fresh: true });
-        assert_eq!(next.verdict(stale), Verdict::Nothing);
+        assert_eq!(next.verdict(stale), Verdict::Stale);
         assert!(course.tried().is_empty());
         assert!(!course.may_go_on(true, true));
         let next = course.next(stale, 0, &FACTS, || Some(()));

@@ -74,6 +74,20 @@ fn three_failures_of_a_gateway_eject_on_all_shards_at_once() {
 }
 
 #[test]
+fn connections_gone_stale_are_failures_once_nothing_else_comes() {
+    let shards = shards(upstream(3));
+    for _ in 0..5 {
+        give(&shards, 1, Verdict::Stale, 3, 1_000);
+        give(&shards, 1, Verdict::Good, 1, 1_000);
+    }
+    assert_eq!(picked(&shards, 1_000), [0, 1, 2], "it answers between");
+    give(&shards, 1, Verdict::Stale, 5, 1_000);
+    assert_eq!(picked(&shards, 1_000), [0, 1, 2], "two more than peers that close explain");
+    give(&shards, 1, Verdict::Stale, 1, 1_000);
+    assert_eq!(picked(&shards, 1_001), [0, 2]);
+}
+
+#[test]
 fn no_more_are_ejected_than_may_be() {
     let shards = shards(upstream(4));
     for at in 0..4 {

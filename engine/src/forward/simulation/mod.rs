@@ -261,6 +261,8 @@ impl<'p> World<'p> {
         let answered = |status| Outcome::Answered { status, retry_after_ms: None };
         match self.targets[flight.index].temper(self.now_us) {
             Temper::Good => (answered(200), quick_us, true, false),
+            Temper::Forgets if fresh => (answered(200), quick_us, true, false),
+            Temper::Forgets => (Outcome::Reset { reused: true }, quick_us, false, false),
             Temper::Slow => (answered(200), quick_us * 100, true, false),
             Temper::RefusesConnections => (Outcome::NoConnection, 200, false, false),
             Temper::ResetsEarly => (Outcome::Reset { reused: false }, quick_us, false, false),

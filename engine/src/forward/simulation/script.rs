@@ -41,9 +41,11 @@ pub enum Temper {
     Status(u16),
     /// Announces more than it sends.
     Lies,
+    /// Closes connections that have served before instead of answering.
+    Forgets,
 }
 
-pub const TEMPERS: [Temper; 12] = [
+pub const TEMPERS: [Temper; 13] = [
     Temper::Good,
     Temper::Slow,
     Temper::RefusesConnections,
@@ -56,6 +58,7 @@ pub const TEMPERS: [Temper; 12] = [
     Temper::Status(504),
     Temper::Status(500),
     Temper::Lies,
+    Temper::Forgets,
 ];
 
 /// A target: its tempers in turn, each for as long.
