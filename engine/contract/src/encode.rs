@@ -19,7 +19,7 @@ use tls::Counts;
 pub use tls::{MAX_CERTIFICATES, MAX_CHAIN, MAX_CRL, MAX_DER, MAX_TICKET_KEYS, MAX_TRUST};
 
 /// Changes with every change of the model.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 /// Largest snapshot, in bytes.
 pub const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
 /// Most listeners of a snapshot.

@@ -32,6 +32,8 @@ pub enum Outcome {
     ClientDeadline,
     /// The head of an answer is here, and nothing of it was passed on.
     Answered { status: u16, retry_after_ms: Option<u64> },
+    /// The same of a gRPC call, and it is nothing but its status.
+    Ended { code: u8, verdict: Verdict, retry_after_ms: Option<u64> },
     /// The client went away, its body cannot be forwarded, or the upstream does not suit it.
     Ours,
 }
@@ -51,10 +53,20 @@ impl Outcome {
                 500.. => Verdict::ServerError,
                 _ => Verdict::Good,
             },
+            Outcome::Ended { verdict, .. } => verdict,
             Outcome::Exhausted
             | Outcome::Refused { leaving: true }
             | Outcome::ClientDeadline
             | Outcome::Ours => Verdict::Nothing,
+        }
+    }
+
+    /// Whether it is a failed try. An answer is one where its status is listed.
+    pub fn is_failure(self, retry: &Retry) -> bool {
+        match self {
+            Outcome::Answered { status, .. } => retry.statuses.contains(&status),
+            Outcome::Ended { code, .. } => retry.grpc_statuses.contains(&code),
+            _ => true,
         }
     }
 }
@@ -198,7 +210,9 @@ impl<'a, P> Course<'a, P> {
             Outcome::Refused { .. } => (on.refused, true),
             Outcome::Reset { .. } => (on.reset, false),
             Outcome::TryTimeout => (on.timeout, false),
-            Outcome::Answered { status, .. } => (statuses.contains(&status), false),
+            Outcome::Answered { .. } | Outcome::Ended { .. } => {
+                (outcome.is_failure(self.retry), false)
+            }
             // The client would get a 502.
             Outcome::Invalid => (statuses.contains(&502), false),
             Outcome::Timeout | Outcome::ClientDeadline | Outcome::Ours => (false, false),
@@ -221,6 +235,7 @@ impl<'a, P> Course<'a, P> {
         }
         let pause_ms = match outcome {
             Outcome::Answered { retry_after_ms: Some(ms), .. }
+            | Outcome::Ended { retry_after_ms: Some(ms), .. }
                 if self.retry.retry_after_max_ms > 0 =>
             {
                 if ms > u64::from(self.retry.retry_after_max_ms) {
@@ -280,6 +295,10 @@ mod tests {
         Outcome::Answered { status: 503, retry_after_ms }
     }
 
+    fn ended(code: u8, retry_after_ms: Option<u64>) -> Outcome {
+        Outcome::Ended { code, verdict: Verdict::Gateway, retry_after_ms }
+    }
+
     fn course(retry: &Retry) -> Course<'_, ()> {
         Course::new(retry, 0)
     }
@@ -288,7 +307,7 @@ mod tests {
     fn each_class_is_tried_again_where_it_is_listed() {
         let all = Retry::default();
         let none = RetryOn { connect: false, refused: false, reset: false, timeout: false };
-        let none = Retry { on: none, statuses: vec![], ..Retry::default() };
+        let none = Retry { on: none, statuses: vec![], grpc_statuses: vec![], ..Retry::default() };
         for outcome in [
             Outcome::NoConnection,
             Outcome::Exhausted,
@@ -298,6 +317,7 @@ mod tests {
             Outcome::Invalid,
             Outcome::TryTimeout,
             unavailable(None),
+            ended(14, None),
         ] {
             let again = course(&all).next(outcome, 0, &FACTS, || Some(()));
             assert!(matches!(again, Next::Again { fresh: false, .. }), "{outcome:?}");
@@ -309,6 +329,7 @@ mod tests {
             Outcome::Ours,
             Outcome::Answered { status: 200, retry_after_ms: None },
             Outcome::Answered { status: 500, retry_after_ms: None },
+            ended(13, None),
         ] {
             let mut course = course(&all);
             assert_eq!(course.next(outcome, 0, &FACTS, || Some(())), Next::Stop, "{outcome:?}");
@@ -328,6 +349,7 @@ mod tests {
             (Outcome::Invalid, false),
             (Outcome::TryTimeout, false),
             (unavailable(None), false),
+            (ended(14, None), false),
         ] {
             let mut course = course(&retry);
             let next = course.next(outcome, 0, &facts, || Some(()));
@@ -349,6 +371,7 @@ mod tests {
         assert_eq!(stop(&FACTS, unavailable(None), 0, false), RetryStop::Budget);
         assert_eq!(stop(&FACTS, unavailable(None), 1_000, true), RetryStop::Deadline);
         assert_eq!(stop(&FACTS, unavailable(Some(1_001)), 0, true), RetryStop::RetryAfter);
+        assert_eq!(stop(&FACTS, ended(14, Some(u64::MAX)), 0, true), RetryStop::RetryAfter);
         let mut course = course(&retry);
         for _ in 0..2 {
             assert_ne!(course.next(unavailable(None), 0, &FACTS, || Some(())), Next::Stop);
@@ -450,6 +473,7 @@ mod tests {
             (200u16..600, prop::option::of(0u64..3_000)).prop_map(|(status, retry_after_ms)| {
                 Outcome::Answered { status, retry_after_ms }
             }),
+            (0u8..=16, prop::option::of(0u64..3_000)).prop_map(|(code, ms)| ended(code, ms)),
         ]
     }
 

@@ -13,6 +13,7 @@ use super::errand::{hash, micros};
 use crate::body::BodyReader;
 use crate::channel::Source;
 use crate::exchange::{Downstream, Request, Responder};
+use crate::grpc;
 use crate::http2::RequestKind;
 use crate::io::{Chunk, Elapsed, Io, SendBuf, Watch};
 use crate::limits;
@@ -74,6 +75,7 @@ fn begin(shard: &Shard, request: &Request, responder: &Responder, mirror: Mirror
         http2,
         body,
         is_head: responder.is_head,
+        is_call: request.grpc.is_some(),
         deadline_ms: now_ms + limits::MIRROR_MS.min(u64::from(upstream.timeouts.total_ms)),
         admitted,
         flight,
@@ -127,6 +129,7 @@ struct Copy {
     http2: Vec<u8>,
     body: Vec<u8>,
     is_head: bool,
+    is_call: bool,
     deadline_ms: u64,
     admitted: Admitted,
     flight: InFlight,
@@ -139,7 +142,7 @@ impl Copy {
         watch.set_at(self.deadline_ms);
         let begun_us = io.clock().now_us();
         let verdict = match self.send(io, &watch).await {
-            Some(status) => Outcome::Answered { status, retry_after_ms: None }.verdict(),
+            Some(told) => told.verdict(self.is_call),
             None => Verdict::Gateway,
         };
         let (took_us, now_ms) = (micros(io.clock().now_us() - begun_us), io.clock().now_ms());
@@ -147,8 +150,8 @@ impl Copy {
         self.admitted.finish(verdict, took_us, now_ms);
     }
 
-    /// The status of the answer, once that has been thrown away.
-    async fn send(&mut self, io: &Io, watch: &Watch) -> Option<u16> {
+    /// What the answer says, once that has been thrown away.
+    async fn send(&mut self, io: &Io, watch: &Watch) -> Option<Told> {
         let pool = self.flight.pool();
         let lease = match pool.reuse(io.clock().now_ms()) {
             Some(lease) => lease,
@@ -163,7 +166,7 @@ impl Copy {
             Lease::Http2(share) => {
                 let answer = over_http2(&share, &self.http2, &self.body, self.is_head);
                 match watch.bound(answer).await {
-                    Ok(status) => status,
+                    Ok(told) => told,
                     Err(Elapsed) => {
                         share.mux.suspect();
                         None
@@ -179,7 +182,7 @@ async fn over_http1(
     connection: Connection,
     request: Vec<u8>,
     is_head: bool,
-) -> Option<u16> {
+) -> Option<Told> {
     let stream = connection.stream.clone();
     stream.send(SendBuf::Vec(request)).await.ok()?;
     let mut head = ResponseHead::new();
@@ -191,14 +194,16 @@ async fn over_http1(
             bytes.extend_from_slice(more.bytes());
             chunk = Chunk::from_vec(bytes);
         }
-        chunk.advance(head.head_len);
         if !head.is_interim() {
             break;
         }
+        chunk.advance(head.head_len);
     }
     if head.is_interim() || head.switching {
         return None;
     }
+    let mut told = Told::of(&head, chunk.bytes());
+    chunk.advance(head.head_len);
     let reader = BodyReader::of_response(head.framing);
     let mut over = reader.is_done();
     let rest = Some(chunk).filter(|chunk| !chunk.is_empty());
@@ -209,14 +214,15 @@ async fn over_http1(
         came += piece.data.as_ref().map_or(0, Chunk::len);
         over = piece.end;
     }
+    told.end(source.trailers());
     if over && source.is_clean() && head.keep_alive {
         drop(source);
         connection.give_back(io.clock().now_ms());
     }
-    Some(head.status)
+    Some(told)
 }
 
-async fn over_http2(share: &Share, head: &[u8], body: &[u8], is_head: bool) -> Option<u16> {
+async fn over_http2(share: &Share, head: &[u8], body: &[u8], is_head: bool) -> Option<Told> {
     let kind = if is_head { RequestKind::Head } else { RequestKind::Plain };
     let stream = share.mux.open(head, body.is_empty(), kind).ok()?;
     if !body.is_empty() {
@@ -226,11 +232,40 @@ async fn over_http2(share: &Share, head: &[u8], body: &[u8], is_head: bool) -> O
         let (block, end) = poll_fn(|cx| stream.poll_head(cx)).await.ok()?;
         let mut answer = ResponseHead::new();
         answer.read_http2(&block.bytes, &block.fields, is_head, end).ok()?;
+        let mut told = Told::of(&answer, &block.bytes);
         stream.mux().recycle(block);
         if !answer.is_interim() {
             stream.discard(limits::MIRROR_ANSWER).await;
-            return Some(answer.status);
+            let mut trailers = Vec::new();
+            stream.trailers(&mut trailers);
+            told.end(&trailers);
+            return Some(told);
         }
     }
     None
+}
+
+/// What an answer says of who gave it.
+struct Told {
+    status: u16,
+    /// That of a call.
+    code: Option<u8>,
+}
+
+impl Told {
+    fn of(head: &ResponseHead, bytes: &[u8]) -> Told {
+        Told { status: head.status, code: grpc::status_in_head(head, bytes) }
+    }
+
+    fn end(&mut self, trailers: &[u8]) {
+        self.code = grpc::status_in_trailers(trailers).or(self.code);
+    }
+
+    fn verdict(&self, is_call: bool) -> Verdict {
+        match self.code.filter(|_| is_call) {
+            // Copies are told of no deadline.
+            Some(code) => grpc::verdict(code, false),
+            None => Outcome::Answered { status: self.status, retry_after_ms: None }.verdict(),
+        }
+    }
 }
