@@ -1,6 +1,7 @@
 //! The course of a request at an upstream: after each try, whether another one follows, when, and
 //! why not. No I/O, no clock: the forwarding and its simulation drive the same code.
 
+use contract::Counter;
 use contract::record::RetryStop;
 use contract::snapshot::{Retry, RetryMethods};
 
@@ -58,6 +59,23 @@ impl Outcome {
             | Outcome::Refused { leaving: true }
             | Outcome::ClientDeadline
             | Outcome::Ours => Verdict::Nothing,
+        }
+    }
+
+    /// What counts the try that follows it; `fresh`: as its connection had gone stale.
+    pub fn counter(self, fresh: bool) -> Counter {
+        match self {
+            Outcome::NoConnection => Counter::RetryConnect,
+            Outcome::Exhausted => Counter::RetryExhausted,
+            Outcome::Refused { .. } => Counter::RetryRefused,
+            Outcome::Reset { .. } if fresh => Counter::RetryStale,
+            Outcome::Reset { .. } => Counter::RetryReset,
+            Outcome::TryTimeout | Outcome::Timeout | Outcome::ClientDeadline => {
+                Counter::RetryTimeout
+            }
+            Outcome::Invalid | Outcome::Ours => Counter::RetryInvalid,
+            Outcome::Answered { .. } => Counter::RetryStatus,
+            Outcome::Ended { .. } => Counter::RetryGrpcStatus,
         }
     }
 

@@ -175,7 +175,7 @@ impl<'r> Errand<'r> {
             if let Ok(caught) = tried {
                 self.discard(caught).await;
             }
-            self.shard.meter.count(Counter::UpstreamRetries, 1);
+            self.shard.meter.count(outcome.counter(anew), 1);
             self.pause(pause_ms).await.map_err(|gone| Unserved::Reply(gone.reply))?;
             fresh = anew;
             flight = self.pick().map_err(|refusal| {

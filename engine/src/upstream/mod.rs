@@ -18,6 +18,7 @@ mod report;
 pub mod selection;
 mod shared;
 pub mod standing;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod window;
