@@ -4,6 +4,7 @@
 mod balance;
 mod bodies;
 mod breakers;
+mod calls;
 mod deadlines;
 mod ejection;
 mod health;
