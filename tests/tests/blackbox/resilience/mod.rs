@@ -7,6 +7,7 @@ mod breakers;
 mod calls;
 mod deadlines;
 mod ejection;
+mod events;
 mod health;
 mod hedging;
 mod limits;
