@@ -1,8 +1,8 @@
 //! Metrics of the node itself; those made of access records are in [`crate::records`].
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use contract::{Counter, Segment};
+use contract::{Counter, Segment, targets::Cause};
 
 use crate::{
     api::model::{Certificate, Status, Target, Upstream, UpstreamStanding},
@@ -132,9 +132,15 @@ pub fn upstreams(out: &mut String, upstreams: &[Upstream]) {
     for (upstream, standing) in &guarded {
         sample(out, BREAKER, &[("upstream", upstream), ("state", &standing.breaker)], 1);
     }
-    family(out, OPENS, "counter", "How often the circuit breaker opened.");
+    family(out, OPENS, "counter", "How often the circuit breaker opened, by reason.");
     for (upstream, standing) in &guarded {
-        sample(out, OPENS, &[("upstream", upstream)], standing.breaker_opens);
+        let labels = [("upstream", *upstream)];
+        by_reason(out, OPENS, &labels, &Cause::OPENINGS, &standing.opens_by_reason);
+    }
+    const PROBES: &str = "sluice_upstream_breaker_probes_total";
+    family(out, PROBES, "counter", "Requests that the half-open circuit breaker let through.");
+    for (upstream, standing) in &guarded {
+        sample(out, PROBES, &[("upstream", upstream)], standing.breaker_probes);
     }
     targets(out, upstreams);
 }
@@ -161,15 +167,43 @@ fn targets(out: &mut String, upstreams: &[Upstream]) {
         sample(out, IN_FLIGHT, &labels, target.in_flight.into());
     }
     const EJECTIONS: &str = "sluice_target_ejections_total";
-    family(
-        out,
-        EJECTIONS,
-        "counter",
-        "How often the target was ejected as an outlier, or its circuit breaker opened.",
-    );
+    family(out, EJECTIONS, "counter", "How often the target was ejected, by reason.");
     for (upstream, target) in &known {
         let labels = [("upstream", *upstream), ("target", &target.address)];
-        sample(out, EJECTIONS, &labels, target.ejections);
+        by_reason(out, EJECTIONS, &labels, &Cause::EJECTIONS, &target.ejections_by_reason);
+    }
+    const RETURNS: &str = "sluice_target_returns_total";
+    family(out, RETURNS, "counter", "Ejections of the target that are over.");
+    for (upstream, target) in &known {
+        let labels = [("upstream", *upstream), ("target", &target.address)];
+        sample(out, RETURNS, &labels, target.returns);
+    }
+    let guarded: Vec<_> = known.iter().filter(|(_, target)| target.breaker != "none").collect();
+    const OPENS: &str = "sluice_target_breaker_opens_total";
+    family(out, OPENS, "counter", "How often the target's circuit breaker opened, by reason.");
+    for (upstream, target) in &guarded {
+        let labels = [("upstream", *upstream), ("target", &target.address)];
+        by_reason(out, OPENS, &labels, &Cause::OPENINGS, &target.opens_by_reason);
+    }
+    const PROBES: &str = "sluice_target_breaker_probes_total";
+    family(out, PROBES, "counter", "Requests that the target's half-open breaker let through.");
+    for (upstream, target) in &guarded {
+        let labels = [("upstream", *upstream), ("target", &target.address)];
+        sample(out, PROBES, &labels, target.breaker_probes);
+    }
+}
+
+/// A series for each reason there is, so that the first time shows as a rise from 0.
+fn by_reason(
+    out: &mut String,
+    name: &str,
+    labels: &[(&str, &str)],
+    causes: &[Cause],
+    counts: &BTreeMap<String, u64>,
+) {
+    for cause in causes {
+        let labels = [labels, &[("reason", cause.name())]].concat();
+        sample(out, name, &labels, counts.get(cause.name()).copied().unwrap_or_default());
     }
 }
 
@@ -264,6 +298,12 @@ mod tests {
             since_ms: Some(1),
             in_flight: 4,
             ejections: 2,
+            ejections_by_reason: [("latency".into(), 2)].into(),
+            returns: 1,
+            breaker: "closed".into(),
+            breaker_opens: 4,
+            opens_by_reason: [("error_ratio".into(), 4)].into(),
+            breaker_probes: 12,
             share_percent: 0,
         };
         Upstream {
@@ -274,6 +314,8 @@ mod tests {
                 reason: None,
                 since_ms: None,
                 breaker_opens: 3,
+                opens_by_reason: [("slow_ratio".into(), 1), ("probe_failed".into(), 2)].into(),
+                breaker_probes: 6,
                 concurrency_limit: Some(40),
                 live_percent: 25,
                 active_requests: 5,
@@ -348,11 +390,20 @@ mod tests {
         assert_eq!(value("sluice_upstream_live_ratio", &[upstream]), Some(0.25));
         let state = ("state", "half_open");
         assert_eq!(value("sluice_upstream_breaker", &[upstream, state]), Some(1.0));
-        assert_eq!(value("sluice_upstream_breaker_opens_total", &[upstream]), Some(3.0));
+        let opens =
+            |reason| value("sluice_upstream_breaker_opens_total", &[upstream, ("reason", reason)]);
+        assert_eq!(opens("slow_ratio"), Some(1.0));
+        assert_eq!((opens("probe_failed"), opens("error_ratio")), (Some(2.0), Some(0.0)));
+        assert_eq!(value("sluice_upstream_breaker_probes_total", &[upstream]), Some(6.0));
         let state = ("state", "ejected");
         assert_eq!(value("sluice_target_state", &[upstream, target, state]), Some(1.0));
         assert_eq!(value("sluice_target_requests_in_flight", &[upstream, target]), Some(4.0));
-        assert_eq!(value("sluice_target_ejections_total", &[upstream, target]), Some(2.0));
+        let of_target = |name: &str, reason| value(name, &[upstream, target, ("reason", reason)]);
+        assert_eq!(of_target("sluice_target_ejections_total", "latency"), Some(2.0));
+        assert_eq!(of_target("sluice_target_ejections_total", "success_rate"), Some(0.0));
+        assert_eq!(of_target("sluice_target_breaker_opens_total", "error_ratio"), Some(4.0));
+        assert_eq!(value("sluice_target_returns_total", &[upstream, target]), Some(1.0));
+        assert_eq!(value("sluice_target_breaker_probes_total", &[upstream, target]), Some(12.0));
         assert_eq!(value("sluice_config_convergence_seconds", &[]), Some(0.0015));
     }
 }

@@ -1,6 +1,6 @@
 //! How upstreams and targets stand: what the engine tells, under the names of the snapshot.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use contract::Segment;
 use contract::snapshot::{self as flat, Balance};
@@ -17,16 +17,12 @@ pub fn upstreams(snapshot: &flat::Snapshot, segment: &Segment) -> Vec<Upstream> 
 fn upstream(upstream: &flat::Upstream, told: &HashMap<u64, Told>) -> Upstream {
     let name = &upstream.name;
     let standing = told.get(&key(name, None)).map(|told| UpstreamStanding {
-        breaker: match (&upstream.breaker, told.standing) {
-            (None, _) => "none",
-            (Some(_), Standing::Open) => "open",
-            (Some(_), Standing::HalfOpen) => "half_open",
-            (Some(_), _) => "closed",
-        }
-        .into(),
+        breaker: breaker(upstream.breaker.is_some(), told),
         reason: reason(told),
         since_ms: since(told),
-        breaker_opens: told.ejections.into(),
+        breaker_opens: told.counts.openings().into(),
+        opens_by_reason: by_reason(told, &Cause::OPENINGS),
+        breaker_probes: told.probes.into(),
         concurrency_limit: Some(told.limit).filter(|limit| *limit > 0),
         live_percent: percent(told),
         active_requests: told.in_flight,
@@ -44,7 +40,13 @@ fn upstream(upstream: &flat::Upstream, told: &HashMap<u64, Told>) -> Upstream {
             reason: reason(&told),
             since_ms: since(&told),
             in_flight: told.in_flight,
-            ejections: told.ejections.into(),
+            ejections: told.counts.ejections().into(),
+            ejections_by_reason: by_reason(&told, &Cause::EJECTIONS),
+            returns: told.returns.into(),
+            breaker: breaker(upstream.target_breaker.is_some(), &told),
+            breaker_opens: told.counts.openings().into(),
+            opens_by_reason: by_reason(&told, &Cause::OPENINGS),
+            breaker_probes: told.probes.into(),
             share_percent: percent(&told),
         }
     });
@@ -61,6 +63,22 @@ fn upstream(upstream: &flat::Upstream, told: &HashMap<u64, Told>) -> Upstream {
         standing,
         targets: targets.collect(),
     }
+}
+
+fn breaker(configured: bool, told: &Told) -> String {
+    match (configured, told.standing) {
+        (false, _) => "none",
+        (true, Standing::Open) => "open",
+        (true, Standing::HalfOpen) => "half_open",
+        (true, _) => "closed",
+    }
+    .into()
+}
+
+fn by_reason(told: &Told, causes: &[Cause]) -> BTreeMap<String, u64> {
+    let counts =
+        causes.iter().map(|cause| (cause.name().to_owned(), told.counts.of(*cause).into()));
+    counts.filter(|(_, count)| *count > 0).collect()
 }
 
 fn reason(told: &Told) -> Option<String> {
@@ -106,7 +124,9 @@ mod tests {
         let one = segment.targets().claim(key("b", Some(address(2)))).unwrap();
         one.stand(Standing::SlowStart, Cause::Consecutive5xx, 18);
         one.set_share(250);
-        one.set_ejections(2);
+        one.set_count(Cause::Consecutive5xx, 2);
+        one.set_count(Cause::SlowRatio, 1);
+        one.set_returns(2);
         // Another's target of the same address.
         let other = segment.targets().claim(key("c", Some(address(1)))).unwrap();
         other.stand(Standing::Ejected, Cause::Latency, 19);
@@ -122,6 +142,9 @@ mod tests {
         let slow = &b.targets[1];
         assert_eq!((&*slow.state, slow.reason.as_deref()), ("slow_start", Some("consecutive_5xx")));
         assert_eq!((slow.share_percent, slow.ejections, slow.since_ms), (25, 2, Some(18)));
+        assert_eq!((slow.returns, slow.breaker_opens, &*slow.breaker), (2, 1, "none"));
+        assert_eq!(slow.ejections_by_reason, [("consecutive_5xx".into(), 2)].into());
+        assert_eq!(slow.opens_by_reason, [("slow_ratio".into(), 1)].into());
         assert_eq!(b.targets[0].state, "unknown");
     }
 

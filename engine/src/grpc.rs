@@ -1,10 +1,12 @@
-//! What a gateway must know of gRPC: which requests are calls, their deadlines, and how an answer
-//! of ours becomes a status (gRPC over HTTP/2, `PROTOCOL-HTTP2.md`).
+//! What a gateway must know of gRPC: which requests are calls, their deadlines, how an answer of ours
+//! becomes a status, and what a status says of who gave it (gRPC over HTTP/2, `PROTOCOL-HTTP2.md`).
 
 use contract::record::Reason;
 
+use crate::forward::retry_after;
 use crate::limits;
-use crate::message::write;
+use crate::message::{BodyFraming, ResponseHead, write};
+use crate::upstream::Verdict;
 
 /// The kinds of gRPC by content type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +115,63 @@ pub fn status_code(status: u16, reason: Reason) -> u8 {
     }
 }
 
+/// The code of the status in an answer's head, if it has one.
+pub fn status_in_head(head: &ResponseHead, bytes: &[u8]) -> Option<u8> {
+    let value = head.other(bytes, b"grpc-status").filter(|_| head.status == 200)?;
+    Some(read_status(value))
+}
+
+/// The same where nothing follows the head ("Trailers-Only").
+pub fn status_alone(head: &ResponseHead, bytes: &[u8]) -> Option<u8> {
+    let bodiless = matches!(head.framing, BodyFraming::None | BodyFraming::Length(0));
+    status_in_head(head, bytes).filter(|_| bodiless)
+}
+
+/// The code of the status among trailer lines, if it is there.
+pub fn status_in_trailers(lines: &[u8]) -> Option<u8> {
+    lines.split(|&byte| byte == b'\n').find_map(|line| {
+        let (name, value) = line.split_at(memchr::memchr(b':', line)?);
+        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        name.eq_ignore_ascii_case(b"grpc-status").then(|| read_status(value))
+    })
+}
+
+/// What is no code, or none of those that there are, is UNKNOWN, as it is for clients.
+fn read_status(value: &[u8]) -> u8 {
+    match *value {
+        [digit @ b'0'..=b'9'] => digit - b'0',
+        [b'1', digit @ b'0'..=b'6'] => 10 + digit - b'0',
+        _ => UNKNOWN,
+    }
+}
+
+const UNKNOWN: u8 = 2;
+const DEADLINE_EXCEEDED: u8 = 4;
+const INTERNAL: u8 = 13;
+const UNAVAILABLE: u8 = 14;
+const DATA_LOSS: u8 = 15;
+
+/// What a call that ended with this code says of its target. `has_deadline`: the client gave it one.
+///
+/// As in Envoy, by the HTTP status that `google/rpc/code.proto` gives each code, with two exceptions, or
+/// clients could have targets ejected at will. A deadline that the client has set says nothing. And
+/// UNIMPLEMENTED, there a 501, is what asking for a method that does not exist gets.
+pub fn verdict(code: u8, has_deadline: bool) -> Verdict {
+    match code {
+        DEADLINE_EXCEEDED if has_deadline => Verdict::Nothing,
+        UNAVAILABLE | DEADLINE_EXCEEDED => Verdict::Gateway,
+        UNKNOWN | INTERNAL | DATA_LOSS => Verdict::ServerError,
+        _ => Verdict::Good,
+    }
+}
+
+/// How long the server wants a retry to wait, in milliseconds (gRFC A6). What is negative, or no
+/// number, asks for none: a wait that is longer than any.
+pub fn pushback_ms(head: &ResponseHead, bytes: &[u8]) -> Option<u64> {
+    let value = head.other(bytes, b"grpc-retry-pushback-ms")?;
+    Some(retry_after::number(value).unwrap_or(u64::MAX))
+}
+
 /// A text as a `grpc-message`: percent-encoded but for printable ASCII.
 pub fn write_message(out: &mut Vec<u8>, text: &str) {
     for &byte in text.as_bytes() {
@@ -183,6 +242,50 @@ mod tests {
             assert!(parse_timeout(&out).unwrap() <= ms, "{ms}");
             assert!(ms > 99_999_999 || parse_timeout(&out) == Some(ms));
         }
+    }
+
+    fn head(text: &str) -> (ResponseHead, &[u8]) {
+        let mut head = ResponseHead::new();
+        head.parse(text.as_bytes(), false, &crate::message::HeadLimits::RESPONSE).unwrap();
+        (head, text.as_bytes())
+    }
+
+    #[test]
+    fn statuses_are_read_where_they_stand() {
+        let (alone, bytes) = head(
+            "HTTP/1.1 200 OK\r\nGrpc-Status: 14\r\nContent-Length: 0\r\n\
+             grpc-retry-pushback-ms: 250\r\n\r\n",
+        );
+        assert_eq!(status_alone(&alone, bytes), Some(14));
+        assert_eq!(pushback_ms(&alone, bytes), Some(250));
+        let (early, bytes) = head(
+            "HTTP/1.1 200 OK\r\ngrpc-status: 5\r\ngrpc-retry-pushback-ms: -1\r\n\
+             Transfer-Encoding: chunked\r\n\r\n",
+        );
+        assert_eq!((status_alone(&early, bytes), status_in_head(&early, bytes)), (None, Some(5)));
+        assert_eq!(pushback_ms(&early, bytes), Some(u64::MAX), "not at all");
+        let (other, bytes) = head("HTTP/1.1 503 No\r\ngrpc-status: 5\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!((status_in_head(&other, bytes), pushback_ms(&other, bytes)), (None, None));
+        assert_eq!(status_in_trailers(b"x: 1\r\nGRPC-STATUS:  13 \r\n"), Some(13));
+        assert_eq!(status_in_trailers(b"x-grpc-status: 1\r\n"), None);
+        assert_eq!(status_in_trailers(b""), None);
+        for (value, code) in [("0", 0), ("16", 16), ("17", 2), ("", 2), ("-1", 2), ("014", 2)] {
+            assert_eq!(read_status(value.as_bytes()), code, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn what_clients_can_bring_about_is_not_held_against_targets() {
+        for code in 0..=16 {
+            let expected = match code {
+                14 => Verdict::Gateway,
+                2 | 13 | 15 => Verdict::ServerError,
+                4 => Verdict::Nothing,
+                _ => Verdict::Good,
+            };
+            assert_eq!(verdict(code, true), expected, "{code}");
+        }
+        assert_eq!(verdict(4, false), Verdict::Gateway);
     }
 
     #[test]

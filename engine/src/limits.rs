@@ -72,6 +72,9 @@ pub const RUN_AHEAD: u64 = 64 * 1024;
 pub const INTERIM_ANSWERS: u32 = 16;
 /// Tries of one request at an upstream that may be asked for (`Retry::attempts`), the first included.
 pub const TRIES: usize = 10;
+/// Resets in a row at one target, without an answer between, that are taken for peers closing
+/// connections that were idle; more are failures.
+pub const STALE_RESETS: u32 = 3;
 /// Rest of an answer that is thrown away so that its connection can be used for another try; with
 /// more left the connection is closed.
 pub const DISCARDED_ANSWER: usize = 64 * 1024;

@@ -11,7 +11,7 @@ use crate::channel::{Piece, Sink, Source, SourceFault, Unsent};
 use crate::cors;
 use crate::exchange::{Downstream, Ended, Next, Request, Responder};
 use crate::forward::{Answer, Carrier, soonest};
-use crate::grpc::Kind;
+use crate::grpc::{self, Kind};
 use crate::grpc_web::Answering;
 use crate::http2::ErrorCode;
 use crate::io::{Chunk, SendBuf};
@@ -199,6 +199,8 @@ pub async fn relay(
     }
     let Answer { carrier, account, head, mut bytes, upload, timeouts, deadline_ms, .. } = answer;
     let status = head.status;
+    let is_call = request.grpc.is_some();
+    let told = if is_call { grpc::status_in_head(&head, bytes.bytes()) } else { None };
     let framing = Framed::of(&head, &responder, web.as_mut());
     let mut relay = Relay {
         shard,
@@ -236,7 +238,15 @@ pub async fn relay(
     let ended = relay.body(&mut source, bodiless, out).await;
     let upload_done = relay.upload.is_none() && !relay.upload_failed;
     let response_bytes = relay.sent;
-    account.settle(verdict(&ended), shard.io.clock().now_ms());
+    let verdict = match ended {
+        // A call's status is in its trailers, or in a head that nothing follows.
+        Ok(()) if is_call => match grpc::status_in_trailers(source.trailers()).or(told) {
+            Some(code) => grpc::verdict(code, request.deadline_ms != 0),
+            None => Verdict::Good,
+        },
+        _ => verdict(&ended),
+    };
+    account.settle(verdict, shard.io.clock().now_ms());
     drop(account);
     let (reason, next) = match ended {
         Ok(()) => {

@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod certificates;
+pub mod cgroup;
 pub mod client;
 pub mod gateway;
 pub mod http2;

@@ -1,5 +1,7 @@
 //! What the admin API answers, as types both ends share.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Answer to an apply or a rollback.
@@ -109,6 +111,10 @@ pub struct UpstreamStanding {
     pub since_ms: Option<u64>,
     /// How often the breaker has opened.
     pub breaker_opens: u64,
+    /// The same by reason; what never happened is left out.
+    pub opens_by_reason: BTreeMap<String, u64>,
+    /// Requests that the breaker has let through while it was half open.
+    pub breaker_probes: u64,
     /// The adaptive bound on requests in flight; null without one.
     pub concurrency_limit: Option<u32>,
     /// Share of the targets' weight that is alive, in per cent.
@@ -133,8 +139,20 @@ pub struct Target {
     /// Since when, in milliseconds of Unix time; null while the state is unknown.
     pub since_ms: Option<u64>,
     pub in_flight: u32,
-    /// How often it has been ejected, or its breaker has opened.
+    /// How often it has been ejected.
     pub ejections: u64,
+    /// The same by reason; what never happened is left out.
+    pub ejections_by_reason: BTreeMap<String, u64>,
+    /// Of its ejections, those that are over.
+    pub returns: u64,
+    /// `none`, `closed`, `open` or `half_open`.
+    pub breaker: String,
+    /// How often its breaker has opened.
+    pub breaker_opens: u64,
+    /// The same by reason; what never happened is left out.
+    pub opens_by_reason: BTreeMap<String, u64>,
+    /// Requests that its breaker has let through while it was half open.
+    pub breaker_probes: u64,
     /// Share of its weight that it gets, in per cent: 0 while it gets nothing, less than 100 in a
     /// slow start.
     pub share_percent: u8,

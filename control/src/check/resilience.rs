@@ -98,6 +98,12 @@ fn retry(check: &mut Check<'_>, path: &str, retry: &Retry) {
     let path = format!("{path}.retry");
     let base = ("backoff_base_ms", retry.backoff_base_ms);
     check.ordered(&path, base, ("backoff_max_ms", retry.backoff_max_ms));
+    let asked = retry.on.grpc_statuses != Retry::default().on.grpc_statuses;
+    if asked && !retry.on.grpc_statuses.is_empty() && !retry.methods.lists("POST") {
+        let message = "every gRPC call is a POST, which methods does not have, so no status of gRPC \
+                       is retried; write `methods: any` or [POST] where calls may be made twice";
+        check.warn("unused-grpc-status", &format!("{path}.on"), "", message.into());
+    }
 }
 
 /// Retries and hedges that no budget allows.

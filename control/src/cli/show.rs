@@ -63,6 +63,7 @@ pub fn upstreams(upstreams: &[Upstream], color: bool) -> String {
         "SINCE (UTC)",
         "IN FLIGHT",
         "EJECTIONS",
+        "OPENINGS",
         "REASON",
     ]);
     for upstream in upstreams {
@@ -90,6 +91,7 @@ pub fn upstreams(upstreams: &[Upstream], color: bool) -> String {
                 target.since_ms.map(|ms| date(ms / 1_000).replace('T', " ")).unwrap_or_default(),
                 target.in_flight.to_string(),
                 target.ejections.to_string(),
+                target.breaker_opens.to_string(),
                 target.reason.clone().unwrap_or_default(),
             ]);
         }
@@ -287,6 +289,12 @@ mod tests {
             since_ms: Some(86_400_000),
             in_flight: 4,
             ejections: 2,
+            ejections_by_reason: [("consecutive_5xx".into(), 2)].into(),
+            returns: 2,
+            breaker: "closed".into(),
+            breaker_opens: 3,
+            opens_by_reason: [("error_ratio".into(), 3)].into(),
+            breaker_probes: 9,
             share_percent: 30,
         };
         let unresolved =
@@ -299,6 +307,8 @@ mod tests {
                 reason: None,
                 since_ms: None,
                 breaker_opens: 0,
+                opens_by_reason: [].into(),
+                breaker_probes: 0,
                 concurrency_limit: None,
                 live_percent: 75,
                 active_requests: 5,
@@ -312,9 +322,9 @@ mod tests {
              a     weighted  closed   75 %  5       1        none\n\
              b     hash\n\n\
              UPSTREAM  TARGET           ADDRESS       WEIGHT  STATE              SINCE (UTC)          \
-             IN FLIGHT  EJECTIONS  REASON\n\
+             IN FLIGHT  EJECTIONS  OPENINGS  REASON\n\
              a         users:80         127.0.0.1:80  1       slow_start (30 %)  1970-01-02 00:00:00  \
-             4          2          consecutive_5xx\n\
+             4          2          3         consecutive_5xx\n\
              b         (none resolved)\n"
         );
     }

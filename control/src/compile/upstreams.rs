@@ -150,6 +150,7 @@ pub(super) fn retry(retry: &Retry) -> flat::Retry {
             timeout: on.timeout,
         },
         statuses: on.statuses.clone(),
+        grpc_statuses: on.grpc_statuses.iter().map(|status| status.code()).collect(),
         methods: match &retry.methods {
             RetryMethods::Idempotent => flat::RetryMethods::Idempotent,
             RetryMethods::Any => flat::RetryMethods::Any,

@@ -22,7 +22,16 @@ pub enum Counter {
     UpstreamConnects,
     UpstreamConnectErrors,
     UpstreamReuses,
-    UpstreamRetries,
+    /// Tries after a failed one, by how that has failed.
+    RetryConnect,
+    RetryExhausted,
+    RetryRefused,
+    RetryReset,
+    RetryStale,
+    RetryTimeout,
+    RetryInvalid,
+    RetryStatus,
+    RetryGrpcStatus,
     RecordsPushed,
     RecordsDropped,
     BuffersExhausted,
@@ -78,7 +87,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 59] = [
+    pub const ALL: [Counter; 67] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -95,7 +104,15 @@ impl Counter {
         Counter::UpstreamConnects,
         Counter::UpstreamConnectErrors,
         Counter::UpstreamReuses,
-        Counter::UpstreamRetries,
+        Counter::RetryConnect,
+        Counter::RetryExhausted,
+        Counter::RetryRefused,
+        Counter::RetryReset,
+        Counter::RetryStale,
+        Counter::RetryTimeout,
+        Counter::RetryInvalid,
+        Counter::RetryStatus,
+        Counter::RetryGrpcStatus,
         Counter::RecordsPushed,
         Counter::RecordsDropped,
         Counter::BuffersExhausted,
@@ -172,7 +189,15 @@ impl Counter {
             Counter::UpstreamConnects => "sluice_upstream_connects_total",
             Counter::UpstreamConnectErrors => "sluice_upstream_connect_errors_total",
             Counter::UpstreamReuses => "sluice_upstream_reuses_total",
-            Counter::UpstreamRetries => "sluice_upstream_retries_total",
+            Counter::RetryConnect
+            | Counter::RetryExhausted
+            | Counter::RetryRefused
+            | Counter::RetryReset
+            | Counter::RetryStale
+            | Counter::RetryTimeout
+            | Counter::RetryInvalid
+            | Counter::RetryStatus
+            | Counter::RetryGrpcStatus => "sluice_upstream_retries_total",
             Counter::RecordsPushed => "sluice_records_pushed_total",
             Counter::RecordsDropped => "sluice_records_dropped_total",
             Counter::BuffersExhausted => "sluice_reactor_buffers_exhausted_total",
@@ -226,6 +251,15 @@ impl Counter {
             Counter::Responses3xx => Some(("class", "3xx")),
             Counter::Responses4xx => Some(("class", "4xx")),
             Counter::Responses5xx => Some(("class", "5xx")),
+            Counter::RetryConnect => Some(("reason", "connect")),
+            Counter::RetryExhausted => Some(("reason", "exhausted")),
+            Counter::RetryRefused => Some(("reason", "refused")),
+            Counter::RetryReset => Some(("reason", "reset")),
+            Counter::RetryStale => Some(("reason", "stale")),
+            Counter::RetryTimeout => Some(("reason", "timeout")),
+            Counter::RetryInvalid => Some(("reason", "invalid")),
+            Counter::RetryStatus => Some(("reason", "status")),
+            Counter::RetryGrpcStatus => Some(("reason", "grpc_status")),
             Counter::ShedLow => Some(("priority", "low")),
             Counter::ShedNormal => Some(("priority", "normal")),
             Counter::ShedHigh => Some(("priority", "high")),
@@ -259,7 +293,15 @@ impl Counter {
             Counter::UpstreamConnects => "Connections opened to upstreams.",
             Counter::UpstreamConnectErrors => "Connections to upstreams that failed or timed out.",
             Counter::UpstreamReuses => "Requests sent on a pooled upstream connection.",
-            Counter::UpstreamRetries => "Tries made after a failed one.",
+            Counter::RetryConnect
+            | Counter::RetryExhausted
+            | Counter::RetryRefused
+            | Counter::RetryReset
+            | Counter::RetryStale
+            | Counter::RetryTimeout
+            | Counter::RetryInvalid
+            | Counter::RetryStatus
+            | Counter::RetryGrpcStatus => "Tries made after a failed one, by how that has failed.",
             Counter::RecordsPushed => "Access records put into the ring.",
             Counter::RecordsDropped => "Access records dropped as the ring was full.",
             Counter::BuffersExhausted => "Receives that found no provided buffer (ENOBUFS).",

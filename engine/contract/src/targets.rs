@@ -120,6 +120,14 @@ impl Cause {
         Cause::ProbeFailed,
     ];
 
+    /// Why a target is ejected.
+    pub const EJECTIONS: [Cause; 4] =
+        [Cause::Consecutive5xx, Cause::ConsecutiveGateway, Cause::SuccessRate, Cause::Latency];
+
+    /// Why a breaker opens.
+    pub const OPENINGS: [Cause; 4] =
+        [Cause::ConsecutiveErrors, Cause::ErrorRatio, Cause::SlowRatio, Cause::ProbeFailed];
+
     /// What people and programs read.
     pub fn name(self) -> &'static str {
         match self {
@@ -145,10 +153,13 @@ struct Entry {
     standing: AtomicU32,
     cause: AtomicU32,
     in_flight: AtomicU32,
-    ejections: AtomicU32,
     share_permille: AtomicU32,
     limit: AtomicU32,
     retries: AtomicU32,
+    returns: AtomicU32,
+    probes: AtomicU32,
+    /// By number of the cause.
+    counts: [AtomicU32; Cause::ALL.len()],
 }
 
 /// The table as it lies in the segment.
@@ -167,9 +178,13 @@ pub struct Told {
     pub since_ms: u64,
     /// Requests now there, of all shards.
     pub in_flight: u32,
-    /// Of a target: how often it was ejected since the engine began. Of an upstream: how often its
-    /// breaker opened.
-    pub ejections: u32,
+    /// How often that happened since the engine began: ejections of a target, openings of a target's or
+    /// an upstream's breaker.
+    pub counts: Counts,
+    /// Ejections of a target that are over.
+    pub returns: u32,
+    /// Requests that a half-open breaker let through.
+    pub probes: u32,
     /// Of a target: the share of its weight that it gets, in thousandths. Of an upstream: the share
     /// of its weight that is alive.
     pub share_permille: u32,
@@ -177,6 +192,26 @@ pub struct Told {
     pub limit: u32,
     /// Of an upstream: retries and hedges under way.
     pub retries: u32,
+}
+
+/// How often something happened, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts([u32; Cause::ALL.len()]);
+
+impl Counts {
+    pub fn of(&self, cause: Cause) -> u32 {
+        self.0.get(cause as usize).copied().unwrap_or_default()
+    }
+
+    /// Ejections for whatever cause.
+    pub fn ejections(&self) -> u32 {
+        Cause::EJECTIONS.iter().fold(0, |sum: u32, cause| sum.saturating_add(self.of(*cause)))
+    }
+
+    /// Openings of a breaker for whatever cause.
+    pub fn openings(&self) -> u32 {
+        Cause::OPENINGS.iter().fold(0, |sum: u32, cause| sum.saturating_add(self.of(*cause)))
+    }
 }
 
 /// The table, for a process that maps its segment.
@@ -243,7 +278,9 @@ impl Targets {
         let fields = entry.entry();
         fields.in_flight.store(0, Ordering::Relaxed);
         fields.retries.store(0, Ordering::Relaxed);
-        fields.ejections.store(0, Ordering::Relaxed);
+        fields.returns.store(0, Ordering::Relaxed);
+        fields.probes.store(0, Ordering::Relaxed);
+        fields.counts.iter().for_each(|count| count.store(0, Ordering::Relaxed));
         fields.limit.store(0, Ordering::Relaxed);
         fields.since_ms.store(0, Ordering::Relaxed);
         fields.share_permille.store(1_000, Ordering::Relaxed);
@@ -268,7 +305,9 @@ impl Targets {
                 since_ms: entry.since_ms.load(Ordering::Relaxed),
                 // Sums of changes that are told one after another: below 0 for a moment.
                 in_flight: (load(&entry.in_flight) as i32).max(0) as u32,
-                ejections: load(&entry.ejections),
+                counts: Counts(entry.counts.each_ref().map(load)),
+                returns: load(&entry.returns),
+                probes: load(&entry.probes),
                 share_permille: load(&entry.share_permille).min(1_000),
                 limit: load(&entry.limit),
                 retries: load(&entry.retries),
@@ -315,9 +354,21 @@ impl TargetEntry {
         self.entry().in_flight.fetch_add(change as u32, Ordering::Relaxed);
     }
 
-    /// How often it was ejected, or its breaker opened.
-    pub fn set_ejections(&self, count: u32) {
-        update(&self.entry().ejections, count);
+    /// How often it was ejected, or its breaker opened, for that cause.
+    pub fn set_count(&self, cause: Cause, count: u32) {
+        if let Some(known) = self.entry().counts.get(cause as usize) {
+            update(known, count);
+        }
+    }
+
+    /// How many of its ejections are over.
+    pub fn set_returns(&self, count: u32) {
+        update(&self.entry().returns, count);
+    }
+
+    /// How many requests its breaker let through while half open.
+    pub fn set_probes(&self, count: u32) {
+        update(&self.entry().probes, count);
     }
 
     /// The requests there are so many.
@@ -368,13 +419,18 @@ mod tests {
         one.stand(Standing::Ejected, Cause::Latency, 9);
         one.add_in_flight(5);
         one.add_in_flight(-2);
-        one.set_ejections(1);
+        one.set_count(Cause::Latency, 2);
+        one.set_count(Cause::ProbeFailed, 1);
+        one.set_returns(1);
+        one.set_probes(5);
         whole.set_limit(3);
         whole.add_in_flight(-2);
         let told: std::collections::HashMap<u64, Told> = other.targets().read().collect();
         let target = told[&key("u", Some(address))];
         assert_eq!((target.standing, target.cause), (Standing::Ejected, Cause::Latency));
-        assert_eq!((target.since_ms, target.in_flight, target.ejections), (7, 3, 1));
+        assert_eq!((target.since_ms, target.in_flight, target.returns), (7, 3, 1));
+        assert_eq!((target.counts.of(Cause::Latency), target.counts.ejections()), (2, 2));
+        assert_eq!((target.counts.openings(), target.probes), (1, 5));
         assert_eq!((told[&key("u", None)].limit, told[&key("u", None)].in_flight), (3, 0));
         drop(one);
         assert_eq!(other.targets().read().count(), 1);

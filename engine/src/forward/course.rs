@@ -1,6 +1,7 @@
 //! The course of a request at an upstream: after each try, whether another one follows, when, and
 //! why not. No I/O, no clock: the forwarding and its simulation drive the same code.
 
+use contract::Counter;
 use contract::record::RetryStop;
 use contract::snapshot::{Retry, RetryMethods};
 
@@ -34,6 +35,8 @@ pub enum Outcome {
     ClientDeadline,
     /// The head of an answer is here, and nothing of it was passed on.
     Answered { status: u16, retry_after_ms: Option<u64> },
+    /// The same of a gRPC call, and it is nothing but its status.
+    Ended { code: u8, verdict: Verdict, retry_after_ms: Option<u64> },
     /// The client went away, its body cannot be forwarded, or the upstream does not suit it.
     Ours,
 }
@@ -63,7 +66,7 @@ impl Outcome {
     /// What it says of the target where no other try will tell more: a connection that may have gone
     /// stale says nothing.
     pub fn lone_verdict(self) -> Verdict {
-        if self.is_stale() { Verdict::Nothing } else { self.verdict() }
+        if self.is_stale() { Verdict::Stale } else { self.verdict() }
     }
 
     /// What it says of the target.
@@ -80,10 +83,37 @@ impl Outcome {
                 500.. => Verdict::ServerError,
                 _ => Verdict::Good,
             },
+            Outcome::Ended { verdict, .. } => verdict,
             Outcome::Exhausted
             | Outcome::Refused { leaving: true }
             | Outcome::ClientDeadline
             | Outcome::Ours => Verdict::Nothing,
+        }
+    }
+
+    /// What counts the try that follows it; `fresh`: as its connection had gone stale.
+    pub fn counter(self, fresh: bool) -> Counter {
+        match self {
+            Outcome::NoConnection => Counter::RetryConnect,
+            Outcome::Exhausted => Counter::RetryExhausted,
+            Outcome::Refused { .. } => Counter::RetryRefused,
+            Outcome::Reset { .. } if fresh => Counter::RetryStale,
+            Outcome::Reset { .. } => Counter::RetryReset,
+            Outcome::TryTimeout | Outcome::Timeout | Outcome::ClientDeadline => {
+                Counter::RetryTimeout
+            }
+            Outcome::Invalid | Outcome::Ours => Counter::RetryInvalid,
+            Outcome::Answered { .. } => Counter::RetryStatus,
+            Outcome::Ended { .. } => Counter::RetryGrpcStatus,
+        }
+    }
+
+    /// Whether it is a failed try. An answer is one where its status is listed.
+    pub fn is_failure(self, retry: &Retry) -> bool {
+        match self {
+            Outcome::Answered { status, .. } => retry.statuses.contains(&status),
+            Outcome::Ended { code, .. } => retry.grpc_statuses.contains(&code),
+            _ => true,
         }
     }
 }
@@ -116,11 +146,10 @@ pub enum Next {
 }
 
 impl Next {
-    /// What a try with that outcome says of its target. A connection that had gone stale says
-    /// nothing.
+    /// What a try with that outcome says of its target.
     pub fn verdict(self, outcome: Outcome) -> Verdict {
         match self {
-            Next::Again { fresh: true, .. } => Verdict::Nothing,
+            Next::Again { fresh: true, .. } => Verdict::Stale,
             _ => outcome.verdict(),
         }
     }
@@ -228,7 +257,9 @@ impl<'a, P> Course<'a, P> {
             Outcome::Refused { .. } => (on.refused, true),
             Outcome::Reset { .. } => (on.reset, false),
             Outcome::TryTimeout => (on.timeout, false),
-            Outcome::Answered { status, .. } => (statuses.contains(&status), false),
+            Outcome::Answered { .. } | Outcome::Ended { .. } => {
+                (outcome.is_failure(self.retry), false)
+            }
             // The client would get a 502.
             Outcome::Invalid => (statuses.contains(&502), false),
             Outcome::Timeout | Outcome::ClientDeadline | Outcome::Ours => (false, false),
@@ -251,6 +282,7 @@ impl<'a, P> Course<'a, P> {
         }
         let pause_ms = match outcome {
             Outcome::Answered { retry_after_ms: Some(ms), .. }
+            | Outcome::Ended { retry_after_ms: Some(ms), .. }
                 if self.retry.retry_after_max_ms > 0 =>
             {
                 if ms > u64::from(self.retry.retry_after_max_ms) {
@@ -310,6 +342,10 @@ mod tests {
         Outcome::Answered { status: 503, retry_after_ms }
     }
 
+    fn ended(code: u8, retry_after_ms: Option<u64>) -> Outcome {
+        Outcome::Ended { code, verdict: Verdict::Gateway, retry_after_ms }
+    }
+
     fn course(retry: &Retry) -> Course<'_, ()> {
         Course::new(retry, 0)
     }
@@ -318,7 +354,7 @@ mod tests {
     fn each_class_is_tried_again_where_it_is_listed() {
         let all = Retry::default();
         let none = RetryOn { connect: false, refused: false, reset: false, timeout: false };
-        let none = Retry { on: none, statuses: vec![], ..Retry::default() };
+        let none = Retry { on: none, statuses: vec![], grpc_statuses: vec![], ..Retry::default() };
         for outcome in [
             Outcome::NoConnection,
             Outcome::Exhausted,
@@ -328,6 +364,7 @@ mod tests {
             Outcome::Invalid,
             Outcome::TryTimeout,
             unavailable(None),
+            ended(14, None),
         ] {
             let again = course(&all).next(outcome, 0, &FACTS, || Some(()));
             assert!(matches!(again, Next::Again { fresh: false, .. }), "{outcome:?}");
@@ -339,6 +376,7 @@ mod tests {
             Outcome::Ours,
             Outcome::Answered { status: 200, retry_after_ms: None },
             Outcome::Answered { status: 500, retry_after_ms: None },
+            ended(13, None),
         ] {
             let mut course = course(&all);
             assert_eq!(course.next(outcome, 0, &FACTS, || Some(())), Next::Stop, "{outcome:?}");
@@ -358,6 +396,7 @@ mod tests {
             (Outcome::Invalid, false),
             (Outcome::TryTimeout, false),
             (unavailable(None), false),
+            (ended(14, None), false),
         ] {
             let mut course = course(&retry);
             let next = course.next(outcome, 0, &facts, || Some(()));
@@ -379,6 +418,7 @@ mod tests {
         assert_eq!(stop(&FACTS, unavailable(None), 0, false), RetryStop::Budget);
         assert_eq!(stop(&FACTS, unavailable(None), 1_000, true), RetryStop::Deadline);
         assert_eq!(stop(&FACTS, unavailable(Some(1_001)), 0, true), RetryStop::RetryAfter);
+        assert_eq!(stop(&FACTS, ended(14, Some(u64::MAX)), 0, true), RetryStop::RetryAfter);
         let mut course = course(&retry);
         for _ in 0..2 {
             assert_ne!(course.next(unavailable(None), 0, &FACTS, || Some(())), Next::Stop);
@@ -399,7 +439,7 @@ mod tests {
         assert!(course.may_go_on(true, false));
         let next = course.next(stale, 0, &FACTS, || unreachable!());
         assert_eq!(next, Next::Again { pause_ms: 0, fresh: true });
-        assert_eq!(next.verdict(stale), Verdict::Nothing);
+        assert_eq!(next.verdict(stale), Verdict::Stale);
         assert!(course.tried().is_empty());
         assert!(!course.may_go_on(true, true));
         let next = course.next(stale, 0, &FACTS, || Some(()));
@@ -428,12 +468,10 @@ mod tests {
 
     #[test]
     fn without_another_try_what_says_nothing_still_does() {
-        for outcome in [
-            Outcome::Reset { reused: true },
-            Outcome::Exhausted,
-            Outcome::Refused { leaving: true },
-            Outcome::ClientDeadline,
-        ] {
+        assert_eq!(Outcome::Reset { reused: true }.lone_verdict(), Verdict::Stale);
+        for outcome in
+            [Outcome::Exhausted, Outcome::Refused { leaving: true }, Outcome::ClientDeadline]
+        {
             assert_eq!(outcome.lone_verdict(), Verdict::Nothing, "{outcome:?}");
         }
         for outcome in [Outcome::Reset { reused: false }, Outcome::Timeout, unavailable(None)] {
@@ -514,6 +552,7 @@ mod tests {
             (200u16..600, prop::option::of(0u64..3_000)).prop_map(|(status, retry_after_ms)| {
                 Outcome::Answered { status, retry_after_ms }
             }),
+            (0u8..=16, prop::option::of(0u64..3_000)).prop_map(|(code, ms)| ended(code, ms)),
         ]
     }
 

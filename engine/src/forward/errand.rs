@@ -15,6 +15,7 @@ use super::outgoing::Outgoing;
 use super::{Account, Answer, Carrier, hedge, race, retry_after, soonest};
 use crate::body::BodyReader;
 use crate::exchange::{Fields, Request, Responder};
+use crate::grpc;
 use crate::io::{Chunk, Watch};
 use crate::limits;
 use crate::local_reply::LocalReply;
@@ -175,7 +176,7 @@ impl<'r> Errand<'r> {
             if let Ok(caught) = tried {
                 self.discard(caught).await;
             }
-            self.shard.meter.count(Counter::UpstreamRetries, 1);
+            self.shard.meter.count(outcome.counter(anew), 1);
             self.pause(pause_ms).await.map_err(|gone| Unserved::Reply(gone.reply))?;
             fresh = anew;
             flight = self.pick().map_err(|refusal| {
@@ -258,12 +259,22 @@ impl<'r> Errand<'r> {
             Ok(caught) => caught,
             Err(failed) => return failed.outcome,
         };
-        let status = caught.head.status;
         let retry = self.route.retry(self.upstream);
         let mut retry_after_ms = None;
+        let (head, bytes) = (&caught.head, caught.bytes.bytes());
+        if self.request.borrow().grpc.is_some()
+            && let Some(code) = grpc::status_alone(head, bytes)
+        {
+            if retry.retry_after_max_ms > 0 && retry.grpc_statuses.contains(&code) {
+                retry_after_ms = grpc::pushback_ms(head, bytes);
+            }
+            let verdict = grpc::verdict(code, self.patience_ms != 0);
+            return Outcome::Ended { code, verdict, retry_after_ms };
+        }
+        let status = head.status;
         if retry.retry_after_max_ms > 0
             && retry.statuses.contains(&status)
-            && let Some(value) = caught.head.value(caught.bytes.bytes(), Name::RetryAfter)
+            && let Some(value) = head.value(bytes, Name::RetryAfter)
         {
             retry_after_ms = retry_after::parse(value, self.shard.io.clock().wall_us() / 1_000_000);
         }
@@ -282,10 +293,7 @@ impl<'r> Errand<'r> {
 
     fn next(&self, outcome: Outcome, index: usize) -> Next {
         // Most answers are no failure, and need nothing of what follows.
-        let statuses = &self.route.retry(self.upstream).statuses;
-        if let Outcome::Answered { status, .. } = outcome
-            && !statuses.contains(&status)
-        {
+        if !outcome.is_failure(self.route.retry(self.upstream)) {
             return Next::Stop;
         }
         let facts = Facts {

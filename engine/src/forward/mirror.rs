@@ -13,6 +13,7 @@ use super::errand::{hash, micros};
 use crate::body::BodyReader;
 use crate::channel::Source;
 use crate::exchange::{Downstream, Request, Responder};
+use crate::grpc;
 use crate::http2::{ErrorCode, RequestKind};
 use crate::io::{Chunk, Elapsed, Io, SendBuf, Watch};
 use crate::limits;
@@ -74,7 +75,8 @@ fn begin(shard: &Shard, request: &Request, responder: &Responder, mirror: Mirror
         http1.extend_from_slice(&body);
     }
     let http2 = if speaks == Protocol::Http1 { Vec::new() } else { write(Dialect::Http2) };
-    Some(Copy { http1, http2, body, is_head: responder.is_head, trip })
+    let (is_head, is_call) = (responder.is_head, request.grpc.is_some());
+    Some(Copy { http1, http2, body, is_head, is_call, trip })
 }
 
 /// The body, if all of it came with the head. It stays where it is.
@@ -154,6 +156,7 @@ struct Copy {
     http2: Vec<u8>,
     body: Vec<u8>,
     is_head: bool,
+    is_call: bool,
     trip: Trip,
 }
 
@@ -163,15 +166,15 @@ impl Copy {
         watch.set_at(self.trip.deadline_ms);
         let begun_us = io.clock().now_us();
         let outcome = match self.send(io, &watch).await {
-            Ok(status) => Outcome::Answered { status, retry_after_ms: None },
+            Ok(told) => told.outcome(self.is_call),
             Err(outcome) => outcome,
         };
         let took_us = micros(io.clock().now_us() - begun_us);
         self.trip.end(outcome, took_us, io.clock().now_ms());
     }
 
-    /// The status of the answer, once that has been thrown away.
-    async fn send(&mut self, io: &Io, watch: &Watch) -> Result<u16, Outcome> {
+    /// What the answer says, once that has been thrown away.
+    async fn send(&mut self, io: &Io, watch: &Watch) -> Result<Told, Outcome> {
         let pool = self.trip.flight.pool();
         let lease = match pool.reuse(io.clock().now_ms()) {
             Some(lease) => lease,
@@ -203,7 +206,7 @@ async fn over_http1(
     connection: Connection,
     request: Vec<u8>,
     is_head: bool,
-) -> Result<u16, Outcome> {
+) -> Result<Told, Outcome> {
     let stream = connection.stream.clone();
     let gone = Outcome::Reset { reused: connection.reused };
     stream.send(SendBuf::Vec(request)).await.map_err(|_| gone)?;
@@ -220,14 +223,16 @@ async fn over_http1(
             bytes.extend_from_slice(more.bytes());
             chunk = Chunk::from_vec(bytes);
         }
-        chunk.advance(head.head_len);
         if !head.is_interim() {
             break;
         }
+        chunk.advance(head.head_len);
     }
     if head.is_interim() || head.switching {
         return Err(Outcome::Invalid);
     }
+    let mut told = Told::of(&head, chunk.bytes());
+    chunk.advance(head.head_len);
     let reader = BodyReader::of_response(head.framing);
     let mut over = reader.is_done();
     let rest = Some(chunk).filter(|chunk| !chunk.is_empty());
@@ -238,11 +243,12 @@ async fn over_http1(
         came += piece.data.as_ref().map_or(0, Chunk::len);
         over = piece.end;
     }
+    told.end(source.trailers());
     if over && source.is_clean() && head.keep_alive {
         drop(source);
         connection.give_back(io.clock().now_ms());
     }
-    Ok(head.status)
+    Ok(told)
 }
 
 async fn over_http2(
@@ -250,7 +256,7 @@ async fn over_http2(
     head: &[u8],
     body: &[u8],
     is_head: bool,
-) -> Result<u16, Outcome> {
+) -> Result<Told, Outcome> {
     let kind = if is_head { RequestKind::Head } else { RequestKind::Plain };
     // Another has taken the place, or the connection has ended: nothing was sent.
     let opened = share.mux.open(head, body.is_empty(), kind);
@@ -270,12 +276,44 @@ async fn over_http2(
         let (block, end) = poll_fn(|cx| stream.poll_head(cx)).await.map_err(failed)?;
         let mut answer = ResponseHead::new();
         let read = answer.read_http2(&block.bytes, &block.fields, is_head, end);
+        let mut told = Told::of(&answer, &block.bytes);
         stream.mux().recycle(block);
         read.map_err(|_| Outcome::Invalid)?;
         if !answer.is_interim() {
             stream.discard(limits::MIRROR_ANSWER).await;
-            return Ok(answer.status);
+            let mut trailers = Vec::new();
+            stream.trailers(&mut trailers);
+            told.end(&trailers);
+            return Ok(told);
         }
     }
     Err(Outcome::Invalid)
+}
+
+/// What an answer says of who gave it.
+struct Told {
+    status: u16,
+    /// That of a call.
+    code: Option<u8>,
+}
+
+impl Told {
+    fn of(head: &ResponseHead, bytes: &[u8]) -> Told {
+        Told { status: head.status, code: grpc::status_in_head(head, bytes) }
+    }
+
+    fn end(&mut self, trailers: &[u8]) {
+        self.code = grpc::status_in_trailers(trailers).or(self.code);
+    }
+
+    fn outcome(&self, is_call: bool) -> Outcome {
+        match self.code.filter(|_| is_call) {
+            Some(code) => {
+                // Copies are told of no deadline.
+                let verdict = grpc::verdict(code, false);
+                Outcome::Ended { code, verdict, retry_after_ms: None }
+            }
+            None => Outcome::Answered { status: self.status, retry_after_ms: None },
+        }
+    }
 }

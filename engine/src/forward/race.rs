@@ -148,9 +148,9 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_connection_says_nothing_of_its_target() {
+    fn a_stale_connection_is_no_failure() {
         let stale = Outcome::Reset { reused: true };
-        let way = Ruling::GivesWay { verdict: Verdict::Nothing, failed: false };
+        let way = Ruling::GivesWay { verdict: Verdict::Stale, failed: false };
         assert_eq!(ends(&mut race().0, Lane::First, stale), way);
     }
 

@@ -269,7 +269,9 @@ fn gateway(
         }
         client.join().expect("the client is content");
         for counter in Counter::ALL {
-            told.lock().unwrap().insert(counter.name(), segment.shard(0).get(counter));
+            // Those of one name together.
+            *told.lock().unwrap().entry(counter.name()).or_default() +=
+                segment.shard(0).get(counter);
         }
     });
     let counted = counted.lock().unwrap();

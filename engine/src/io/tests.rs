@@ -295,6 +295,18 @@ fn glommio_timers_fire_while_the_driver_blocks() {
     });
 }
 
+/// glommio sleeps for good when its own timer is up before it has run anything in its turn.
+#[test]
+fn time_alone_never_has_glommio_look_up() {
+    shard(small(), move |io| async move {
+        for _ in 0..5 {
+            std::thread::sleep(Duration::from_millis(30));
+            assert!(!glommio::executor().need_preempt(), "what was rung for was seen to");
+            io.sleep_ms(1).await;
+        }
+    });
+}
+
 #[test]
 fn glommio_channels_and_queues_work_beside_the_driver() {
     shard(small(), move |io| async move {

@@ -231,6 +231,13 @@ impl ResponseHead {
     pub fn value<'a>(&self, bytes: &'a [u8], id: Name) -> Option<&'a [u8]> {
         self.fields.iter().find(|field| field.id == id).map(|field| field.value.of(bytes))
     }
+
+    /// Value of the first field of a name that is no [`Name`].
+    pub fn other<'a>(&self, bytes: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+        let mut fields = self.fields.iter().filter(|field| field.id == Name::Other);
+        let field = fields.find(|field| field.name.of(bytes).eq_ignore_ascii_case(name))?;
+        Some(field.value.of(bytes))
+    }
 }
 
 /// What the walk over the field lines collects.

@@ -12,12 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use contract::snapshot::{HealthCheck, HealthKind, Outlier};
 use contract::targets::{self, Cause, TargetEntry, Targets};
 
+use super::Verdict;
 use super::adaptive::Adaptive;
 use super::breaker::BreakerState;
 use super::ejection::Ejection;
 use super::fleet::{self, Totals};
 use super::health::{Change, Health, Key};
 use super::window::add;
+use crate::limits;
 
 /// What the node knows of its upstreams. Lives as long as the engine's process; what no plan has any
 /// more is forgotten.
@@ -84,6 +86,8 @@ pub struct TargetState {
     /// Answers of 5xx in a row, and failures of a gateway's kind.
     run_5xx: AtomicU32,
     run_gateway: AtomicU32,
+    /// Connections in a row that had gone stale.
+    run_stale: AtomicU32,
     /// Requests there, of all shards, where the balance or a bound asks for that.
     pub in_flight: AtomicU32,
     /// Requests that wait for a connection to it.
@@ -127,6 +131,7 @@ impl TargetState {
             breaker: BreakerState::new(shards),
             run_5xx: AtomicU32::new(0),
             run_gateway: AtomicU32::new(0),
+            run_stale: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
             pending: Arc::default(),
             slots: (0..shards).map(|_| Slot::default()).collect(),
@@ -167,11 +172,19 @@ impl TargetState {
     /// A request went well.
     #[inline]
     pub fn well(&self) {
-        for run in [&self.run_5xx, &self.run_gateway] {
+        for run in [&self.run_5xx, &self.run_gateway, &self.run_stale] {
             if run.load(Ordering::Relaxed) != 0 {
                 run.store(0, Ordering::Relaxed);
             }
         }
+    }
+
+    /// A connection had gone stale. More of them in a row than idle peers explain, without an answer
+    /// between, are failures.
+    #[cold]
+    pub fn stale(&self) -> Verdict {
+        let run = self.run_stale.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if run > limits::STALE_RESETS { Verdict::Gateway } else { Verdict::Nothing }
     }
 
     /// A request failed, at a gateway's fault or not. Returns why the target is to be ejected, if so.

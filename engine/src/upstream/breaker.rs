@@ -14,6 +14,7 @@ use contract::snapshot::Breaker;
 use contract::targets::Cause;
 
 use super::Verdict;
+use super::tally::Tally;
 use super::window::{Sums, Window};
 
 const CLOSED: u64 = 0;
@@ -29,8 +30,10 @@ pub struct BreakerState {
     run: AtomicU32,
     /// What was before counts no more.
     closed_ms: AtomicU64,
-    opened: AtomicU32,
-    cause: AtomicU32,
+    /// How often it has opened, and why.
+    tally: Tally,
+    /// Requests that it has let through while it was half open.
+    let_through: AtomicU32,
     /// By shard.
     windows: Box<[Window]>,
 }
@@ -59,8 +62,8 @@ impl BreakerState {
             probes: AtomicU32::new(0),
             run: AtomicU32::new(0),
             closed_ms: AtomicU64::new(0),
-            opened: AtomicU32::new(0),
-            cause: AtomicU32::new(0),
+            tally: Tally::default(),
+            let_through: AtomicU32::new(0),
             windows: (0..shards).map(|_| Window::default()).collect(),
         }
     }
@@ -73,10 +76,14 @@ impl BreakerState {
         }
     }
 
-    /// How often it has opened, and why the last time.
-    pub fn history(&self) -> (u32, Cause) {
-        let cause = Cause::ALL.get(self.cause.load(Ordering::Relaxed) as usize);
-        (self.opened.load(Ordering::Relaxed), cause.copied().unwrap_or_default())
+    /// How often it has opened, and why.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// How many requests it has let through while it was half open.
+    pub fn let_through(&self) -> u32 {
+        self.let_through.load(Ordering::Relaxed)
     }
 
     /// Whether [`BreakerState::take`] would let a request pass now.
@@ -116,7 +123,10 @@ impl BreakerState {
         let most = settings.probes.max(1);
         let more = |probes: u32| (probes < most).then_some(probes + 1);
         match self.probes.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more) {
-            Ok(_) => Pass::Probe,
+            Ok(_) => {
+                self.let_through.fetch_add(1, Ordering::Relaxed);
+                Pass::Probe
+            }
             Err(_) => Pass::No,
         }
     }
@@ -201,8 +211,7 @@ impl BreakerState {
         let opened =
             self.word.compare_exchange(from, until, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if opened {
-            self.cause.store(cause as u32, Ordering::Relaxed);
-            self.opened.fetch_add(1, Ordering::Relaxed);
+            self.tally.count(cause);
         }
         opened
     }
@@ -279,7 +288,8 @@ mod tests {
         assert_eq!(breaker.state(1_000), State::Open);
         assert_eq!(breaker.take(&SETTINGS, 1_499), Pass::No);
         assert!(!breaker.admits(&SETTINGS, 1_499));
-        assert_eq!(breaker.history(), (1, Cause::ConsecutiveErrors));
+        assert_eq!(breaker.tally().of(Cause::ConsecutiveErrors), 1);
+        assert_eq!((breaker.tally().all(), breaker.tally().last()), (1, Cause::ConsecutiveErrors));
     }
 
     #[test]
@@ -299,7 +309,7 @@ mod tests {
             assert_eq!(breaker.state(now_ms), State::Closed, "8 are too few");
             breaker.note(Pass::Free, Verdict::Good, 1, &settings, 0, now_ms);
             breaker.note(Pass::Free, verdict, latency_us, &settings, 1, now_ms);
-            assert_eq!((breaker.state(now_ms), breaker.history().1), (State::Open, cause));
+            assert_eq!((breaker.state(now_ms), breaker.tally().last()), (State::Open, cause));
         }
     }
 
@@ -316,7 +326,8 @@ mod tests {
         breaker.note(Pass::Probe, Verdict::Good, 1, &SETTINGS, 0, 1_500);
         breaker.note(Pass::Probe, Verdict::Gateway, 1, &SETTINGS, 0, 1_510);
         assert_eq!(breaker.take(&SETTINGS, 2_009), Pass::No);
-        assert_eq!(breaker.history(), (2, Cause::ProbeFailed));
+        assert_eq!((breaker.tally().all(), breaker.tally().last()), (2, Cause::ProbeFailed));
+        assert_eq!(breaker.let_through(), 3);
         for _ in 0..2 {
             assert_eq!(breaker.take(&SETTINGS, 2_010), Pass::Probe);
             breaker.note(Pass::Probe, Verdict::Good, 1, &SETTINGS, 0, 2_010);

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use contract::snapshot::Outlier;
 use contract::targets::Cause;
 
+use super::tally::Tally;
+
 /// What share of its weight a target gets as it comes back, in thousandths.
 const FIRST_SHARE: u64 = 100;
 
@@ -15,9 +17,8 @@ pub struct Ejection {
     until_ms: AtomicU64,
     /// How often lately.
     lately: AtomicU32,
-    /// How often at all.
-    count: AtomicU32,
-    cause: AtomicU32,
+    /// How often at all, and why.
+    tally: Tally,
 }
 
 impl Ejection {
@@ -45,10 +46,9 @@ impl Ejection {
         }
     }
 
-    /// How often it was left out, and why the last time.
-    pub fn history(&self) -> (u32, Cause) {
-        let cause = Cause::ALL.get(self.cause.load(Ordering::Relaxed) as usize);
-        (self.count.load(Ordering::Relaxed), cause.copied().unwrap_or_default())
+    /// How often it was left out, and why.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Leaves it out, longer each time that it happens again soon. `false`: it is out already. For
@@ -65,8 +65,7 @@ impl Ejection {
         self.lately.store(lately, Ordering::Relaxed);
         let out_ms =
             base_ms.saturating_mul(lately.into()).min(settings.max_ejection_ms.max(1).into());
-        self.cause.store(cause as u32, Ordering::Relaxed);
-        self.count.fetch_add(1, Ordering::Relaxed);
+        self.tally.count(cause);
         self.until_ms.store(now_ms + out_ms, Ordering::Relaxed);
         true
     }
@@ -113,7 +112,8 @@ mod tests {
         assert_eq!(eject(&ejection, 14_500), 3_000);
         assert_eq!(eject(&ejection, 18_000), 3_500, "at most");
         assert_eq!(eject(&ejection, 25_000), 2_000, "three good ones make up for three");
-        assert_eq!(ejection.history(), (5, Cause::Consecutive5xx));
+        assert_eq!(ejection.tally().of(Cause::Consecutive5xx), 5);
+        assert_eq!((ejection.tally().all(), ejection.tally().last()), (5, Cause::Consecutive5xx));
     }
 
     #[test]

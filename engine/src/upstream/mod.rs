@@ -18,6 +18,7 @@ mod report;
 pub mod selection;
 mod shared;
 pub mod standing;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -327,13 +328,17 @@ impl UpstreamState {
     #[inline]
     fn judge(&self, at: usize, pass: Pass, verdict: Verdict, latency_us: u32, now_ms: u64) {
         let (Some(target), Some(load)) = (self.targets.get(at), self.loads.get(at)) else { return };
+        let verdict = match verdict {
+            Verdict::Stale => target.stale(),
+            verdict => verdict,
+        };
         if let Some(breaker) = &self.settings.target_breaker {
             target.breaker.note(pass, verdict, latency_us, breaker, self.shard, now_ms);
         } else {
             target.breaker.release(pass);
         }
         let failed = match verdict {
-            Verdict::Nothing => return,
+            Verdict::Nothing | Verdict::Stale => return,
             Verdict::Good => false,
             Verdict::ServerError | Verdict::Gateway => true,
         };
@@ -411,6 +416,9 @@ pub enum Verdict {
     Gateway,
     /// It says nothing about the upstream: the client went away, say.
     Nothing,
+    /// A connection that had served before ended before any byte of an answer. Its peer may have
+    /// closed it for being idle, so it says nothing of the target, but for one that does so too often.
+    Stale,
 }
 
 /// Why an upstream takes no request.
@@ -440,6 +448,8 @@ impl Admitted {
     pub fn finish(&self, verdict: Verdict, latency_us: u32, now_ms: u64) {
         let (upstream, pass) = (&self.upstream, self.pass.replace(Pass::Free));
         let settings = &upstream.settings;
+        // Of a target only.
+        let verdict = if verdict == Verdict::Stale { Verdict::Nothing } else { verdict };
         match &settings.breaker {
             Some(breaker) => {
                 let shard = upstream.shard;
@@ -452,7 +462,7 @@ impl Admitted {
         }
         let measures = |latency_us| match verdict {
             Verdict::Good => true,
-            Verdict::Nothing => false,
+            Verdict::Nothing | Verdict::Stale => false,
             Verdict::ServerError | Verdict::Gateway => {
                 upstream.node.adaptive.heeds_failure(latency_us)
             }

@@ -6,11 +6,12 @@
 
 use std::sync::atomic::Ordering;
 
-use contract::targets::{Cause, Standing as Told};
+use contract::targets::{Cause, Standing as Told, TargetEntry};
 
 use super::UpstreamState;
 use super::breaker::State;
 use super::standing::Standing;
+use super::tally::Tally;
 
 impl UpstreamState {
     /// Compares targets with their fleet, and tells control what is known. For the shard that this
@@ -52,8 +53,8 @@ impl UpstreamState {
     pub(crate) fn tell_target(&self, at: usize, now_ms: u64) {
         let Some(target) = self.targets.get(at) else { return };
         let Some(entry) = &target.entry else { return };
-        let (ejections, ejected) = target.ejection.history();
-        let (opened, opening) = target.breaker.history();
+        let (ejections, openings) = (target.ejection.tally(), target.breaker.tally());
+        let (ejected, opening) = (ejections.last(), openings.last());
         let state = match self.settings.target_breaker {
             Some(_) => target.breaker.state(now_ms),
             None => State::Closed,
@@ -73,7 +74,11 @@ impl UpstreamState {
             (None, ..) => (Told::Unknown, Cause::None),
         };
         entry.stand(told, cause, self.wall_ms(now_ms));
-        entry.set_ejections(ejections.saturating_add(opened));
+        tell(entry, &Cause::EJECTIONS, ejections);
+        tell(entry, &Cause::OPENINGS, openings);
+        let out = u32::from(target.ejection.is_out(now_ms));
+        entry.set_returns(ejections.all().saturating_sub(out));
+        entry.set_probes(target.breaker.let_through());
         entry.set_share(match self.standing(at, now_ms) {
             Standing::Usable(share) => share.into(),
             Standing::Ejected | Standing::Unusable => 0,
@@ -84,7 +89,8 @@ impl UpstreamState {
     #[cold]
     pub(super) fn tell_breaker(&self, now_ms: u64) {
         let Some(entry) = &self.node.entry else { return };
-        let (opened, cause) = self.node.breaker.history();
+        let openings = self.node.breaker.tally();
+        let cause = openings.last();
         let state = match self.settings.breaker {
             Some(_) => self.node.breaker.state(now_ms),
             None => State::Closed,
@@ -95,8 +101,13 @@ impl UpstreamState {
             State::HalfOpen => (Told::HalfOpen, cause),
         };
         entry.stand(told, cause, self.wall_ms(now_ms));
-        entry.set_ejections(opened);
+        tell(entry, &Cause::OPENINGS, openings);
+        entry.set_probes(self.node.breaker.let_through());
     }
+}
+
+fn tell(entry: &TargetEntry, causes: &[Cause], tally: &Tally) {
+    causes.iter().for_each(|cause| entry.set_count(*cause, tally.of(*cause)));
 }
 
 impl Drop for UpstreamState {

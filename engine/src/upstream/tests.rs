@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use contract::snapshot::{self, HealthCheck, HealthKind, Snapshot};
-use contract::targets::{Standing as Told, key};
+use contract::targets::{Cause, Standing as Told, key};
 use contract::{Segment, ring::MIN_RING};
 
 use super::book::Book;
@@ -71,6 +71,20 @@ fn three_failures_of_a_gateway_eject_on_all_shards_at_once() {
     // It comes back, slowly.
     assert_eq!(shards[1].standing(1, 31_000), Standing::Usable(100));
     assert_eq!(shards[1].standing(1, 41_000), Standing::Usable(1_000));
+}
+
+#[test]
+fn connections_gone_stale_are_failures_once_nothing_else_comes() {
+    let shards = shards(upstream(3));
+    for _ in 0..5 {
+        give(&shards, 1, Verdict::Stale, 3, 1_000);
+        give(&shards, 1, Verdict::Good, 1, 1_000);
+    }
+    assert_eq!(picked(&shards, 1_000), [0, 1, 2], "it answers between");
+    give(&shards, 1, Verdict::Stale, 5, 1_000);
+    assert_eq!(picked(&shards, 1_000), [0, 1, 2], "two more than peers that close explain");
+    give(&shards, 1, Verdict::Stale, 1, 1_000);
+    assert_eq!(picked(&shards, 1_001), [0, 2]);
 }
 
 #[test]
@@ -245,7 +259,9 @@ fn control_is_told() {
     }
     state.keep_house(true, 1_000, 77);
     let ejected = told(first).unwrap();
-    assert_eq!((ejected.standing, ejected.since_ms, ejected.ejections), (Told::Ejected, 77, 1));
+    assert_eq!((ejected.standing, ejected.since_ms), (Told::Ejected, 77));
+    assert_eq!(ejected.counts.of(Cause::ConsecutiveGateway), 1);
+    assert_eq!((ejected.counts.ejections(), ejected.returns), (1, 0));
     let whole = told(None).unwrap();
     assert_eq!((whole.standing, whole.share_permille, whole.in_flight), (Told::Healthy, 666, 1));
     let all = upstream.targets.iter().map(|target| told(Some(target.address)).unwrap().in_flight);
@@ -254,6 +270,9 @@ fn control_is_told() {
     state.keep_house(false, 1_500, 78);
     let all = upstream.targets.iter().map(|target| told(Some(target.address)).unwrap().in_flight);
     assert_eq!(all.sum::<u32>(), 0);
+    state.keep_house(true, 31_000, 79);
+    let back = told(first).unwrap();
+    assert_eq!((back.standing, back.counts.ejections(), back.returns), (Told::SlowStart, 1, 1));
     drop((_active, state));
     assert_eq!(told(first), None, "nobody has it any more");
 }
@@ -338,6 +357,10 @@ fn a_change_is_told_at_once() {
     let probes: Vec<_> = (0..3).map(|_| state.admit(6_100).unwrap()).collect();
     probes.iter().for_each(|probe| probe.finish(Verdict::Good, 1, 6_200));
     assert_eq!(told(None), (Told::Healthy, 505_200));
+    let all: std::collections::HashMap<_, _> = segment.targets().read().collect();
+    let whole = all[&key("u", None)];
+    assert_eq!((whole.counts.of(Cause::ConsecutiveErrors), whole.counts.openings()), (1, 1));
+    assert_eq!(whole.probes, 3);
 }
 
 #[test]

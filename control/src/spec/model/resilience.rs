@@ -42,9 +42,10 @@ pub struct Retry {
     /// Tries in all, the first included; 1: no retries.
     #[schemars(range(min = 1, max = 10))]
     pub attempts: u8,
-    /// Failures that another try may follow: connect, refused, reset, timeout, and statuses.
+    /// Failures that another try may follow: connect, refused, reset, timeout, statuses of HTTP, and
+    /// statuses of gRPC by their names.
     pub on: RetryOn,
-    /// Methods whose requests may reach an upstream more than once.
+    /// Methods whose requests may reach an upstream more than once. Every gRPC call is a POST.
     pub methods: RetryMethods,
     /// Pauses are random, between 0 and this times two for each retry so far, in milliseconds.
     #[schemars(range(max = 60_000))]
@@ -72,9 +73,17 @@ impl Default for Retry {
     fn default() -> Self {
         let retry = flat::Retry::default();
         let flat::RetryOn { connect, refused, reset, timeout } = retry.on;
+        let grpc_statuses = GrpcStatus::of_codes(&retry.grpc_statuses);
         Retry {
             attempts: retry.attempts,
-            on: RetryOn { connect, refused, reset, timeout, statuses: retry.statuses },
+            on: RetryOn {
+                connect,
+                refused,
+                reset,
+                timeout,
+                statuses: retry.statuses,
+                grpc_statuses,
+            },
             methods: RetryMethods::default(),
             backoff_base_ms: retry.backoff_base_ms,
             backoff_max_ms: retry.backoff_max_ms,
@@ -94,6 +103,63 @@ pub struct RetryOn {
     pub timeout: bool,
     /// Sorted, each once, 400 to 599.
     pub statuses: Vec<u16>,
+    /// Sorted, each once.
+    pub grpc_statuses: Vec<GrpcStatus>,
+}
+
+/// A status of a gRPC call that is not OK. The number is its code.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum GrpcStatus {
+    Cancelled = 1,
+    Unknown = 2,
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    AlreadyExists = 6,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    FailedPrecondition = 9,
+    Aborted = 10,
+    OutOfRange = 11,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+    DataLoss = 15,
+    Unauthenticated = 16,
+}
+
+impl GrpcStatus {
+    /// In the order of their codes.
+    pub const ALL: [GrpcStatus; 16] = [
+        GrpcStatus::Cancelled,
+        GrpcStatus::Unknown,
+        GrpcStatus::InvalidArgument,
+        GrpcStatus::DeadlineExceeded,
+        GrpcStatus::NotFound,
+        GrpcStatus::AlreadyExists,
+        GrpcStatus::PermissionDenied,
+        GrpcStatus::ResourceExhausted,
+        GrpcStatus::FailedPrecondition,
+        GrpcStatus::Aborted,
+        GrpcStatus::OutOfRange,
+        GrpcStatus::Unimplemented,
+        GrpcStatus::Internal,
+        GrpcStatus::Unavailable,
+        GrpcStatus::DataLoss,
+        GrpcStatus::Unauthenticated,
+    ];
+
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    fn of_codes(codes: &[u8]) -> Vec<GrpcStatus> {
+        GrpcStatus::ALL.into_iter().filter(|status| codes.contains(&status.code())).collect()
+    }
 }
 
 /// Methods whose requests may reach an upstream more than once.
@@ -105,6 +171,17 @@ pub enum RetryMethods {
     Any,
     /// At least one, in upper case.
     Listed(Vec<String>),
+}
+
+impl RetryMethods {
+    /// Whether it has a method that is not idempotent.
+    pub fn lists(&self, method: &str) -> bool {
+        match self {
+            RetryMethods::Idempotent => false,
+            RetryMethods::Any => true,
+            RetryMethods::Listed(methods) => methods.iter().any(|one| one == method),
+        }
+    }
 }
 
 /// How many retries and hedges may be under way at once, on all shards together.

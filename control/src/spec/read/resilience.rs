@@ -5,7 +5,7 @@ use super::parts::{DAY_MS, HOUR_MS, count, ms};
 use super::route::{size, unique};
 use crate::spec::model::*;
 use crate::spec::scalars;
-use crate::spec::schema::CauseWord;
+use crate::spec::schema::{CauseForm, CauseWord};
 use crate::spec::tree::{Node, Value};
 
 /// Most of anything that is counted at once.
@@ -84,11 +84,27 @@ fn kept_body(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<u32> {
 }
 
 fn retry_on(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<RetryOn> {
-    const WORDS: &[(&str, CauseWord)] = &[
-        ("connect", CauseWord::Connect),
-        ("refused", CauseWord::Refused),
-        ("reset", CauseWord::Reset),
-        ("timeout", CauseWord::Timeout),
+    const WORDS: &[(&str, CauseForm)] = &[
+        ("connect", CauseForm::Word(CauseWord::Connect)),
+        ("refused", CauseForm::Word(CauseWord::Refused)),
+        ("reset", CauseForm::Word(CauseWord::Reset)),
+        ("timeout", CauseForm::Word(CauseWord::Timeout)),
+        ("cancelled", CauseForm::Grpc(GrpcStatus::Cancelled)),
+        ("unknown", CauseForm::Grpc(GrpcStatus::Unknown)),
+        ("invalid_argument", CauseForm::Grpc(GrpcStatus::InvalidArgument)),
+        ("deadline_exceeded", CauseForm::Grpc(GrpcStatus::DeadlineExceeded)),
+        ("not_found", CauseForm::Grpc(GrpcStatus::NotFound)),
+        ("already_exists", CauseForm::Grpc(GrpcStatus::AlreadyExists)),
+        ("permission_denied", CauseForm::Grpc(GrpcStatus::PermissionDenied)),
+        ("resource_exhausted", CauseForm::Grpc(GrpcStatus::ResourceExhausted)),
+        ("failed_precondition", CauseForm::Grpc(GrpcStatus::FailedPrecondition)),
+        ("aborted", CauseForm::Grpc(GrpcStatus::Aborted)),
+        ("out_of_range", CauseForm::Grpc(GrpcStatus::OutOfRange)),
+        ("unimplemented", CauseForm::Grpc(GrpcStatus::Unimplemented)),
+        ("internal", CauseForm::Grpc(GrpcStatus::Internal)),
+        ("unavailable", CauseForm::Grpc(GrpcStatus::Unavailable)),
+        ("data_loss", CauseForm::Grpc(GrpcStatus::DataLoss)),
+        ("unauthenticated", CauseForm::Grpc(GrpcStatus::Unauthenticated)),
     ];
     let mut on = RetryOn::default();
     walk.list(node, path, |walk, node, path| {
@@ -99,17 +115,23 @@ fn retry_on(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<RetryOn> {
                 on.statuses.push(status);
                 fresh
             }
-            Value::Text(_) => {
-                let flag = match walk.word(node, path, WORDS)? {
-                    CauseWord::Connect => &mut on.connect,
-                    CauseWord::Refused => &mut on.refused,
-                    CauseWord::Reset => &mut on.reset,
-                    CauseWord::Timeout => &mut on.timeout,
-                };
-                !std::mem::replace(flag, true)
-            }
+            Value::Text(_) => match walk.word(node, path, WORDS)? {
+                CauseForm::Word(CauseWord::Connect) => !std::mem::replace(&mut on.connect, true),
+                CauseForm::Word(CauseWord::Refused) => !std::mem::replace(&mut on.refused, true),
+                CauseForm::Word(CauseWord::Reset) => !std::mem::replace(&mut on.reset, true),
+                CauseForm::Word(CauseWord::Timeout) => !std::mem::replace(&mut on.timeout, true),
+                CauseForm::Grpc(status) => {
+                    let fresh = !on.grpc_statuses.contains(&status);
+                    on.grpc_statuses.push(status);
+                    fresh
+                }
+                // No word is a number.
+                CauseForm::Status(_) => return None,
+            },
             _ => {
-                walk.wrong_type(node, path, "connect, refused, reset, timeout or a status");
+                let expected = "connect, refused, reset, timeout, a status, or one of gRPC's such \
+                                as unavailable";
+                walk.wrong_type(node, path, expected);
                 return None;
             }
         };
@@ -125,6 +147,8 @@ fn retry_on(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<RetryOn> {
     }
     on.statuses.sort_unstable();
     on.statuses.dedup();
+    on.grpc_statuses.sort_unstable();
+    on.grpc_statuses.dedup();
     Some(on)
 }
 

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::NoneWord;
 use crate::spec::model::{
-    Balance, Fallback, FallbackAnswer, GrpcHealth, HashKey, Health, HealthKind, HttpHealth,
-    RetryMethods, RetryOn, StatusRange,
+    Balance, Fallback, FallbackAnswer, GrpcHealth, GrpcStatus, HashKey, Health, HealthKind,
+    HttpHealth, RetryMethods, RetryOn, StatusRange,
 };
 use crate::spec::scalars;
 
@@ -84,6 +84,8 @@ pub enum CauseForm {
     /// An answer with this status.
     Status(#[schemars(range(min = 400, max = 599))] u16),
     Word(CauseWord),
+    /// An answer to a gRPC call that is nothing but this status.
+    Grpc(GrpcStatus),
 }
 
 /// Failures without an answer.
@@ -115,10 +117,13 @@ impl From<Vec<CauseForm>> for RetryOn {
                 CauseForm::Word(CauseWord::Refused) => on.refused = true,
                 CauseForm::Word(CauseWord::Reset) => on.reset = true,
                 CauseForm::Word(CauseWord::Timeout) => on.timeout = true,
+                CauseForm::Grpc(status) => on.grpc_statuses.push(status),
             }
         }
         on.statuses.sort_unstable();
         on.statuses.dedup();
+        on.grpc_statuses.sort_unstable();
+        on.grpc_statuses.dedup();
         on
     }
 }
@@ -132,7 +137,8 @@ impl From<RetryOn> for Vec<CauseForm> {
             (on.timeout, CauseWord::Timeout),
         ];
         let words = words.into_iter().filter(|(on, _)| *on).map(|(_, word)| CauseForm::Word(word));
-        words.chain(on.statuses.into_iter().map(CauseForm::Status)).collect()
+        let statuses = on.statuses.into_iter().map(CauseForm::Status);
+        words.chain(statuses).chain(on.grpc_statuses.into_iter().map(CauseForm::Grpc)).collect()
     }
 }
 

@@ -18,6 +18,7 @@ prop_compose! {
         attempts in 1u8..=10,
         [connect, refused, reset, timeout] in any::<[bool; 4]>(),
         statuses in btree_set(400u16..=599, 1..4),
+        grpc_statuses in btree_set(select(&GrpcStatus::ALL[..]), 0..4),
         methods in prop_oneof![
             Just(RetryMethods::Idempotent),
             Just(RetryMethods::Any),
@@ -31,7 +32,9 @@ prop_compose! {
         Retry {
             attempts,
             on: RetryOn {
-                connect, refused, reset, timeout, statuses: statuses.into_iter().collect(),
+                connect, refused, reset, timeout,
+                statuses: statuses.into_iter().collect(),
+                grpc_statuses: grpc_statuses.into_iter().collect(),
             },
             methods,
             backoff_base_ms: one.min(other),
@@ -178,8 +181,19 @@ fn retries() {
     on_upstream("retry: {attempts: 11}", &["6:21 out-of-range"]);
     mentions(
         &on_upstream("retry: {on: [conect]}", &["6:16 bad-value"]),
-        "did you mean `connect`? Expected one of: connect, refused, reset, timeout",
+        "did you mean `connect`? Expected one of: connect, refused, reset, timeout, cancelled",
     );
+    on_upstream("retry: {on: [unavailable]}", &[]);
+    mentions(&on_upstream("retry: {on: [unavaliable]}", &["6:16 bad-value"]), "`unavailable`?");
+    on_upstream("retry: {on: [14]}", &["6:16 out-of-range"]);
+    on_upstream("retry: {on: [internal, 503, internal]}", &["6:31 duplicate-value"]);
+    mentions(
+        &on_upstream("retry: {on: [resource_exhausted]}", &["6:15 unused-grpc-status"]),
+        "every gRPC call is a POST",
+    );
+    on_upstream("retry: {on: [resource_exhausted], methods: any}", &[]);
+    on_upstream("retry: {on: [resource_exhausted], methods: [GET, POST]}", &[]);
+    on_upstream("retry: {on: [connect]}", &[]);
     on_upstream("retry: {on: [200]}", &["6:16 out-of-range"]);
     on_upstream("retry: {on: [600]}", &["6:16 out-of-range"]);
     on_upstream("retry: {on: [503, 429, 503]}", &["6:26 duplicate-value"]);
@@ -417,6 +431,7 @@ fn words_of_nothing_are_canonical() {
     assert_eq!(upstream["retry"]["attempts"], 1);
     assert_eq!(upstream["retry"]["on"][0], "connect");
     assert_eq!(upstream["retry"]["on"][4], 502);
+    assert_eq!(upstream["retry"]["on"][7], "unavailable");
     assert_eq!(value["routes"][0]["hedge"], "none");
     assert_eq!(value["routes"][0].get("retry"), None);
 }

@@ -179,6 +179,7 @@ fn the_schema_refuses_what_loading_refuses() {
         ("['a:1']", "['a:1'], retry: {attempts: 0}"),
         ("['a:1']", "['a:1'], retry: {on: [301]}"),
         ("['a:1']", "['a:1'], retry: {on: []}"),
+        ("['a:1']", "['a:1'], retry: {on: [ok]}"),
         ("['a:1']", "['a:1'], retry: never"),
         ("['a:1']", "['a:1'], hedge: {quantile: 95}"),
         ("['a:1']", "['a:1'], breaker: {probes: 0}"),

@@ -9,6 +9,8 @@ use crate::snapshot::*;
 pub const MAX_ATTEMPTS: u8 = 10;
 /// Largest request body that may be kept for another try, in bytes.
 pub const MAX_KEPT_BODY: u32 = 16 * 1024 * 1024;
+/// The last status that gRPC has (UNAUTHENTICATED).
+const MAX_GRPC_STATUS: u8 = 16;
 
 pub(super) fn write_overload(out: &mut Out, overload: &Overload) {
     out.u32(overload.queue_delay_ms);
@@ -23,13 +25,14 @@ pub(super) fn read_overload(input: &mut In<'_>) -> Result<Overload, DecodeError>
 }
 
 pub(super) fn write_retry(out: &mut Out, retry: &Retry) {
-    let Retry { attempts, on, statuses, methods, .. } = retry;
+    let Retry { attempts, on, statuses, grpc_statuses, methods, .. } = retry;
     out.u8(*attempts);
     out.u8(on.connect.into());
     out.u8(on.refused.into());
     out.u8(on.reset.into());
     out.u8(on.timeout.into());
     out.list(statuses, |out, status| out.u16(*status));
+    out.list(grpc_statuses, |out, status| out.u8(*status));
     match methods {
         RetryMethods::Idempotent => out.u8(0),
         RetryMethods::Any => out.u8(1),
@@ -58,6 +61,14 @@ pub(super) fn read_retry(input: &mut In<'_>) -> Result<Retry, DecodeError> {
             let mut least = 400;
             input.list("retry.statuses", MAX_ENTRIES, |input| {
                 let status = input.u16_within("retry.statuses", least, 599)?;
+                least = status + 1;
+                Ok(status)
+            })?
+        },
+        grpc_statuses: {
+            let mut least = 1;
+            input.list("retry.grpc_statuses", MAX_ENTRIES, |input| {
+                let status = input.u8_within("retry.grpc_statuses", least, MAX_GRPC_STATUS)?;
                 least = status + 1;
                 Ok(status)
             })?

@@ -323,6 +323,10 @@ fn invariants_of_upstreams_are_held() {
     for statuses in [vec![399], vec![503, 502], vec![502, 502], vec![600], vec![599, 600]] {
         assert_eq!(upstream(|u| u.retry.statuses = statuses), "retry.statuses");
     }
+    for statuses in [vec![0], vec![14, 13], vec![14, 14], vec![17], vec![16, 17]] {
+        let field = upstream(|u| u.retry.grpc_statuses = statuses);
+        assert_eq!(field, "retry.grpc_statuses");
+    }
     assert_eq!(upstream(|u| u.retry.body_bytes = MAX_KEPT_BODY + 1), "retry.body_bytes");
     assert_eq!(upstream(|u| u.retry_budget.percent = 101), "upstream.retry_budget.percent");
     for quantile_permille in [0, 1000] {

@@ -13,6 +13,8 @@ pub struct Retry {
     pub on: RetryOn,
     /// Answers of the upstream that are a failed try. Sorted.
     pub statuses: Vec<u16>,
+    /// Statuses of gRPC calls that are a failed try where the answer is nothing else. 1..=16, sorted.
+    pub grpc_statuses: Vec<u8>,
     pub methods: RetryMethods,
     /// Pauses are random between 0 and `backoff_base_ms` × 2^(retries so far), at most
     /// `backoff_max_ms` ("full jitter"). The first retry does not pause where another target can be
@@ -56,6 +58,8 @@ impl Default for Retry {
             attempts: 3,
             on: RetryOn { connect: true, refused: true, reset: true, timeout: true },
             statuses: vec![502, 503, 504],
+            // UNAVAILABLE: the one that says that another try may help.
+            grpc_statuses: vec![14],
             methods: RetryMethods::Idempotent,
             backoff_base_ms: 25,
             backoff_max_ms: 250,

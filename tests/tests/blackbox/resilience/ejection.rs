@@ -62,6 +62,34 @@ fn server_errors_take_five_and_a_success_forgives() {
     await_state(&gateway, &bad, "ejected");
 }
 
+/// A peer may close what is idle, so that is free; but not for ever, with nothing else from it.
+#[test]
+fn a_target_that_drops_all_its_connections_is_out() {
+    const CLIENTS: usize = 24;
+    let (bad, good) = (Moody::new("bad"), Moody::new("good"));
+    let gateway = Gateway::single(&upstream(&[&bad, &good], &[&outlier("")]));
+    // Many at once make many connections.
+    let slow = tests::answer("slow").after(Duration::from_millis(400));
+    bad.turn(slow.clone());
+    good.turn(slow);
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| assert_eq!(gateway.ask(get("/x")).status, 200));
+        }
+    });
+    assert!(bad.origin.open() >= 8, "{} connections", bad.origin.open());
+    good.heal();
+    bad.turn(reset());
+    bad.origin.forget();
+    // None of them fails: each had gone stale, and was sent again.
+    assert_eq!(statuses(&ask(&gateway, 60)), [200; 60]);
+    assert_eq!(bad.seen(), 6, "three are free, three are failures");
+    await_state(&gateway, &bad, "ejected");
+    let stale =
+        || gateway.admin("/metrics").1.contains("retries_total{shard=\"0\",reason=\"stale\"} 6");
+    assert!(eventually(PATIENCE, stale));
+}
+
 #[test]
 fn shards_judge_together() {
     let (bad, good) = (Moody::new("bad"), Moody::new("good"));

@@ -4,8 +4,10 @@
 mod balance;
 mod bodies;
 mod breakers;
+mod calls;
 mod deadlines;
 mod ejection;
+mod events;
 mod health;
 mod hedging;
 mod limits;

@@ -263,15 +263,18 @@ fn retry() -> impl Strategy<Value = Retry> {
         vec(text(), 0..3).prop_map(RetryMethods::Listed)
     ];
     let statuses = proptest::collection::btree_set(400..=599u16, 0..4);
+    let grpc_statuses = proptest::collection::btree_set(1..=16u8, 0..4);
     let on = any::<[bool; 4]>();
     let numbers = (1..=MAX_ATTEMPTS, 0..=MAX_KEPT_BODY, any::<[u32; 3]>());
-    (on, statuses, methods, numbers).prop_map(|(on, statuses, methods, numbers)| {
+    let listed = (statuses, grpc_statuses);
+    (on, listed, methods, numbers).prop_map(|(on, (statuses, grpc_statuses), methods, numbers)| {
         let [connect, refused, reset, timeout] = on;
         let (attempts, body_bytes, [backoff_base_ms, backoff_max_ms, retry_after_max_ms]) = numbers;
         Retry {
             attempts,
             on: RetryOn { connect, refused, reset, timeout },
             statuses: statuses.into_iter().collect(),
+            grpc_statuses: grpc_statuses.into_iter().collect(),
             methods,
             backoff_base_ms,
             backoff_max_ms,
