@@ -56,6 +56,8 @@ pub enum Counter {
     Fallbacks,
     Mirrored,
     MirrorsDropped,
+    KeysOnGrace,
+    KeyRecordsMalformed,
 }
 
 /// How many counters there are.
@@ -63,7 +65,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 49] = [
+    pub const ALL: [Counter; 51] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -113,6 +115,8 @@ impl Counter {
         Counter::Fallbacks,
         Counter::Mirrored,
         Counter::MirrorsDropped,
+        Counter::KeysOnGrace,
+        Counter::KeyRecordsMalformed,
     ];
 
     /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
@@ -180,6 +184,8 @@ impl Counter {
             Counter::Fallbacks => "sluice_upstream_fallbacks_total",
             Counter::Mirrored => "sluice_mirrored_total",
             Counter::MirrorsDropped => "sluice_mirrors_dropped_total",
+            Counter::KeysOnGrace => "sluice_api_keys_on_grace_total",
+            Counter::KeyRecordsMalformed => "sluice_api_key_records_malformed_total",
         }
     }
 
@@ -257,6 +263,12 @@ impl Counter {
             Counter::Mirrored => "Requests copied to a mirror.",
             Counter::MirrorsDropped => {
                 "Requests that a mirror should have got and did not: too many, too large, or not taken."
+            }
+            Counter::KeysOnGrace => {
+                "Times that a known API key went on although Redis could not be asked."
+            }
+            Counter::KeyRecordsMalformed => {
+                "API keys that were refused as their record in Redis does not say whose they are."
             }
         }
     }

@@ -4,11 +4,13 @@
 //! [`Snapshot::decode`] reads them back without trusting them. The engine turns them into its Plan.
 
 mod auth;
+mod redis;
 mod resilience;
 
 use std::net::{IpAddr, SocketAddr};
 
 pub use auth::*;
+pub use redis::{REDIS_USED, RedisAddress, redis_owner};
 pub use resilience::*;
 
 /// Index into [`Snapshot::upstreams`].

@@ -191,7 +191,7 @@ async fn check(call: Call<'_>, authenticator: &Authenticator) -> Outcome {
         Check::Now(outcome) => outcome,
         Check::Later(future) => future.await,
     };
-    if authenticator.is_remembered() {
+    if authenticator.remembers(&outcome) {
         memory.put(call.registry.version, authenticator.index, &credential, &outcome, now_ms);
     }
     match outcome {
