@@ -19,9 +19,8 @@ pub const KEY_REMEMBER_MS: u64 = 3_600_000;
 pub const KEY_ASK_MS: u64 = 60_000;
 /// How long Redis' word on a key is good while nobody would tell of a change, in milliseconds.
 pub const KEY_UNTRACKED_MS: u64 = 1_000;
-/// A key's record in Redis, in bytes, and each text in it.
+/// A key's record in Redis, in bytes.
 pub const KEY_RECORD: usize = 4 * 1024;
-pub const KEY_WORD: usize = 256;
 /// Times that a key is asked for as its record changes while it is read.
 pub const KEY_TRIES: u32 = 3;
 /// Good keys in Redis that a node knows, twice (see `store::keys::table`).

@@ -132,6 +132,23 @@ fn finalised(mut hash: u64) -> u64 {
     hash ^ (hash >> 31)
 }
 
+/// Longest text in an API key's record, in bytes.
+const WORD: usize = 256;
+
+/// Whether `text` may stand in an API key's record: upstreams are told it as it is, so it has to be the
+/// value of a field (RFC 9110 §5.5).
+pub fn is_redis_word(text: &str) -> bool {
+    (1..=WORD).contains(&text.len())
+        && text.trim_matches(' ') == text
+        && !text.chars().any(char::is_control)
+}
+
+/// Whether it may stand in a list there: these are told with commas (groups) or spaces (scopes, RFC 6749
+/// §3.3) between them.
+pub fn is_redis_item(text: &str) -> bool {
+    is_redis_word(text) && !text.contains([',', ' '])
+}
+
 /// Where it stands when an API key was last used, in seconds since the Unix epoch: this and the digest
 /// in lower-case hexadecimal. Beside the records, so that who watches those is not told.
 pub const REDIS_USED: &str = "sluice:used:";
@@ -205,6 +222,17 @@ mod tests {
             assert_eq!(redis_owner(&turned, key.as_bytes()), 3 - at);
         }
         assert!(shares.iter().all(|share| (2_300..2_700).contains(share)), "{shares:?}");
+    }
+
+    #[test]
+    fn words_can_be_told_in_a_field() {
+        for text in ["acme", "Acme & Söhne, Berlin", &"a".repeat(WORD)] {
+            assert!(is_redis_word(text), "{text}");
+        }
+        for text in ["", " a", "a ", "a\r\nX: 1", "a\u{7f}", "a\u{85}", &"a".repeat(WORD + 1)] {
+            assert!(!is_redis_word(text), "{text}");
+        }
+        assert!(is_redis_item("read:all") && !is_redis_item("a,b") && !is_redis_item("a b"));
     }
 
     #[test]

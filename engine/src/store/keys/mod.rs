@@ -144,8 +144,12 @@ impl Shared {
             let session = tracker.as_ref().map_or(0, |tracker| tracker.session());
             let found = self.redis.get(&key, self.timeout).await;
             let now_ms = monotonic_ms();
+            // The same server still, too: in a cluster keys move.
+            let mut tracked = match (&tracker, self.tracker_of(&key)) {
+                (Some(before), Some(now)) => Arc::ptr_eq(before, &now) && now.session() == session,
+                _ => false,
+            };
             let mut table = self.table();
-            let mut tracked = tracker.is_some_and(|tracker| tracker.session() == session);
             if table.take_changed(&digest) {
                 if tries < limits::KEY_TRIES {
                     continue;
@@ -211,6 +215,13 @@ async fn watch(shared: Arc<Shared>) {
     let mut watched: Vec<(Server, Arc<Tracker>, Task)> = Vec::new();
     loop {
         let servers = shared.redis.servers();
+        let stay = watched.iter().filter(|(server, ..)| servers.contains(server)).count();
+        if stay != watched.len() || stay != servers.len() {
+            // Keys have moved between servers, or will: what each of them told was of its own.
+            for (_, tracker, _) in &watched {
+                shared.table().lost(tracker.session(), monotonic_ms());
+            }
+        }
         watched.retain(|(server, tracker, _)| {
             let stays = servers.contains(server);
             if !stays {

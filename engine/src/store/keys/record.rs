@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use contract::snapshot::{is_redis_item, is_redis_word};
 use serde_json::Value;
 
 use crate::limits;
@@ -66,16 +67,9 @@ impl Record {
     }
 }
 
-/// A text that can stand in a field's value as it is (RFC 9110 §5.5).
-fn is_word(text: &str) -> bool {
-    (1..=limits::KEY_WORD).contains(&text.len())
-        && text.trim_matches(' ') == text
-        && !text.chars().any(char::is_control)
-}
-
 fn word(value: Value) -> Option<Arc<str>> {
     match value {
-        Value::String(text) if is_word(&text) => Some(text.into()),
+        Value::String(text) if is_redis_word(&text) => Some(text.into()),
         _ => None,
     }
 }
@@ -85,10 +79,7 @@ fn words(value: Value, sorted: bool) -> Option<Arc<[Box<str>]>> {
     let mut words = Vec::with_capacity(values.len());
     for value in values {
         match value {
-            // They are told with commas (groups) or spaces (scopes, RFC 6749 §3.3) between them.
-            Value::String(text) if is_word(&text) && !text.contains([',', ' ']) => {
-                words.push(text.into_boxed_str());
-            }
+            Value::String(text) if is_redis_item(&text) => words.push(text.into_boxed_str()),
             _ => return None,
         }
     }
@@ -154,7 +145,7 @@ mod tests {
             let found = found.err().map_or("", |Malformed(wrong)| wrong);
             assert_eq!(found, wrong, "{}", String::from_utf8_lossy(text));
         }
-        let long = format!(r#"{{"consumer":"{}"}}"#, "a".repeat(limits::KEY_WORD + 1));
+        let long = format!(r#"{{"consumer":"{}"}}"#, "a".repeat(257));
         assert_eq!(Record::parse(long.as_bytes()), Err(Malformed("consumer")));
         let long = " ".repeat(limits::KEY_RECORD + 1);
         assert_eq!(Record::parse(long.as_bytes()), Err(Malformed("it is too long")));

@@ -138,8 +138,12 @@ impl<V> Generations<V> {
     }
 
     fn get_mut(&mut self, digest: &Digest) -> Option<&mut V> {
+        if self.young.len() >= self.most {
+            // To move it would be to forget the old ones, which takes longer than a look-up may.
+            return self.young.get_mut(digest).or_else(|| self.old.get_mut(digest));
+        }
         if let Some(value) = self.old.remove(digest) {
-            self.insert(*digest, value);
+            self.young.insert(*digest, value);
         }
         self.young.get_mut(digest)
     }
@@ -320,6 +324,9 @@ impl Table {
 
     /// `session` is over: nobody tells any more. The last that was heard was at `heard_ms`.
     pub fn lost(&mut self, session: u64, heard_ms: u64) {
+        if session == 0 {
+            return;
+        }
         self.known.retain(|known| {
             if known.session == session {
                 known.session = 0;

@@ -192,12 +192,7 @@ impl Redis {
         };
         let client = link.client.with_options(&options);
         // Both leave together, in this order.
-        let asked = async { tokio::join!(client.get::<Value, _>(key), client.pttl::<i64, _>(key)) };
-        // Of a bound of its own: a full queue is waited for, too.
-        let Ok(answers) = tokio::time::timeout(timeout, asked).await else {
-            link.note_silence();
-            return Err(Down);
-        };
+        let answers = tokio::join!(client.get::<Value, _>(key), client.pttl::<i64, _>(key));
         let (value, left_ms) = match answers {
             (Ok(value), Ok(left_ms)) => (value, left_ms),
             (Err(error), _) | (_, Err(error)) => {
@@ -207,6 +202,7 @@ impl Redis {
                 return Err(Down);
             }
         };
+        link.silent_until_ms.store(0, Ordering::Relaxed);
         match (value, left_ms) {
             // PTTL: -2 where there is no such key (any more), -1 where it stays.
             (Value::Null, _) | (_, -2) => Ok(None),

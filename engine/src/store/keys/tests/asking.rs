@@ -68,8 +68,8 @@ impl Node {
             let trackers = self.keys.shared.trackers();
             let told = trackers.values().filter(|tracker| tracker.session() != 0).count();
             drop(trackers);
-            told == servers
-                && !matches!(self.ask(&format!("probe {:?}", Instant::now())), Answer::Unavailable)
+            let probe = |n| self.ask(&format!("probe {n} {:?}", Instant::now()));
+            told == servers && (0..16).all(|n| !matches!(probe(n), Answer::Unavailable))
         });
     }
 
@@ -359,4 +359,93 @@ fn what_is_open_lives_as_long_as_someone_has_it() {
     drop(keys);
     until("all connections have ended", || connected() == 0);
     drop(store);
+}
+
+#[test]
+fn over_tls_it_must_be_whom_the_spec_trusts() {
+    let (ca, chain, key) = identity();
+    let directory = std::env::temp_dir().join(format!("sluice-redis-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (cert, key) = (file("cert.pem", &chain), file("key.pem", &key));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let arguments = ["--tls-port", &port.to_string(), "--tls-cert-file", &cert];
+    let more = ["--tls-key-file", &key, "--tls-ca-cert-file", &cert, "--tls-auth-clients", "no"];
+    let server = RedisServer::start_with(&[&arguments[..], &more].concat());
+    put(&server, "good", "acme");
+    let redis = |trust| snapshot::Redis {
+        urls: vec![format!("rediss://localhost:{port}")],
+        cluster: false,
+        trust: Some(trust),
+    };
+    let trust = |root| snapshot::Trust { roots: vec![root], crls: vec![] };
+    let trust = vec![trust(ca), trust(identity().0)];
+    let snapshot = Snapshot { trust, ..Snapshot::default() };
+    let node = Node::of(redis(0), terms(), snapshot.clone());
+    let wary = Node::of(redis(1), RedisKeys { timeout_ms: 100, ..terms() }, snapshot);
+    node.await_tracking(1);
+    assert!(node.knows("good"));
+    server.command(&["DEL", &place("good")]);
+    let took = until("it is gone", || node.refuses("good"));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    for _ in 0..10 {
+        assert!(wary.cannot_say("good"));
+        sleep(Duration::from_millis(50));
+    }
+    let _ = std::fs::remove_dir_all(directory);
+}
+
+/// An authority (DER), a certificate of it for localhost (PEM), and its key.
+fn identity() -> (Vec<u8>, String, String) {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&key, &issuer).unwrap();
+    (issuer.der().to_vec(), leaf.pem(), key.serialize_pem())
+}
+
+#[test]
+fn a_cluster_tells_of_changes_on_all_its_nodes() {
+    let node = || RedisServer::start_with(&["--cluster-enabled", "yes"]);
+    let servers = [node(), node(), node()];
+    let place_of = |server: &RedisServer| format!("127.0.0.1:{}", server.port);
+    let mut create = std::process::Command::new("redis-cli");
+    create.args(["--cluster", "create"]).args(servers.each_ref().map(place_of));
+    let created = create.arg("--cluster-yes").output().unwrap();
+    assert!(created.status.success(), "{created:?}");
+    until("the cluster is well", || {
+        servers.iter().all(|server| server.command(&["CLUSTER", "INFO"]).contains("state:ok"))
+    });
+    // It knows one of them, and finds the others.
+    let redis = snapshot::Redis { urls: vec![servers[1].url()], cluster: true, trust: None };
+    let node = Node::start(redis, terms());
+    node.await_tracking(3);
+    let run = |parts: &[&str]| {
+        let mut cli = std::process::Command::new("redis-cli");
+        let ran = cli.args(["-c", "-p", &servers[0].port.to_string()]).args(parts).output();
+        assert!(ran.unwrap().status.success());
+    };
+    for n in 0..12 {
+        let key = format!("key {n}");
+        assert!(node.refuses(&key));
+        run(&["SET", &place(&key), r#"{"consumer":"acme"}"#]);
+        let took = until("it is found", || node.knows(&key));
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        let standing = node.standing(&key);
+        assert!(standing.fresh_ms > 1_000, "changes of it are told");
+        run(&["DEL", &place(&key)]);
+        until("shards are told", || is_revoked(&standing));
+        assert!(node.refuses(&key));
+    }
+    let used = |server: &RedisServer| server.command(&["KEYS", "sluice:used:*"]).len();
+    until("the last uses are written where they belong", || {
+        servers.iter().map(used).sum::<usize>() >= 12 * (REDIS_USED.len() + 64)
+    });
 }
