@@ -15,7 +15,7 @@ use std::{
 
 use contract::snapshot::{self as flat, Snapshot};
 
-pub use file::{Stamp, stamps};
+pub use file::{Stamp, issuers, stamps, system_roots};
 pub use leaf::Leaf;
 
 use crate::spec::{Certificate, Places, Problem, Severity, Spec, UpstreamTls};

@@ -44,6 +44,52 @@ pub const POLICY_ITEMS: usize = 1_024;
 pub const POLICY_STACK: usize = 64 * 1024 * 1024;
 /// Memory that a compiled regular expression of a policy may take, in bytes.
 pub const POLICY_PATTERN: usize = 1024 * 1024;
+/// Lengths of API keys, in bytes.
+pub const API_KEY: std::ops::RangeInclusive<usize> = 8..=512;
+/// How long a shard remembers an API key without a look at where it is known, in milliseconds.
+pub const KEY_REMEMBER_MS: u64 = 3_600_000;
+/// The same for keys in Redis: by then a shard looks at what the node knows.
+pub const KEY_ASK_MS: u64 = 60_000;
+/// How long Redis' word on a key is good while nobody would tell of a change, in milliseconds.
+pub const KEY_UNTRACKED_MS: u64 = 1_000;
+/// A key's record in Redis, in bytes.
+pub const KEY_RECORD: usize = 4 * 1024;
+/// Times that a key is asked for as its record changes while it is read.
+pub const KEY_TRIES: u32 = 3;
+/// Good keys in Redis that a node knows, twice (see `store::keys::table`).
+pub const KEYS_KNOWN: usize = 64 * 1024;
+/// Keys that a node knows not to be there, twice.
+pub const KEYS_ABSENT: usize = 64 * 1024;
+/// Keys whose use is to be written.
+pub const KEYS_USED: usize = 64 * 1024;
+/// How often the use of one key is noted, in milliseconds.
+pub const KEY_USED_MS: u64 = 60_000;
+/// How often what was noted is written.
+pub const KEY_USED_WRITE_MS: u64 = 1_000;
+/// How long Redis keeps when a key was last used, in seconds.
+pub const KEY_USED_S: i64 = 400 * 24 * 3_600;
+/// Commands that wait for one Redis connection.
+pub const REDIS_COMMANDS: usize = 20_000;
+/// Commands that are written together.
+pub const REDIS_BATCH: usize = 256;
+/// Connecting to Redis, in milliseconds, handshakes included.
+pub const REDIS_CONNECT_MS: u64 = 2_000;
+/// An answer of Redis that nobody bounds otherwise; a connection that owes one for longer is given up.
+pub const REDIS_COMMAND_MS: u64 = 2_000;
+/// Pauses between attempts to connect to Redis: the first, doubled up to the second.
+pub const REDIS_BACKOFF_MS: (u32, u32) = (50, 500);
+/// The pause after Redis refused to tell of changes.
+pub const REDIS_REFUSED_MS: u32 = 5_000;
+/// How often Redis is asked whether it is there...
+pub const REDIS_BEAT_MS: u64 = 250;
+/// ...and how many of these questions it may leave open.
+pub const REDIS_BEATS_MISSED: u32 = 2;
+/// A message of Redis' about changes, in bytes.
+pub const REDIS_PUSH: usize = 4 * 1024 * 1024;
+/// How long known keys do without the question after Redis was silent.
+pub const REDIS_SILENT_MS: u64 = 500;
+/// How often a cluster's servers are looked at.
+pub const REDIS_TOPOLOGY_MS: u64 = 500;
 /// Questions of one shard to the store thread that are open at once.
 pub const STORE_QUESTIONS: usize = 10_000;
 /// Names of `Access-Control-Request-Headers` that are looked at.
@@ -133,6 +179,10 @@ pub const TLS_SESSION_S: u32 = 6 * 60 * 60;
 /// Sessions that are remembered per upstream, by server name.
 pub const TLS_UPSTREAM_SESSIONS: usize = 256;
 
+const _: () = assert!(
+    REDIS_BEAT_MS * (REDIS_BEATS_MISSED as u64 + 1) <= 1_000 && KEY_UNTRACKED_MS <= 1_000,
+    "a revoked key ends within a second"
+);
 const _: () = assert!(TLS_CARRY > 64 * 1024 + 18 * 1024 - 4096, "a message of rustls' bound");
 const _: () = assert!(REQUEST_LINE >= 8_000, "RFC 9112 §3");
 const _: () = assert!(FORWARDED_HEAD > 32 * 1024 + 4096);

@@ -202,7 +202,9 @@ impl Node {
         if snapshot.epoch != epoch {
             return Err(format!("epoch {} where {epoch} was announced", snapshot.epoch));
         }
-        Plan::build_with(snapshot, &self.shared).map_err(|error| error.to_string())
+        let plan = Plan::build_with(snapshot, &self.shared).map_err(|error| error.to_string())?;
+        plan.auth.open(&self.store);
+        Ok(plan)
     }
 
     /// Builds the plan off the hot path, waits for its publication, puts it in place.

@@ -16,6 +16,7 @@ pub mod load;
 pub mod message;
 pub mod origin;
 pub mod process;
+pub mod redis;
 pub mod scratch;
 pub mod spec;
 pub mod stream;
@@ -30,6 +31,7 @@ pub use load::Load;
 pub use message::{Framing, Head, Response};
 pub use origin::{Origin, Script, Seen, answer};
 pub use process::{cli, sluice_binary};
+pub use redis::Redis;
 pub use tls::{TlsClient, TlsServer};
 pub use wire::{Wire, WireError};
 

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod admin;
+mod keys_redis;
 mod offline;
 mod remote;
 mod show;
@@ -20,7 +21,7 @@ pub mod exit {
     pub const FAILURE: u8 = 1;
     /// The spec or the command line is wrong.
     pub const BAD_SPEC: u8 = 2;
-    /// Control does not answer.
+    /// Control, or Redis, does not answer.
     pub const UNREACHABLE: u8 = 3;
 }
 
@@ -140,6 +141,11 @@ enum Command {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Make, revoke and list API keys in Redis
+    Keys {
+        #[command(subcommand)]
+        command: keys_redis::RedisKeys,
+    },
     /// Print the Prometheus metrics
     #[command(
         after_help = "Examples:\n  sluice metrics | grep sluice_requests_total\n  sluice metrics --json"
@@ -228,6 +234,7 @@ pub fn main(engine: EngineEntry) -> ExitCode {
             })
         }
         Command::Rollback { revision, remote } => remote::rollback(revision, &remote),
+        Command::Keys { command } => command.run(),
         Command::Metrics { remote } => remote::metrics(&remote),
     };
     match result {

@@ -80,6 +80,8 @@ pub enum Counter {
     StoreQuestions,
     /// Policies of routes that could not be judged.
     PolicyErrors,
+    KeysOnGrace,
+    KeyRecordsMalformed,
 }
 
 /// How many counters there are.
@@ -87,7 +89,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 67] = [
+    pub const ALL: [Counter; 69] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -155,6 +157,8 @@ impl Counter {
         Counter::AuthRemembered,
         Counter::StoreQuestions,
         Counter::PolicyErrors,
+        Counter::KeysOnGrace,
+        Counter::KeyRecordsMalformed,
     ];
 
     /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
@@ -240,6 +244,8 @@ impl Counter {
             Counter::AuthRemembered => "sluice_auth_remembered_total",
             Counter::StoreQuestions => "sluice_store_questions_total",
             Counter::PolicyErrors => "sluice_policy_errors_total",
+            Counter::KeysOnGrace => "sluice_api_keys_on_grace_total",
+            Counter::KeyRecordsMalformed => "sluice_api_key_records_malformed_total",
         }
     }
 
@@ -357,6 +363,12 @@ impl Counter {
             }
             Counter::PolicyErrors => {
                 "Requests refused as their route's policy could not be judged."
+            }
+            Counter::KeysOnGrace => {
+                "Times that a known API key went on although Redis could not be asked."
+            }
+            Counter::KeyRecordsMalformed => {
+                "API keys that were refused as their record in Redis does not say whose they are."
             }
         }
     }

@@ -5,11 +5,13 @@
 
 mod auth;
 mod key;
+mod redis;
 mod resilience;
 
 use std::net::{IpAddr, SocketAddr};
 
 pub use auth::*;
+pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
 pub use resilience::*;
 
 /// Index into [`Snapshot::upstreams`].

@@ -284,7 +284,7 @@ async fn verify(
             future.await
         }
     };
-    if authenticator.is_remembered() {
+    if authenticator.remembers(&outcome) {
         let (version, now_ms) = (call.registry.version, call.wall_ms());
         call.shard.memory().put(version, authenticator.index, credential, &outcome, now_ms);
     }

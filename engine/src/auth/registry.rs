@@ -10,7 +10,7 @@ use contract::snapshot::{
     self, AuthenticatorKind, ConsumerIndex, CredentialSource, KeySet, RouteAuth, Snapshot,
 };
 
-use super::api_key::ApiKeys;
+use super::api_key::{self, ApiKeys, ConsumerKeys};
 use super::basic::Basic;
 use super::certificate::Certificates;
 use super::credentials::{self, Found};
@@ -19,9 +19,10 @@ use super::introspection::Introspection;
 use super::jwt::Jwt;
 use super::login::Login;
 use super::signature::Signature;
-use super::{Call, Check, Identity, throttle};
+use super::{Call, Check, Identity, Outcome, throttle};
 use crate::limits;
 use crate::plan::PlanError;
+use crate::store::Store;
 
 /// All that identifies callers.
 #[derive(Debug, Default)]
@@ -32,6 +33,8 @@ pub struct Registry {
     pub throttle: throttle::Rules,
     pub consumers: Box<[Consumer]>,
     pub authenticators: Box<[Authenticator]>,
+    /// Of all consumers.
+    pub api_keys: ConsumerKeys,
     /// Consumers by name.
     names: HashMap<Box<str>, ConsumerIndex>,
     /// Consumers by authenticator, and by what it calls them.
@@ -84,6 +87,7 @@ impl Registry {
             version: auth.version,
             throttle: auth.throttle.into(),
             consumers: consumers.collect(),
+            api_keys: api_key::index(&auth.consumers),
             ..Registry::default()
         };
         for (index, consumer) in auth.consumers.iter().enumerate() {
@@ -106,6 +110,15 @@ impl Registry {
         }
         registry.authenticators = authenticators.into();
         Ok(registry)
+    }
+
+    /// Opens what is asked outside, before the first caller comes.
+    pub fn open(&self, store: &Store) {
+        for authenticator in &self.authenticators {
+            if let Kind::ApiKey(keys) = &authenticator.kind {
+                keys.open(store);
+            }
+        }
     }
 
     /// The authenticators that a route takes, in its order.
@@ -240,6 +253,16 @@ impl Authenticator {
     /// Whether outcomes are remembered by their credential alone.
     pub fn is_remembered(&self) -> bool {
         !matches!(self.kind, Kind::Signature(_))
+    }
+
+    /// Whether this outcome is one that shards remember.
+    pub fn remembers(&self, outcome: &Outcome) -> bool {
+        match &self.kind {
+            Kind::ApiKey(keys) if matches!(outcome, Outcome::Refused(_)) => {
+                keys.remembers_refusals()
+            }
+            _ => self.is_remembered(),
+        }
     }
 
     /// Judges a credential. `stale` is what was known of it and is to be asked for again.

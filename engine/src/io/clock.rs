@@ -44,6 +44,16 @@ impl Clock {
     }
 }
 
+/// [`Clock::now_ms`] for the store thread, where no driver turns.
+pub fn monotonic_ms() -> u64 {
+    read(ClockId::Monotonic) / 1000
+}
+
+/// Milliseconds since the Unix epoch, for the store thread.
+pub fn wall_ms() -> u64 {
+    read(ClockId::Realtime) / 1000
+}
+
 #[inline]
 fn read(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);

@@ -4,6 +4,9 @@
 //! A shard asks ([`Desk::ask`]) and awaits. The answer goes into a slot of its own; the shard is told by
 //! an eventfd that it reads through its ring, as a waker of another thread would not reach the reactor.
 
+pub mod keys;
+pub mod redis;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
@@ -11,12 +14,15 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use crossbeam_queue::SegQueue;
 use tokio::runtime::{Builder, Handle};
+use tokio::task::{JoinError, JoinHandle};
 
+use self::keys::Keys;
+use self::redis::Redis;
 use crate::io::Io;
 use crate::limits;
 
@@ -25,8 +31,31 @@ use crate::limits;
 pub struct Store {
     runtime: Handle,
     inboxes: Box<[Arc<Inbox>]>,
+    open: Mutex<Open>,
     /// Ends the thread when it is dropped.
     _alive: tokio::sync::oneshot::Sender<()>,
+}
+
+/// What lives on over plans, for as long as one has it.
+#[derive(Debug, Default)]
+struct Open {
+    redis: Vec<Weak<Redis>>,
+    keys: Vec<Weak<Keys>>,
+}
+
+/// What is still there and meant, or a new one.
+fn kept<T>(
+    list: &mut Vec<Weak<T>>,
+    meant: impl Fn(&T) -> bool,
+    open: impl FnOnce() -> T,
+) -> Arc<T> {
+    list.retain(|one| one.strong_count() > 0);
+    if let Some(one) = list.iter().filter_map(Weak::upgrade).find(|one| meant(one)) {
+        return one;
+    }
+    let one = Arc::new(open());
+    list.push(Arc::downgrade(&one));
+    one
 }
 
 /// Where a shard learns which of its questions are answered.
@@ -66,12 +95,58 @@ impl Store {
             Ok(Arc::new(Inbox { answered: SegQueue::new(), wake }))
         };
         let inboxes = (0..shards).map(|_| inbox()).collect::<io::Result<_>>()?;
-        Ok(Arc::new(Store { runtime: handle, inboxes, _alive: alive }))
+        let open = Mutex::default();
+        Ok(Arc::new(Store { runtime: handle, inboxes, open, _alive: alive }))
     }
 
     /// The runtime, for what lives there by itself.
     pub fn runtime(&self) -> &Handle {
         &self.runtime
+    }
+
+    /// The connections of these settings, opened if need be.
+    pub fn redis(&self, settings: &redis::Settings) -> Arc<Redis> {
+        let open = || Redis::open(settings.clone(), &self.runtime);
+        let mut kept_open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        kept(&mut kept_open.redis, |redis| redis.settings() == settings, open)
+    }
+
+    /// What the node knows of API keys in Redis.
+    pub fn keys(&self, settings: &keys::Settings) -> Arc<Keys> {
+        let redis = self.redis(&settings.redis);
+        let open = || Keys::open(settings.clone(), redis, &self.runtime);
+        let mut kept_open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        kept(&mut kept_open.keys, |keys| keys.settings() == settings, open)
+    }
+}
+
+/// A task that ends when this is dropped.
+#[derive(Debug)]
+pub struct Task<T = ()>(JoinHandle<T>);
+
+impl Task {
+    pub fn spawn(runtime: &Handle, work: impl Future<Output = ()> + Send + 'static) -> Task {
+        Task(runtime.spawn(work))
+    }
+}
+
+impl<T> From<JoinHandle<T>> for Task<T> {
+    fn from(task: JoinHandle<T>) -> Task<T> {
+        Task(task)
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

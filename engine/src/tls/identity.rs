@@ -18,7 +18,7 @@ pub struct Unusable {
 }
 
 impl Unusable {
-    pub(super) fn new(field: impl Into<String>, problem: impl Into<String>) -> Unusable {
+    pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Unusable {
         Unusable { field: field.into(), problem: problem.into() }
     }
 }

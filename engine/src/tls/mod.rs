@@ -14,6 +14,7 @@ mod machine;
 mod memory;
 mod peer;
 mod server;
+mod service;
 mod sessions;
 mod stream;
 mod tickets;
@@ -24,6 +25,7 @@ pub use handshake::{accept, connect};
 pub use identity::Unusable;
 pub use memory::Memory;
 pub use server::ServerSide;
+pub use service::ServiceTls;
 pub use stream::TlsStream;
 
 #[cfg(test)]

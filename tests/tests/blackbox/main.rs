@@ -10,6 +10,7 @@ mod examples;
 mod faults;
 mod grpc;
 mod http2;
+mod keys_redis;
 mod observe;
 mod overload;
 mod proxy;
