@@ -25,6 +25,7 @@ use std::rc::Rc;
 use contract::snapshot::{RouteAuth, Unidentified};
 
 pub use self::identity::Identity;
+pub use self::jwt::{Wishes, fuzz_jwt};
 pub use self::memory::Memory;
 pub use self::refusal::Refusal;
 pub use self::registry::{Authenticator, Registry};
@@ -108,6 +109,7 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
     let judged = found.and_then(|identity| judge(call, rules, identity));
     match judged {
         Ok(identity) => {
+            credentials::drop_claims(request, registry, rules);
             if rules.hide_credentials {
                 credentials::hide(request, registry, rules);
             }
