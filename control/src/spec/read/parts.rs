@@ -38,6 +38,11 @@ fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
             Some(list)
         });
     Some(Spec {
+        redis: None,
+        auth: AuthSettings::default(),
+        authenticators: Vec::new(),
+        groups: Vec::new(),
+        consumers: Vec::new(),
         version,
         node: fields.read(walk, "node", node_settings).unwrap_or_default(),
         admin: fields.read(walk, "admin", admin).unwrap_or_default(),

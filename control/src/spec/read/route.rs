@@ -55,6 +55,9 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             priority: Priority::default(),
             mirror: None,
             deadline_header: None,
+            auth: None,
+            networks: None,
+            cors: None,
         });
     };
     let name = name(walk, &fields);
@@ -83,6 +86,9 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             .unwrap_or_default(),
         mirror: fields.read(walk, "mirror", mirror),
         deadline_header: fields.read(walk, "deadline_header", deadline_header),
+        auth: None,
+        networks: None,
+        cors: None,
     })
 }
 

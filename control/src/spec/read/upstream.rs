@@ -66,6 +66,7 @@ pub(super) fn upstream(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<U
         fallback: f.read(walk, "fallback", resilience::fallback).unwrap_or_default(),
         outlier: f.read(walk, "outlier", resilience::outlier).unwrap_or_else(default_outlier),
         concurrency: f.read(walk, "concurrency", resilience::concurrency).unwrap_or_default(),
+        credentials: None,
     })
 }
 
