@@ -77,7 +77,7 @@ pub enum SourceKind {
 pub fn sources(spec: &Spec) -> Vec<Source> {
     let mut list: Vec<Source> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
-    for (url, kind, fetch) in demands(spec) {
+    for Demand { url, kind, fetch, .. } in demands(spec) {
         match places.get(&url).and_then(|at| list.get_mut(*at)) {
             None => {
                 places.insert(url.clone(), list.len());
@@ -95,53 +95,76 @@ pub fn sources(spec: &Spec) -> Vec<Source> {
     list
 }
 
-type Demand<'s> = (String, SourceKind, &'s Fetch);
+/// A source as one thing of the spec needs it.
+pub(crate) struct Demand<'s> {
+    pub field: String,
+    pub url: String,
+    pub kind: SourceKind,
+    pub fetch: &'s Fetch,
+}
 
-/// The same, for each thing of the spec that needs it.
-fn demands(spec: &Spec) -> Vec<Demand<'_>> {
+/// What `spec` needs from the network, once for each thing that needs it.
+pub(crate) fn demands(spec: &Spec) -> Vec<Demand<'_>> {
     let mut list = Vec::new();
-    for authenticator in &spec.authenticators {
+    for (at, authenticator) in spec.authenticators.iter().enumerate() {
+        let path = format!("authenticators[{at}].{}", authenticator.kind.word());
         match &authenticator.kind {
             AuthenticatorKind::Jwt(jwt) => {
-                list.extend(set(&jwt.keys, jwt.issuer.as_option(), &jwt.fetch));
+                list.extend(set(&path, &jwt.keys, jwt.issuer.as_option(), &jwt.fetch));
             }
             AuthenticatorKind::Login(login) => {
-                list.extend(set(&login.keys, Some(&login.issuer), &login.fetch));
+                list.extend(set(&path, &login.keys, Some(&login.issuer), &login.fetch));
             }
-            AuthenticatorKind::Introspection(introspection) => {
-                if let IntrospectionEndpoint::Discovery(at) = &introspection.endpoint {
-                    let issuer = introspection.issuer.as_option();
-                    list.extend(document(at, issuer, false, &introspection.fetch));
+            AuthenticatorKind::Introspection(one) => {
+                if let IntrospectionEndpoint::Discovery(at) = &one.endpoint {
+                    let issuer = one.issuer.as_option();
+                    list.extend(document(&path, at, issuer, false, &one.fetch));
                 }
             }
             _ => {}
         }
     }
-    for upstream in &spec.upstreams {
+    for (at, upstream) in spec.upstreams.iter().enumerate() {
         if let Some(credentials) = &upstream.credentials
             && let TokenEndpoint::Discovery(url) = &credentials.endpoint
         {
+            let path = format!("upstreams[{at}].credentials");
             let at = Discovery::At(url.clone());
-            list.extend(document(&at, None, false, &credentials.fetch));
+            list.extend(document(&path, &at, None, false, &credentials.fetch));
         }
     }
     list
 }
 
-fn set<'s>(keys: &KeySource, issuer: Option<&String>, fetch: &'s Fetch) -> Option<Demand<'s>> {
+fn set<'s>(
+    path: &str,
+    keys: &KeySource,
+    issuer: Option<&String>,
+    fetch: &'s Fetch,
+) -> Option<Demand<'s>> {
     match keys {
-        KeySource::Discovery(at) => document(at, issuer, true, fetch),
-        KeySource::JwksUrl(url) => Some((url.clone(), SourceKind::Keys, fetch)),
+        KeySource::Discovery(at) => document(path, at, issuer, true, fetch),
+        KeySource::JwksUrl(url) => Some(Demand {
+            field: format!("{path}.jwks_url"),
+            url: url.clone(),
+            kind: SourceKind::Keys,
+            fetch,
+        }),
         KeySource::JwksFile(_) | KeySource::Keys(_) => None,
     }
 }
 
 fn document<'s>(
+    path: &str,
     at: &Discovery,
     issuer: Option<&String>,
     keys: bool,
     fetch: &'s Fetch,
 ) -> Option<Demand<'s>> {
-    let url = at.url(issuer.map(String::as_str))?;
-    Some((url, SourceKind::Discovery { issuer: issuer.cloned(), keys }, fetch))
+    Some(Demand {
+        field: format!("{path}.discovery"),
+        url: at.url(issuer.map(String::as_str))?,
+        kind: SourceKind::Discovery { issuer: issuer.cloned(), keys },
+        fetch,
+    })
 }

@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Claims, Fetch, JwsAlgorithm, Jwt, KeySource, Secret, schema};
+use super::{Claims, Fetch, JwsAlgorithm, Jwt, KeySource, OrAny, Secret, schema};
+
+/// Most keys of a session's cookie.
+pub const MAX_COOKIE_KEYS: usize = 16;
 
 /// The login of browsers: OpenID Connect, authorization code with PKCE.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +32,9 @@ pub struct Login {
     pub algorithms: Vec<JwsAlgorithm>,
     /// Who we are for the provider.
     pub client: OAuthClient,
+    /// What aud of identity tokens must name one of; without it our client_id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audiences: Option<OrAny<Vec<String>>>,
     /// What is asked for; openid is among them.
     #[serde(default = "Login::default_scopes")]
     #[schemars(length(min = 1))]

@@ -81,6 +81,31 @@ pub enum JwsAlgorithm {
     EdDsa,
 }
 
+impl JwsAlgorithm {
+    /// Whoever can verify can sign.
+    pub fn is_symmetric(self) -> bool {
+        matches!(self, JwsAlgorithm::Hs256 | JwsAlgorithm::Hs384 | JwsAlgorithm::Hs512)
+    }
+
+    /// As RFC 7518 §3.1 and RFC 8037 §3.1 call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            JwsAlgorithm::Hs256 => "HS256",
+            JwsAlgorithm::Hs384 => "HS384",
+            JwsAlgorithm::Hs512 => "HS512",
+            JwsAlgorithm::Rs256 => "RS256",
+            JwsAlgorithm::Rs384 => "RS384",
+            JwsAlgorithm::Rs512 => "RS512",
+            JwsAlgorithm::Ps256 => "PS256",
+            JwsAlgorithm::Ps384 => "PS384",
+            JwsAlgorithm::Ps512 => "PS512",
+            JwsAlgorithm::Es256 => "ES256",
+            JwsAlgorithm::Es384 => "ES384",
+            JwsAlgorithm::EdDsa => "EdDSA",
+        }
+    }
+}
+
 /// JSON Web Tokens (RFC 7519), verified here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
