@@ -3,11 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
+use contract::encode::MAX_CREDENTIALS;
+
 use super::{Check, dangling};
 use crate::spec::{AuthenticatorKind, Consumer, Severity};
-
-/// Most credentials of one kind of a consumer.
-const MAX_CREDENTIALS: usize = 1_000;
 
 pub fn check(check: &mut Check<'_>) {
     references(check);

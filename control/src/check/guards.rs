@@ -63,7 +63,8 @@ fn auth(
     let mine: Vec<&Authenticator> =
         auth.authenticators.iter().filter_map(|name| known.get(name.as_str()).copied()).collect();
     groups(check, path, auth, &mine);
-    if auth.unidentified == Unidentified::Pass && !(auth.scopes.is_empty() && auth.groups.is_empty())
+    if auth.unidentified == Unidentified::Pass
+        && !(auth.scopes.is_empty() && auth.groups.is_empty())
     {
         let message = "who shows nothing has no scopes and no groups, so nobody passes without a \
                        credential all the same; leave `optional` out";

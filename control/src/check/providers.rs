@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use contract::encode::{MAX_AUTHENTICATORS, MAX_CONSUMERS};
+
 use super::Check;
 use crate::keys::{self, Demand, SourceKind};
 use crate::spec::scalars::{Place, place};
@@ -9,9 +11,6 @@ use crate::spec::{
     Authenticator, AuthenticatorKind, ClientProof, Fetch, IntrospectionEndpoint, Jwt, KeySource,
     KeyStore, Login, OAuthClient, Severity, StaticKey, TokenEndpoint,
 };
-
-const MAX_AUTHENTICATORS: usize = 1_000;
-const MAX_CONSUMERS: usize = 200_000;
 
 pub fn check(check: &mut Check<'_>) {
     let spec = check.spec;

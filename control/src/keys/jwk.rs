@@ -107,35 +107,11 @@ fn usable(jwk: Jwk, allowed: &[JwsAlgorithm]) -> Option<VerifyKey> {
         let named = algorithm(name)?;
         algorithms.retain(|algorithm| *algorithm == named);
     }
-    algorithms.retain(|algorithm| suits(&material, *algorithm));
+    algorithms.retain(|algorithm| material.suits(*algorithm));
     algorithms.sort_unstable();
     algorithms.dedup();
     let key = VerifyKey { kid: jwk.kid, algorithms, material };
-    (!key.algorithms.is_empty()).then_some(key)
-}
-
-/// Whether signatures of `algorithm` can be verified with `material`.
-fn suits(material: &KeyMaterial, algorithm: JwsAlgorithm) -> bool {
-    use JwsAlgorithm::*;
-    match material {
-        // RFC 7518 §3.2: a secret at least as long as the hash.
-        KeyMaterial::Hmac(secret) => match algorithm {
-            Hs256 => secret.len() >= 32,
-            Hs384 => secret.len() >= 48,
-            Hs512 => secret.len() >= 64,
-            _ => false,
-        },
-        // RFC 7518 §3.3: 2048 bits or more.
-        KeyMaterial::Rsa { modulus, exponent } => {
-            (256..=1024).contains(&modulus.len())
-                && (1..=5).contains(&exponent.len())
-                && matches!(algorithm, Rs256 | Rs384 | Rs512 | Ps256 | Ps384 | Ps512)
-        }
-        KeyMaterial::P256(_) => algorithm == Es256,
-        KeyMaterial::P384(_) => algorithm == Es384,
-        KeyMaterial::P521(_) => algorithm == Es512,
-        KeyMaterial::Ed25519(_) => algorithm == EdDsa,
-    }
+    key.is_sound().then_some(key)
 }
 
 fn material(jwk: &Jwk) -> Option<KeyMaterial> {
@@ -184,3 +160,6 @@ fn algorithm(name: &str) -> Option<JwsAlgorithm> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;

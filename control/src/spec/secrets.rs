@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::read::REDACTED;
 use super::{
-    Authenticator, AuthenticatorKind, ClientCredentials, ClientProof, Consumer, Fetch, JwsAlgorithm,
-    KeySource, Loaded, OAuthClient, Redis, Secret, Spec, StaticKey, StaticMaterial,
+    Authenticator, AuthenticatorKind, ClientCredentials, ClientProof, Consumer, Fetch,
+    JwsAlgorithm, KeySource, Loaded, OAuthClient, Redis, Secret, Spec, StaticKey, StaticMaterial,
 };
 
 /// The only field of specs that holds a secret, whatever it is in.
@@ -18,8 +18,8 @@ pub enum Part<'s> {
     Secret(&'s mut Secret, SecretUse),
     /// A file with issuers.
     Ca(&'s mut String),
-    /// A file with a JWK Set.
-    Jwks(&'s mut String),
+    /// A file with a JWK Set, and what its keys may be for.
+    Jwks(&'s mut String, &'s [JwsAlgorithm]),
     /// A file with a public key.
     PublicKey(&'s mut String, JwsAlgorithm),
     /// A file with a private key that signs assertions.
@@ -81,7 +81,7 @@ pub(super) fn callers<'s>(
 fn authenticator<'s>(path: &str, kind: &'s mut AuthenticatorKind, parts: &mut Parts<'s>) {
     match kind {
         AuthenticatorKind::Jwt(jwt) => {
-            key_source(path, &mut jwt.keys, parts);
+            key_source(path, &mut jwt.keys, &jwt.algorithms, parts);
             fetch(path, &mut jwt.fetch, parts);
         }
         AuthenticatorKind::Introspection(one) => {
@@ -89,7 +89,7 @@ fn authenticator<'s>(path: &str, kind: &'s mut AuthenticatorKind, parts: &mut Pa
             fetch(path, &mut one.fetch, parts);
         }
         AuthenticatorKind::Login(login) => {
-            key_source(path, &mut login.keys, parts);
+            key_source(path, &mut login.keys, &login.algorithms, parts);
             client(path, &mut login.client, parts);
             for (n, key) in login.cookie_keys.iter_mut().enumerate() {
                 let field = format!("{path}.cookie_keys[{n}]");
@@ -122,9 +122,10 @@ impl<'s> Part<'s> {
         match self {
             Part::Secret(Secret::Inline(_), _) => Vec::new(),
             Part::Secret(Secret::File(file), _) => vec![(".file", file)],
-            Part::Ca(file) | Part::Jwks(file) | Part::PublicKey(file, _) | Part::PrivateKey(file) => {
-                vec![("", file)]
-            }
+            Part::Ca(file)
+            | Part::Jwks(file, _)
+            | Part::PublicKey(file, _)
+            | Part::PrivateKey(file) => vec![("", file)],
             Part::Pair(cert, key) => vec![(".cert", cert), (".key", key)],
         }
     }
@@ -132,10 +133,17 @@ impl<'s> Part<'s> {
 
 pub(super) type Parts<'s> = Vec<(String, Part<'s>)>;
 
-fn key_source<'s>(path: &str, keys: &'s mut KeySource, parts: &mut Parts<'s>) {
+fn key_source<'s>(
+    path: &str,
+    keys: &'s mut KeySource,
+    algorithms: &'s [JwsAlgorithm],
+    parts: &mut Parts<'s>,
+) {
     match keys {
         KeySource::Discovery(_) | KeySource::JwksUrl(_) => {}
-        KeySource::JwksFile(file) => parts.push((format!("{path}.jwks_file"), Part::Jwks(file))),
+        KeySource::JwksFile(file) => {
+            parts.push((format!("{path}.jwks_file"), Part::Jwks(file, algorithms)));
+        }
         KeySource::Keys(keys) => {
             for (at, StaticKey { material, algorithm, .. }) in keys.iter_mut().enumerate() {
                 let path = format!("{path}.keys[{at}]");
@@ -314,7 +322,8 @@ routes: [{name: r, upstream: a, auth: signed}]
     #[test]
     fn only_secrets_are_called_inline() {
         fn count(value: &Value) -> usize {
-            let own = value.get("properties").map_or(0, |one| usize::from(one.get(INLINE).is_some()));
+            let own =
+                value.get("properties").map_or(0, |one| usize::from(one.get(INLINE).is_some()));
             let below: usize = match value {
                 Value::Object(fields) => fields.values().map(count).sum(),
                 Value::Array(list) => list.iter().map(count).sum(),

@@ -5,9 +5,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Claims, Fetch, JwsAlgorithm, Jwt, KeySource, OrAny, Secret, schema};
 
-/// Most keys of a session's cookie.
-pub const MAX_COOKIE_KEYS: usize = 16;
-
 /// The login of browsers: OpenID Connect, authorization code with PKCE.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -33,16 +33,8 @@ pub(super) fn route_auth(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option
             return None;
         }
     }
-    const KNOWN: &[&str] = &[
-        "any",
-        "all",
-        "optional",
-        "anonymous",
-        "scopes",
-        "groups",
-        "policy",
-        "hide_credentials",
-    ];
+    const KNOWN: &[&str] =
+        &["any", "all", "optional", "anonymous", "scopes", "groups", "policy", "hide_credentials"];
     let f = &walk.fields(node, path, KNOWN)?;
     one_of(walk, f, &["any", "all"]);
     let any = f.read(walk, "any", some_names);

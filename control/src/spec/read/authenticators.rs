@@ -73,7 +73,9 @@ fn kind(walk: &mut Walk<'_>, f: &Fields<'_>) -> Option<AuthenticatorKind> {
         .or_else(|| f.read(walk, "certificate", certificate).map(AuthenticatorKind::Certificate))
         .or_else(|| f.read(walk, "basic", basic).map(AuthenticatorKind::Basic))
         .or_else(|| f.read(walk, "signature", signature).map(AuthenticatorKind::Signature))
-        .or_else(|| f.read(walk, "external", external).map(Box::new).map(AuthenticatorKind::External))
+        .or_else(|| {
+            f.read(walk, "external", external).map(Box::new).map(AuthenticatorKind::External)
+        })
 }
 
 fn api_keys(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<ApiKeys> {
@@ -92,7 +94,9 @@ fn key_store(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<KeyStore> {
         if f.node("redis").is_none() && walk.places.has(&f.at("redis")) {
             return Some(KeyStore::Redis(RedisKeys::default()));
         }
-        return f.require(walk, "redis", "a map, {} for the defaults", redis_keys).map(KeyStore::Redis);
+        return f
+            .require(walk, "redis", "a map, {} for the defaults", redis_keys)
+            .map(KeyStore::Redis);
     }
     let words = [("embedded", false), ("redis", true)];
     Some(match walk.word(node, path, &words)? {
@@ -218,15 +222,8 @@ fn basic(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Basic> {
 }
 
 /// Derived components of requests (RFC 9421 §2.2), without those that have parameters.
-const COMPONENTS: [&str; 7] = [
-    "@method",
-    "@target-uri",
-    "@authority",
-    "@scheme",
-    "@request-target",
-    "@path",
-    "@query",
-];
+const COMPONENTS: [&str; 7] =
+    ["@method", "@target-uri", "@authority", "@scheme", "@request-target", "@path", "@query"];
 
 fn signature(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Signature> {
     let d = Signature::default();

@@ -117,9 +117,7 @@ fn digest(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<scalars::Diges
         Value::Integer(_) | Value::Float(_) => Err("expected text; put it in quotes".into()),
         _ => Err("expected a SHA-256 hash: 64 hexadecimal digits".to_string()),
     };
-    parsed
-        .map_err(|message| walk.problems.error("bad-hash", node.mark, path, None, message))
-        .ok()
+    parsed.map_err(|message| walk.problems.error("bad-hash", node.mark, path, None, message)).ok()
 }
 
 fn password(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Password> {
@@ -160,9 +158,11 @@ fn hash(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<String> {
         ));
     }
     let Some(cost) = cost(text) else {
-        return refuse("this is no hash by argon2id that can be read; `sluice password hash` makes \
+        return refuse(
+            "this is no hash by argon2id that can be read; `sluice password hash` makes \
                        one"
-        .into());
+            .into(),
+        );
     };
     if cost.memory_kib > MAX_HASH_KIB {
         return refuse(format!(
@@ -353,6 +353,10 @@ pub(super) fn redis(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Redi
         }
         Some(list)
     });
+    if let (Some(name), None) = (f.node("username"), f.node("password")) {
+        let message = "a user needs its password; `password` is missing beside `username`".into();
+        walk.error("missing-field", name, &f.at("username"), message);
+    }
     Some(Redis {
         urls: one.or(several).unwrap_or_default(),
         cluster: flag(walk, f, "cluster", false),

@@ -1,5 +1,7 @@
 //! The gateway as a client of authorization servers.
 
+use contract::encode::MAX_COOKIE_KEYS;
+
 use super::authenticators::{fetch, url};
 use super::consumers::{key_id, scopes, secret};
 use super::fields::Walk;
@@ -48,14 +50,13 @@ pub(super) fn login(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Logi
         walk.parsed(node, path, "bad-issuer", scalars::issuer)
     });
     let keys = key_source(walk, f, issuer.as_ref());
-    let client = f.require(walk, "client", "who we are, like {id: gateway, secret: {file: NAME}}", client);
+    let client =
+        f.require(walk, "client", "who we are, like {id: gateway, secret: {file: NAME}}", client);
     let [authorization_url, token_url, end_session_url] =
         ["authorization_url", "token_url", "end_session_url"].map(|name| f.read(walk, name, url));
     if !matches!(keys, None | Some(KeySource::Discovery(_))) {
-        for (name, there) in [
-            ("authorization_url", &authorization_url),
-            ("token_url", &token_url),
-        ] {
+        for (name, there) in [("authorization_url", &authorization_url), ("token_url", &token_url)]
+        {
             if there.is_none() && !walk.problems.is_broken(&f.at(name)) {
                 let message = format!(
                     "`{name}` is missing; it is the provider's endpoint, which only `discovery` finds \
@@ -71,9 +72,7 @@ pub(super) fn login(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Logi
     let cookie = f.read(walk, "cookie", |walk, node, path| {
         walk.parsed(node, path, "bad-value", scalars::token)
     });
-    let cookie_keys = f.read(walk, "cookie_keys", |walk, node, path| {
-        walk.list(node, path, secret)
-    });
+    let cookie_keys = f.read(walk, "cookie_keys", |walk, node, path| walk.list(node, path, secret));
     if let Some(node) = f.node("cookie_keys")
         && let Value::List(items) = &node.value
         && items.len() > MAX_COOKIE_KEYS
@@ -224,7 +223,8 @@ pub(super) fn credentials(
             .map(TokenEndpoint::TokenUrl)
             .or_else(|| f.read(walk, "discovery", url).map(TokenEndpoint::Discovery))
     });
-    let client = f.require(walk, "client", "who we are, like {id: gateway, secret: {file: NAME}}", client);
+    let client =
+        f.require(walk, "client", "who we are, like {id: gateway, secret: {file: NAME}}", client);
     let audience = f.read(walk, "audience", |walk, node, path| {
         walk.parsed(node, path, "bad-value", |text| match text.len() {
             1..=1_024 => Ok(text.into()),

@@ -324,11 +324,7 @@ fn claim_value(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<String> {
 }
 
 /// A map from claims, whose names may be any.
-fn claim_headers(
-    walk: &mut Walk<'_>,
-    node: &Node,
-    path: &str,
-) -> Option<BTreeMap<String, String>> {
+fn claim_headers(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<BTreeMap<String, String>> {
     walk.places.set(path, node.mark);
     let Value::Map(entries) = &node.value else {
         walk.wrong_type(node, path, "a map from claims to header fields, like {sub: x-user-id}");
@@ -357,11 +353,7 @@ fn claim_headers(
     Some(headers)
 }
 
-pub(super) fn introspection(
-    walk: &mut Walk<'_>,
-    node: &Node,
-    path: &str,
-) -> Option<Introspection> {
+pub(super) fn introspection(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Introspection> {
     const KNOWN: &[&str] = &[
         "issuer",
         "url",
@@ -399,7 +391,8 @@ pub(super) fn introspection(
             .map(IntrospectionEndpoint::Discovery)
             .or_else(|| f.read(walk, "url", url).map(IntrospectionEndpoint::Url))
     });
-    let client = f.require(walk, "client", "who we are, like {id: gateway, secret: {file: NAME}}", client);
+    let client =
+        f.require(walk, "client", "who we are, like {id: gateway, secret: {file: NAME}}", client);
     let audiences = f.require(walk, "audiences", "what `aud` must name, or any", audiences);
     let (cache_ms, negative_ms) =
         (Introspection::default_cache_ms(), Introspection::default_negative_ms());

@@ -184,7 +184,7 @@ pub fn redis_url(text: &str) -> Result<String, String> {
         return Err(format!("the address has no host; {EXPECTED}"));
     }
     let database = uri.path().trim_start_matches('/');
-    let number = database.is_empty() || database.parse::<u16>().is_ok();
+    let number = database.is_empty() || database.parse::<u8>().is_ok();
     if uri.query().is_some() || text.contains('#') || !number {
         return Err(format!("what follows the host is the number of a database; {EXPECTED}"));
     }
