@@ -56,6 +56,19 @@ pub enum Counter {
     Fallbacks,
     Mirrored,
     MirrorsDropped,
+    /// Requests to routes with authentication, by what came of it.
+    AuthKnown,
+    /// Let through without a credential.
+    AuthAnonymous,
+    AuthMissing,
+    AuthInvalid,
+    /// Known, but not allowed to do this.
+    AuthDenied,
+    AuthUnavailable,
+    AuthThrottled,
+    /// Credentials of which the shard remembered what they are.
+    AuthRemembered,
+    StoreQuestions,
 }
 
 /// How many counters there are.
@@ -63,7 +76,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 49] = [
+    pub const ALL: [Counter; 58] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -113,6 +126,15 @@ impl Counter {
         Counter::Fallbacks,
         Counter::Mirrored,
         Counter::MirrorsDropped,
+        Counter::AuthKnown,
+        Counter::AuthAnonymous,
+        Counter::AuthMissing,
+        Counter::AuthInvalid,
+        Counter::AuthDenied,
+        Counter::AuthUnavailable,
+        Counter::AuthThrottled,
+        Counter::AuthRemembered,
+        Counter::StoreQuestions,
     ];
 
     /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
@@ -180,6 +202,15 @@ impl Counter {
             Counter::Fallbacks => "sluice_upstream_fallbacks_total",
             Counter::Mirrored => "sluice_mirrored_total",
             Counter::MirrorsDropped => "sluice_mirrors_dropped_total",
+            Counter::AuthKnown
+            | Counter::AuthAnonymous
+            | Counter::AuthMissing
+            | Counter::AuthInvalid
+            | Counter::AuthDenied
+            | Counter::AuthUnavailable
+            | Counter::AuthThrottled => "sluice_auth_total",
+            Counter::AuthRemembered => "sluice_auth_remembered_total",
+            Counter::StoreQuestions => "sluice_store_questions_total",
         }
     }
 
@@ -194,6 +225,13 @@ impl Counter {
             Counter::ShedLow => Some(("priority", "low")),
             Counter::ShedNormal => Some(("priority", "normal")),
             Counter::ShedHigh => Some(("priority", "high")),
+            Counter::AuthKnown => Some(("outcome", "known")),
+            Counter::AuthAnonymous => Some(("outcome", "anonymous")),
+            Counter::AuthMissing => Some(("outcome", "missing")),
+            Counter::AuthInvalid => Some(("outcome", "invalid")),
+            Counter::AuthDenied => Some(("outcome", "denied")),
+            Counter::AuthUnavailable => Some(("outcome", "unavailable")),
+            Counter::AuthThrottled => Some(("outcome", "throttled")),
             _ => None,
         }
     }
@@ -257,6 +295,19 @@ impl Counter {
             Counter::Mirrored => "Requests copied to a mirror.",
             Counter::MirrorsDropped => {
                 "Requests that a mirror should have got and did not: too many, too large, or not taken."
+            }
+            Counter::AuthKnown
+            | Counter::AuthAnonymous
+            | Counter::AuthMissing
+            | Counter::AuthInvalid
+            | Counter::AuthDenied
+            | Counter::AuthUnavailable
+            | Counter::AuthThrottled => {
+                "Requests to routes with authentication, by what came of it."
+            }
+            Counter::AuthRemembered => "Credentials judged by what the shard remembered of them.",
+            Counter::StoreQuestions => {
+                "Credentials that could not be judged at once: someone was asked, or it took computing."
             }
         }
     }

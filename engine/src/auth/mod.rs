@@ -22,6 +22,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 
+use contract::Counter;
 use contract::snapshot::{RouteAuth, Unidentified};
 
 pub use self::identity::Identity;
@@ -106,7 +107,10 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
         true => all(call, rules).await,
         false => any(call, rules).await,
     };
+    let caller = found.as_ref().ok().cloned().flatten();
     let judged = found.and_then(|identity| judge(call, rules, identity));
+    shard.meter.count(counter(&judged), 1);
+    request.notes.caller = caller;
     match judged {
         Ok(identity) => {
             credentials::drop_claims(request, registry, rules);
@@ -117,6 +121,19 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
             Ok(())
         }
         Err(refusal) => Err(refusal.reply(registry, rules, &mut request.answer_fields)),
+    }
+}
+
+/// What a judgement counts as.
+fn counter(judged: &Result<Option<Rc<Identity>>, Refusal>) -> Counter {
+    match judged {
+        Ok(Some(identity)) if !identity.anonymous => Counter::AuthKnown,
+        Ok(_) => Counter::AuthAnonymous,
+        Err(Refusal::Missing) => Counter::AuthMissing,
+        Err(Refusal::Invalid | Refusal::Ambiguous) => Counter::AuthInvalid,
+        Err(Refusal::Scope | Refusal::Forbidden) => Counter::AuthDenied,
+        Err(Refusal::Unavailable) => Counter::AuthUnavailable,
+        Err(Refusal::Throttled) => Counter::AuthThrottled,
     }
 }
 
@@ -183,15 +200,23 @@ async fn check(call: Call<'_>, authenticator: &Authenticator) -> Outcome {
     let mut stale = None;
     if authenticator.is_remembered() {
         match memory.get(call.registry.version, authenticator.index, &credential, now_ms) {
-            Some(Remembered::Fresh(Outcome::Known(identity))) => return bound(call, identity),
-            Some(Remembered::Fresh(outcome)) => return outcome,
+            Some(Remembered::Fresh(outcome)) => {
+                call.shard.meter.count(Counter::AuthRemembered, 1);
+                return match outcome {
+                    Outcome::Known(identity) => bound(call, identity),
+                    outcome => outcome,
+                };
+            }
             Some(Remembered::Stale(identity)) => stale = Some(identity),
             None => {}
         }
     }
     let outcome = match authenticator.verify(call, &credential, stale) {
         Check::Now(outcome) => outcome,
-        Check::Later(future) => future.await,
+        Check::Later(future) => {
+            call.shard.meter.count(Counter::StoreQuestions, 1);
+            future.await
+        }
     };
     if authenticator.is_remembered() {
         memory.put(call.registry.version, authenticator.index, &credential, &outcome, now_ms);
