@@ -16,7 +16,7 @@ use std::{
 
 use contract::snapshot::{self as flat, Snapshot};
 
-pub use file::{Stamp, stamps};
+pub use file::{Stamp, stamps, system_roots};
 pub use keyring::seal;
 pub use leaf::Leaf;
 

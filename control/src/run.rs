@@ -91,6 +91,8 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
     tokio::spawn(async move { follower.follow_names().await });
     let follower = running.clone();
     tokio::spawn(async move { follower.follow_files().await });
+    let follower = running.clone();
+    tokio::spawn(async move { follower.follow_providers().await });
     let api = api::router(running.clone());
     tokio::spawn(async move { axum::serve(listener, api).await });
     loop {

@@ -3,11 +3,18 @@
 //! What comes over the network is gathered beside the spec and handed to [`crate::compile`] as
 //! [`Fetched`], so that compiling stays a function of its arguments.
 
+mod fetch;
 pub mod jwk;
+mod providers;
+mod reach;
+mod recover;
 
 use std::collections::HashMap;
 
 use contract::snapshot::{JwsAlgorithm, VerifyKey};
+
+pub use providers::{ProviderState, Providers};
+pub use recover::recover;
 
 use crate::spec::{
     AuthenticatorKind, Discovery, Fetch, IntrospectionEndpoint, KeySource, Spec, TokenEndpoint,

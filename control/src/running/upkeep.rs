@@ -1,19 +1,20 @@
 //! What changes a snapshot without a new spec: addresses of host names, files with certificates and
-//! secrets, keys of sessions. Each change is a new epoch of the same revision.
+//! secrets, keys of sessions, what providers say. Each change is a new epoch of the same revision.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use contract::segment::MAX_WISHES;
 use contract::snapshot::{Snapshot, TicketKey};
 
 use super::{Current, Refused, Running};
 use crate::{
     compile::{Inputs, compile},
     fit::{self, unix_now},
-    keys::Fetched,
+    keys::{self, Fetched, Source},
     material::{self, Fault, Material, Stamp},
     resolve::Resolver,
     spec::{Severity, Spec},
@@ -21,6 +22,9 @@ use crate::{
 
 /// How often files and keys are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often it is looked at what shards wish for, and which providers are due.
+const WISH_LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A file changed within this many seconds is read again: it may change once more without a
 /// difference that the file system's clock tells.
@@ -71,6 +75,44 @@ impl Running {
                 Ok(()) => keys = next,
                 Err(error) => eprintln!("sluice: new session keys could not be published: {error}"),
             }
+        }
+    }
+
+    /// Follows providers: asks them as their answers end or shards wish, and publishes a new epoch
+    /// whenever one says something new. Runs for ever.
+    pub async fn follow_providers(&self) {
+        tokio::join!(self.ask_providers(), async {
+            loop {
+                self.shared.providers.changed().await;
+                match self.refresh().await {
+                    Ok(()) => {}
+                    Err(error) => {
+                        eprintln!("sluice: what providers say now could not be published: {error}");
+                    }
+                }
+            }
+        });
+    }
+
+    async fn ask_providers(&self) {
+        let wishes = self.shared.segment.wishes();
+        let look = || (0..MAX_WISHES as u32).map(|place| wishes.count(place)).collect::<Vec<u64>>();
+        // What was wished for before is no wish of now.
+        let mut seen = look();
+        let mut sources: (u64, Vec<Source>) = (0, Vec::new());
+        loop {
+            tokio::time::sleep(WISH_LOOK_INTERVAL).await;
+            let current = self.current();
+            if sources.0 != current.revision.id {
+                sources = (current.revision.id, keys::sources(&current.spec));
+            }
+            let counts = look();
+            let changed =
+                counts.iter().zip(&seen).enumerate().filter(|(_, (now, then))| now != then);
+            let wished: Vec<usize> = changed.map(|(place, _)| place).collect();
+            seen = counts;
+            let (providers, now) = (&self.shared.providers, Instant::now());
+            providers.refresh(&sources.1, &current.material, &wished, now);
         }
     }
 
@@ -164,7 +206,8 @@ impl Running {
         revision: u64,
         material: &Material,
     ) -> Snapshot {
-        let (keys, fetched) = (self.node_keys(spec), self.fetched());
+        let keys = self.node_keys(spec);
+        let fetched = self.shared.providers.fetched(&keys::sources(spec));
         let resolver = &self.shared.resolver;
         compiled(spec, epoch, revision, resolver, material, &keys, &fetched)
     }
@@ -178,11 +221,6 @@ impl Running {
             tickets: super::ticket_keys(&mut tickets, spec),
             cookies: super::cookie_keys(&mut cookies, spec),
         }
-    }
-
-    /// What providers have said so far.
-    pub fn fetched(&self) -> Arc<Fetched> {
-        Arc::clone(&self.shared.fetched.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn set_errors(&self, errors: &[String]) {
