@@ -6,6 +6,7 @@ use contract::{Counter, Segment, targets::Cause};
 
 use crate::{
     api::model::{Certificate, Status, Target, Upstream, UpstreamStanding},
+    keys::ProviderState,
     records::{family, sample, seconds},
 };
 
@@ -70,6 +71,34 @@ fn render_state(out: &mut String, status: &Status) {
     for shard in &status.shards {
         let label = shard.shard.to_string();
         sample(out, "sluice_shard_epoch", &[("shard", &label)], shard.epoch);
+    }
+}
+
+/// Appends how providers stand.
+pub fn providers(out: &mut String, providers: &[ProviderState]) {
+    if providers.is_empty() {
+        return;
+    }
+    let help = "Since the provider last said all that is needed.";
+    family(out, "sluice_provider_age_seconds", "gauge", help);
+    for one in providers {
+        if let Some(age) = one.age {
+            let us = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+            seconds(out, "sluice_provider_age_seconds", &[("url", &one.url)], us);
+        }
+    }
+    family(out, "sluice_provider_keys", "gauge", "Keys of the provider that can be used.");
+    for one in providers {
+        if let Some(keys) = one.keys {
+            sample(out, "sluice_provider_keys", &[("url", &one.url)], keys as u64);
+        }
+    }
+    family(out, "sluice_provider_fetches_total", "counter", "Looks at the provider, by outcome.");
+    for one in providers {
+        for (result, count) in [("ok", one.good), ("error", one.failed)] {
+            let labels = [("url", one.url.as_str()), ("result", result)];
+            sample(out, "sluice_provider_fetches_total", &labels, count);
+        }
     }
 }
 

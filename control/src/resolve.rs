@@ -146,6 +146,14 @@ impl Resolver {
         self.shared.changed.notified().await;
     }
 
+    /// The addresses of `host` as of now, for one who needs them once.
+    ///
+    /// # Errors
+    /// Why there are none, for people.
+    pub async fn look_up(&self, host: &str) -> Result<Vec<IpAddr>, String> {
+        self.shared.look_up(host).await.map(|answer| answer.addresses)
+    }
+
     /// Every host with its state, by name.
     pub fn states(&self) -> Vec<HostState> {
         let mut states: Vec<HostState> = self
@@ -195,11 +203,7 @@ impl Resolver {
     fn spawn(&self, host: String) -> tokio::task::JoinHandle<()> {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            let answer =
-                match tokio::time::timeout(LOOKUP_TIMEOUT, shared.source.look_up(&host)).await {
-                    Ok(answer) => answer,
-                    Err(_) => Err("no answer in time".into()),
-                };
+            let answer = shared.look_up(&host).await;
             let changed = match shared.lock().get_mut(&host) {
                 Some(known) => known.take(answer, Instant::now()),
                 // Forgotten in the meantime.
@@ -216,6 +220,13 @@ impl Resolver {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Host>> {
         self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn look_up(&self, host: &str) -> Result<Answer, String> {
+        match tokio::time::timeout(LOOKUP_TIMEOUT, self.source.look_up(host)).await {
+            Ok(answer) => answer,
+            Err(_) => Err("no answer in time".into()),
+        }
     }
 }
 

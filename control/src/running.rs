@@ -20,18 +20,22 @@ use crate::{
     entry::EngineEntry,
     explain::{Explanation, Question},
     fit::{self, Checked, Judge, Whole, unix_now},
+    keys::{self, ProviderState, Providers, Source},
     material::Material,
     publish::{EngineState, Publisher},
     records::Records,
     resolve::{HostState, Resolver},
-    spec::{Problem, Severity, Spec},
+    spec::{AuthenticatorKind, Problem, Severity, Spec},
     store::{Draft, Revision, RevisionLine, Store, StoreError},
     tickets::Tickets,
 };
-use upkeep::compiled;
+use upkeep::{NodeKeys, compiled};
 
 /// Longest that an apply waits for new host names; slower answers are published when they come.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest that it waits for providers of which nothing is known yet.
+const PROVIDER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A shard that gave no sign of life for longer is not ready.
 const MAX_SILENT_MS: u64 = 3_000;
@@ -108,6 +112,7 @@ pub struct Parts {
     pub segment: Arc<Segment>,
     pub engine: EngineEntry,
     pub tickets: Tickets,
+    pub cookies: Tickets,
 }
 
 struct Shared {
@@ -120,7 +125,10 @@ struct Shared {
     engine: EngineEntry,
     engine_state: EngineState,
     tickets: std::sync::Mutex<Tickets>,
-    /// What is wrong with certificate files.
+    cookies: std::sync::Mutex<Tickets>,
+    /// What providers say.
+    providers: Providers,
+    /// What is wrong with files.
     file_errors: RwLock<Vec<String>>,
     current: RwLock<Arc<Current>>,
     /// Where the admin listener is; it does not move while this process lives.
@@ -138,9 +146,18 @@ impl Running {
         last: Option<Snapshot>,
         admin: std::net::SocketAddr,
     ) -> Result<Running, Refused> {
-        let Parts { store, resolver, mut publisher, records, segment, engine, mut tickets } = parts;
+        let Parts { store, resolver, mut publisher, records, segment, engine, .. } = parts;
+        let (mut tickets, mut cookies) = (parts.tickets, parts.cookies);
         let Whole { spec, material } = whole;
-        resolver.ensure(&hosts(&spec), RESOLVE_TIMEOUT).await;
+        let (providers, sources) = (Providers::new(resolver.clone()), keys::sources(&spec));
+        if let Some(last) = last.as_ref().filter(|last| last.revision == revision.id) {
+            providers.recover(&sources, &keys::recover(&spec, last));
+        }
+        let hosts = hosts(&spec);
+        tokio::join!(
+            resolver.ensure(&hosts, RESOLVE_TIMEOUT),
+            providers.ensure(&sources, &material, PROVIDER_TIMEOUT),
+        );
         records.write_to(&spec.access_log);
         for note in unresolved(&spec, &resolver) {
             eprintln!("sluice: {note}");
@@ -151,8 +168,12 @@ impl Running {
             records.remember(last);
         }
         let epoch = last.as_ref().map_or(0, |last| last.epoch);
-        let keys = ticket_keys(&mut tickets, &spec);
-        let snapshot = compiled(&spec, epoch, revision.id, &resolver, &material, &keys);
+        let keys = NodeKeys {
+            tickets: ticket_keys(&mut tickets, &spec),
+            cookies: cookie_keys(&mut cookies, &spec),
+        };
+        let fetched = providers.fetched(&sources);
+        let snapshot = compiled(&spec, epoch, revision.id, &resolver, &material, &keys, &fetched);
         let (snapshot, convergence) = match last {
             Some(last) if last == snapshot => (last, None),
             _ => {
@@ -182,6 +203,8 @@ impl Running {
                 engine,
                 engine_state,
                 tickets: std::sync::Mutex::new(tickets),
+                cookies: std::sync::Mutex::new(cookies),
+                providers,
                 file_errors: RwLock::default(),
                 current: RwLock::new(Arc::new(current)),
                 admin,
@@ -288,9 +311,15 @@ impl Running {
         }
 
         let resolver = &self.shared.resolver;
-        resolver.ensure(&hosts(&spec), RESOLVE_TIMEOUT).await;
+        let (providers, sources) = (&self.shared.providers, keys::sources(&spec));
+        let hosts = hosts(&spec);
+        tokio::join!(
+            resolver.ensure(&hosts, RESOLVE_TIMEOUT),
+            providers.ensure(&sources, &material, PROVIDER_TIMEOUT),
+        );
         let mut snapshot = self.compiled(&spec, publisher.next_epoch(), 0, &material);
         applied.notes.extend(unresolved(&spec, resolver));
+        applied.notes.extend(silent(&sources, providers));
         // What can fail without trace comes before what cannot be undone.
         publisher.open(&snapshot.listeners).await.map_err(Refused::Listener)?;
         let revision = match self.shared.store.append(draft).await {
@@ -309,7 +338,8 @@ impl Running {
         applied.convergence_us = Some(convergence.as_micros() as u64);
         let current = self.current();
         publisher.close_others(&current.snapshot.listeners).await;
-        resolver.retain(&hosts(&current.spec));
+        resolver.retain(&self::hosts(&current.spec));
+        providers.retain(&keys::sources(&current.spec));
         Ok(applied)
     }
 
@@ -433,11 +463,17 @@ impl Running {
         crate::standing::upstreams(&self.current().snapshot, &self.shared.segment)
     }
 
+    /// How the providers stand that the running spec names.
+    pub fn providers(&self) -> Vec<ProviderState> {
+        self.shared.providers.states(&keys::sources(&self.current().spec))
+    }
+
     /// Everything as Prometheus text.
     pub fn metrics(&self) -> String {
         let mut text = String::with_capacity(64 * 1024);
         crate::metrics::render(&mut text, &self.status(), &self.shared.segment);
         crate::metrics::upstreams(&mut text, &self.upstreams());
+        crate::metrics::providers(&mut text, &self.providers());
         crate::metrics::certificates(&mut text, &crate::api::certificates(&self.current()));
         self.shared.records.render(&mut text);
         text
@@ -534,6 +570,21 @@ fn ticket_keys(tickets: &mut Tickets, spec: &Spec) -> Vec<TicketKey> {
     })
 }
 
+/// The keys in force for cookies of logins, newest first; none when nothing in `spec` needs them.
+fn cookie_keys(cookies: &mut Tickets, spec: &Spec) -> Vec<[u8; 32]> {
+    let needed = spec.authenticators.iter().any(
+        |one| matches!(&one.kind, AuthenticatorKind::Login(login) if login.cookie_keys.is_empty()),
+    );
+    if !needed {
+        return Vec::new();
+    }
+    let keys = cookies.supply(unix_now()).unwrap_or_else(|error| {
+        eprintln!("sluice: no key for the cookies of logins can be made: {error}");
+        Vec::new()
+    });
+    keys.into_iter().map(|key| key.secret).collect()
+}
+
 /// One note for each upstream host name of `spec` without an address.
 fn unresolved(spec: &Spec, resolver: &Resolver) -> Vec<String> {
     let wanted = spec.host_names();
@@ -544,6 +595,20 @@ fn unresolved(spec: &Spec, resolver: &Resolver) -> Vec<String> {
         format!("{host} has no address ({why}); an upstream without any answers 503")
     })
     .collect()
+}
+
+/// One note for each of `sources` that has not said yet what is needed.
+fn silent(sources: &[Source], providers: &Providers) -> Vec<String> {
+    let silent = providers.states(sources).into_iter().filter(|state| state.age.is_none());
+    let note = |ProviderState { url, error, keys, .. }: ProviderState| {
+        let why = error.unwrap_or_else(|| "no answer yet".into());
+        let what = match keys {
+            Some(_) => "; what it said before stays in use",
+            None => "; what needs it answers 503 until it can",
+        };
+        format!("{url} cannot be fetched ({why}){what}")
+    };
+    silent.map(note).collect()
 }
 
 fn canonical(spec: &Spec) -> Result<String, Refused> {

@@ -90,6 +90,20 @@ pub const REDIS_PUSH: usize = 4 * 1024 * 1024;
 pub const REDIS_SILENT_MS: u64 = 500;
 /// How often a cluster's servers are looked at.
 pub const REDIS_TOPOLOGY_MS: u64 = 500;
+/// How long a token without an end is remembered.
+pub const AUTH_ENDLESS_MS: u64 = 60_000;
+/// JSON Web Token, in bytes.
+pub const JWT: usize = 16 * 1024;
+/// Keys that one token is tried with.
+pub const JWT_KEYS: usize = 8;
+/// A shard asks for a key set to be fetched at most once in this time.
+pub const KEY_WISH_MS: u64 = 10_000;
+/// How long a token with a key that nobody knows waits for the set to come.
+pub const KEY_WAIT_MS: u64 = 2_000;
+/// How often it looks.
+pub const KEY_LOOK_MS: u64 = 50;
+/// Requests of one shard that wait for key sets.
+pub const KEY_WAITERS: u32 = 64;
 /// Questions of one shard to the store thread that are open at once.
 pub const STORE_QUESTIONS: usize = 10_000;
 /// Names of `Access-Control-Request-Headers` that are looked at.
@@ -183,6 +197,7 @@ const _: () = assert!(
     REDIS_BEAT_MS * (REDIS_BEATS_MISSED as u64 + 1) <= 1_000 && KEY_UNTRACKED_MS <= 1_000,
     "a revoked key ends within a second"
 );
+const _: () = assert!(JWT <= AUTH_CREDENTIAL, "what was verified is remembered");
 const _: () = assert!(TLS_CARRY > 64 * 1024 + 18 * 1024 - 4096, "a message of rustls' bound");
 const _: () = assert!(REQUEST_LINE >= 8_000, "RFC 9112 §3");
 const _: () = assert!(FORWARDED_HEAD > 32 * 1024 + 4096);

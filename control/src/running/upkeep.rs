@@ -1,18 +1,20 @@
-//! What changes a snapshot without a new spec: addresses of host names, certificate files, ticket
-//! keys. Each change is a new epoch of the same revision.
+//! What changes a snapshot without a new spec: addresses of host names, files with certificates and
+//! secrets, keys of sessions, what providers say. Each change is a new epoch of the same revision.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use contract::segment::MAX_WISHES;
 use contract::snapshot::{Snapshot, TicketKey};
 
 use super::{Current, Refused, Running};
 use crate::{
     compile::{Inputs, compile},
     fit::{self, unix_now},
+    keys::{self, Fetched, Source},
     material::{self, Fault, Material, Stamp},
     resolve::Resolver,
     spec::{Severity, Spec},
@@ -20,6 +22,9 @@ use crate::{
 
 /// How often files and keys are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often it is looked at what shards wish for, and which providers are due.
+const WISH_LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A file changed within this many seconds is read again: it may change once more without a
 /// difference that the file system's clock tells.
@@ -33,6 +38,15 @@ struct Look {
     errors: Vec<String>,
 }
 
+/// Keys that are the node's own.
+#[derive(Default, PartialEq, Eq)]
+pub(super) struct NodeKeys {
+    /// Of TLS sessions.
+    pub tickets: Vec<TicketKey>,
+    /// Of the cookies of logins.
+    pub cookies: Vec<[u8; 32]>,
+}
+
 impl Running {
     /// Follows DNS: publishes a new epoch whenever a host's addresses change. Runs for ever.
     pub async fn follow_names(&self) {
@@ -44,20 +58,61 @@ impl Running {
         }
     }
 
-    /// Follows certificate files and the age of ticket keys. Runs for ever.
+    /// Follows files and the age of session keys. Runs for ever.
     pub async fn follow_files(&self) {
         let mut look = Look::default();
+        let mut keys = NodeKeys::default();
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
             if let Err(error) = self.look(&mut look).await {
-                eprintln!("sluice: new certificates could not be published: {error}");
+                eprintln!("sluice: what the files hold now could not be published: {error}");
             }
+            let next = self.node_keys(&self.current().spec);
+            if next == keys {
+                continue;
+            }
+            match self.refresh().await {
+                Ok(()) => keys = next,
+                Err(error) => eprintln!("sluice: new session keys could not be published: {error}"),
+            }
+        }
+    }
+
+    /// Follows providers: asks them as their answers end or shards wish, and publishes a new epoch
+    /// whenever one says something new. Runs for ever.
+    pub async fn follow_providers(&self) {
+        tokio::join!(self.ask_providers(), async {
+            loop {
+                self.shared.providers.changed().await;
+                match self.refresh().await {
+                    Ok(()) => {}
+                    Err(error) => {
+                        eprintln!("sluice: what providers say now could not be published: {error}");
+                    }
+                }
+            }
+        });
+    }
+
+    async fn ask_providers(&self) {
+        let wishes = self.shared.segment.wishes();
+        let look = || (0..MAX_WISHES as u32).map(|place| wishes.count(place)).collect::<Vec<u64>>();
+        // What was wished for before is no wish of now.
+        let mut seen = look();
+        let mut sources: (u64, Vec<Source>) = (0, Vec::new());
+        loop {
+            tokio::time::sleep(WISH_LOOK_INTERVAL).await;
             let current = self.current();
-            if current.snapshot.ticket_keys != self.ticket_keys(&current.spec)
-                && let Err(error) = self.refresh().await
-            {
-                eprintln!("sluice: new ticket keys could not be published: {error}");
+            if sources.0 != current.revision.id {
+                sources = (current.revision.id, keys::sources(&current.spec));
             }
+            let counts = look();
+            let changed =
+                counts.iter().zip(&seen).enumerate().filter(|(_, (now, then))| now != then);
+            let wished: Vec<usize> = changed.map(|(place, _)| place).collect();
+            seen = counts;
+            let (providers, now) = (&self.shared.providers, Instant::now());
+            providers.refresh(&sources.1, &current.material, &wished, now);
         }
     }
 
@@ -88,10 +143,10 @@ impl Running {
         })
         .await?;
         for error in errors.iter().filter(|error| !look.errors.contains(error)) {
-            eprintln!("sluice: {error}; the certificate in use stays");
+            eprintln!("sluice: {error}; what it held before stays in use");
         }
         if errors.is_empty() && !look.errors.is_empty() {
-            eprintln!("sluice: the certificate files are whole again");
+            eprintln!("sluice: the files are whole again");
         }
         self.set_errors(&errors);
         look.errors = errors;
@@ -125,7 +180,7 @@ impl Running {
         let epoch = snapshot.epoch;
         let whole = (Arc::clone(spec), material);
         self.publish(&mut publisher, revision.clone(), whole, snapshot).await?;
-        eprintln!("sluice: certificate files have changed; epoch {epoch} serves with the new ones");
+        eprintln!("sluice: files have changed; epoch {epoch} serves with what they hold now");
         Ok(())
     }
 
@@ -151,15 +206,21 @@ impl Running {
         revision: u64,
         material: &Material,
     ) -> Snapshot {
-        let keys = self.ticket_keys(spec);
-        compiled(spec, epoch, revision, &self.shared.resolver, material, &keys)
+        let keys = self.node_keys(spec);
+        let fetched = self.shared.providers.fetched(&keys::sources(spec));
+        let resolver = &self.shared.resolver;
+        compiled(spec, epoch, revision, resolver, material, &keys, &fetched)
     }
 
-    /// The ticket keys in force, which is where those of a cluster would come from; none when
-    /// nothing in `spec` needs them.
-    fn ticket_keys(&self, spec: &Spec) -> Vec<TicketKey> {
+    /// The node's keys in force, which is where those of a cluster would come from; none when nothing
+    /// in `spec` needs them.
+    fn node_keys(&self, spec: &Spec) -> NodeKeys {
         let mut tickets = self.shared.tickets.lock().unwrap_or_else(PoisonError::into_inner);
-        super::ticket_keys(&mut tickets, spec)
+        let mut cookies = self.shared.cookies.lock().unwrap_or_else(PoisonError::into_inner);
+        NodeKeys {
+            tickets: super::ticket_keys(&mut tickets, spec),
+            cookies: super::cookie_keys(&mut cookies, spec),
+        }
     }
 
     fn set_errors(&self, errors: &[String]) {
@@ -167,7 +228,7 @@ impl Running {
         errors.clone_into(&mut held);
     }
 
-    /// What is wrong with the running spec's certificate files.
+    /// What is wrong with the running spec's files.
     pub fn file_errors(&self) -> Vec<String> {
         self.shared.file_errors.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -192,7 +253,7 @@ fn settle(
     if material != *before
         && let Err(unfit) = judge(&fit::plain(spec, &material))
     {
-        errors.push(format!("the engine cannot take the new certificates: {}", unfit.problem));
+        errors.push(format!("the engine cannot take what the files hold now: {}", unfit.problem));
         return (before.clone(), errors);
     }
     (material, errors)
@@ -204,10 +265,17 @@ pub(super) fn compiled(
     revision: u64,
     resolver: &Resolver,
     material: &Material,
-    ticket_keys: &[TicketKey],
+    keys: &NodeKeys,
+    fetched: &Fetched,
 ) -> Snapshot {
-    let resolve = |host: &str| resolver.addresses(host);
-    compile(spec, epoch, revision, &Inputs { resolve: &resolve, material, ticket_keys })
+    let inputs = Inputs {
+        resolve: &|host: &str| resolver.addresses(host),
+        material,
+        ticket_keys: &keys.tickets,
+        cookie_keys: &keys.cookies,
+        fetched,
+    };
+    compile(spec, epoch, revision, &inputs)
 }
 
 /// Runs `work` where it may block.

@@ -142,6 +142,19 @@ pub struct Hidden {
     pub cookies: Option<Vec<u8>>,
 }
 
+/// Takes fields out of the request by which only the gateway may say who calls: whoever calls, and
+/// whether or not it will say something by them.
+pub fn drop_claims(request: &mut Request, registry: &Registry, rules: &RouteAuth) {
+    let bytes = request.bytes.as_ref().map_or(&[][..], crate::io::Chunk::bytes);
+    for (_, name) in registry.of(rules).flat_map(|one| one.kind.claim_headers()) {
+        let id = Name::classify(name.as_bytes());
+        for field in request.head.fields.iter_mut().filter(|field| field.id == id) {
+            field.drop |=
+                id != Name::Other || field.name.of(bytes).eq_ignore_ascii_case(name.as_bytes());
+        }
+    }
+}
+
 /// Takes the credentials that the route's authenticators look at out of the request.
 pub fn hide(request: &mut Request, registry: &Registry, rules: &RouteAuth) {
     for authenticator in registry.of(rules) {

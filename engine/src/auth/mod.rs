@@ -30,6 +30,7 @@ use contract::Counter;
 use contract::snapshot::{RouteAuth, Unidentified};
 
 pub use self::identity::Identity;
+pub use self::jwt::{Wishes, fuzz_jwt};
 pub use self::memory::Memory;
 pub use self::networks::Networks;
 pub use self::policy::Policy;
@@ -146,6 +147,7 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
     request.notes.caller = caller;
     match judged {
         Ok(identity) => {
+            credentials::drop_claims(request, registry, rules);
             if rules.hide_credentials {
                 credentials::hide(request, registry, rules);
             }

@@ -209,12 +209,21 @@ impl Kind {
     pub fn sources(&self) -> &[CredentialSource] {
         match self {
             Kind::ApiKey(keys) => &keys.from,
-            Kind::Jwt(jwt) => &jwt.tokens.from,
+            Kind::Jwt(jwt) => &jwt.rules.tokens.from,
             Kind::Introspection(introspection) => &introspection.tokens.from,
             Kind::Login(login) => &login.from,
             Kind::Basic(basic) => &basic.from,
             Kind::Signature(signature) => &signature.from,
             Kind::Certificate(_) | Kind::External(_) => &[],
+        }
+    }
+
+    /// Claims that upstreams are told, and the fields (lower case) that only say it by them.
+    pub fn claim_headers(&self) -> &[(String, String)] {
+        match self {
+            Kind::Jwt(jwt) => &jwt.rules.tokens.claim_headers,
+            Kind::Introspection(introspection) => &introspection.tokens.claim_headers,
+            _ => &[],
         }
     }
 }
@@ -231,9 +240,6 @@ impl Authenticator {
             Kind::External(external) => external.credential(call),
             Kind::Basic(basic) => basic.credential(call),
             Kind::Signature(signature) => signature.credential(call),
-            // Of bearer tokens several authenticators may want theirs: a token of another issuer is
-            // none of this one's.
-            Kind::Jwt(jwt) => jwt.own(credentials::find(call, &jwt.tokens.from)),
             Kind::Introspection(introspection) => {
                 introspection.own(call, credentials::find(call, &introspection.tokens.from))
             }

@@ -66,6 +66,8 @@ pub struct Shard {
     pressure: Pressure,
     /// What credentials meant.
     credentials: auth::Memory,
+    wishes: auth::Wishes,
+    wished: Cell<u64>,
     desk: Desk,
     /// Copies of requests under way to mirrors.
     pub(crate) mirrors: Rc<Cell<u32>>,
@@ -102,6 +104,8 @@ impl Shard {
             ids: Cell::new(seed),
             pressure: Pressure::default(),
             credentials: auth::Memory::default(),
+            wishes: auth::Wishes::default(),
+            wished: Cell::new(0),
             desk,
             mirrors: Rc::default(),
         };
@@ -241,6 +245,22 @@ impl Shard {
     /// Who fails too often, as all shards of the node have seen it.
     pub fn throttle(&self) -> &auth::Throttle {
         &self.seat.throttle
+    }
+
+    /// When it asked for key sets.
+    pub fn wishes(&self) -> &auth::Wishes {
+        &self.wishes
+    }
+
+    /// Asks control to fetch the key set of that place again.
+    pub fn wish(&self, _place: u32) {
+        self.wished.set(self.wished.get() + 1);
+    }
+
+    /// How often it asked.
+    #[cfg(test)]
+    pub fn wished(&self) -> u64 {
+        self.wished.get()
     }
 
     /// Where the store thread is asked.
