@@ -80,7 +80,8 @@ pub struct RetryBudget {
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        RetryBudget { percent: 20, min: 3 }
+        // Envoy's 3 are fewer than what a small fleet loses at once when one of its targets does.
+        RetryBudget { percent: 20, min: 10 }
     }
 }
 
