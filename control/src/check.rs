@@ -3,6 +3,9 @@
 //!
 //! A part that already has an error is not judged again, so that one slip gives one message.
 
+mod callers;
+mod guards;
+mod providers;
 mod resilience;
 mod routes;
 mod tls;
@@ -21,6 +24,9 @@ pub fn check(spec: &Spec, places: &Places, problems: &mut Problems) {
     check.targets();
     tls::check(&mut check);
     resilience::check(&mut check);
+    callers::check(&mut check);
+    providers::check(&mut check);
+    guards::check(&mut check);
     check.counts();
     routes::shadows(&mut check);
 }
@@ -48,6 +54,10 @@ impl Check<'_> {
 
     fn names(&mut self) {
         let spec = self.spec;
+        let authenticators = spec.authenticators.iter().map(|one| one.name.as_str());
+        self.unique("authenticators", authenticators);
+        self.unique("groups", spec.groups.iter().map(|one| one.name.as_str()));
+        self.unique("consumers", spec.consumers.iter().map(|one| one.name.as_str()));
         self.unique("listeners", spec.listeners.iter().map(|one| one.name.as_str()));
         self.unique("upstreams", spec.upstreams.iter().map(|one| one.name.as_str()));
         self.unique("routes", spec.routes.iter().map(|one| one.name.as_str()));
@@ -132,7 +142,7 @@ impl Check<'_> {
                 }
                 used.insert(name);
                 if !known.contains(name) {
-                    let message = dangling(name, &known);
+                    let message = dangling("upstream", name, &known);
                     self.report(Severity::Error, "unknown-upstream", &field, name, message, None);
                 }
                 if let Some(other) = first.insert(name, field.clone()) {
@@ -155,7 +165,7 @@ impl Check<'_> {
             }
             used.insert(name);
             if !known.contains(name) {
-                let message = dangling(name, &known);
+                let message = dangling("upstream", name, &known);
                 self.report(Severity::Error, "unknown-upstream", &field, name, message, None);
             }
         }
@@ -249,7 +259,7 @@ impl Check<'_> {
     }
 }
 
-fn dangling(name: &str, known: &HashSet<&str>) -> String {
+fn dangling(kind: &str, name: &str, known: &HashSet<&str>) -> String {
     let mut names: Vec<&str> = known.iter().copied().filter(|name| !name.is_empty()).collect();
     names.sort_unstable();
     // For a very large spec the search for the nearest is not worth its time.
@@ -261,14 +271,14 @@ fn dangling(name: &str, known: &HashSet<&str>) -> String {
         .min();
     match (near, names.as_slice()) {
         (Some((_, near)), _) => {
-            format!("there is no upstream `{name}`; did you mean `{near}`?")
+            format!("there is no {kind} `{name}`; did you mean `{near}`?")
         }
-        (None, []) => format!("there is no upstream `{name}`; the spec defines none"),
+        (None, []) => format!("there is no {kind} `{name}`; the spec defines none"),
         (None, names) if names.len() <= 8 => {
-            format!("there is no upstream `{name}`; expected one of: {}", names.join(", "))
+            format!("there is no {kind} `{name}`; expected one of: {}", names.join(", "))
         }
         (None, names) => {
-            format!("there is no upstream `{name}` among the {} defined", names.len())
+            format!("there is no {kind} `{name}` among the {} defined", names.len())
         }
     }
 }

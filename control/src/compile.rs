@@ -5,13 +5,19 @@ use std::net::IpAddr;
 
 use contract::snapshot as flat;
 
+use crate::keys::Fetched;
 use crate::material::Material;
 use crate::spec::{
     Cidr, FieldMatch, Listener, PathMatch, Rewrite, Route, Spec, UnderscoreFields, ValueMatch,
 };
 use identities::Identities;
+use providers::Providers;
 
+pub use providers::jws;
+
+mod callers;
 mod identities;
+mod providers;
 mod upstreams;
 
 /// Where an upstream stands, by its name.
@@ -25,6 +31,10 @@ pub struct Inputs<'a> {
     pub material: &'a Material,
     /// Keys of session tickets, newest first. Left out when no listener speaks TLS.
     pub ticket_keys: &'a [flat::TicketKey],
+    /// Keys that sessions of logins are sealed with where the spec has none, newest first.
+    pub cookie_keys: &'a [[u8; 32]],
+    /// What providers have said.
+    pub fetched: &'a Fetched,
 }
 
 /// Compiles a spec that passed [`crate::spec::load`].
@@ -36,17 +46,25 @@ pub struct Inputs<'a> {
 pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> flat::Snapshot {
     let index: Indexes<'_> =
         (0..).zip(&spec.upstreams).map(|(at, upstream)| (upstream.name.as_str(), at)).collect();
+    let places = callers::Places::new(spec);
     let mut identities = Identities::new(inputs.material);
     let listeners: Vec<_> =
         spec.listeners.iter().map(|one| listener(one, &mut identities)).collect();
+    let auth = callers::auth(spec, &places, inputs, &mut identities);
+    let version = callers::version(&auth, &identities);
     let upstreams = spec
         .upstreams
         .iter()
-        .map(|one| upstreams::upstream(one, &index, inputs.resolve, &mut identities))
+        .map(|one| flat::Upstream {
+            credentials: one.credentials.as_ref().map(|credentials| {
+                Providers::new(spec, inputs, &mut identities).credentials(credentials)
+            }),
+            ..upstreams::upstream(one, &index, inputs.resolve, &mut identities)
+        })
         .collect();
     let secure = listeners.iter().any(|listener| listener.tls.is_some());
     flat::Snapshot {
-        auth: flat::Auth::default(),
+        auth: flat::Auth { version, ..auth },
         epoch,
         revision,
         node: flat::Node {
@@ -61,7 +79,7 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         ticket_keys: if secure { inputs.ticket_keys.to_vec() } else { Vec::new() },
         listeners,
         upstreams,
-        routes: spec.routes.iter().map(|one| route(one, &index)).collect(),
+        routes: spec.routes.iter().map(|one| route(one, &index, &places)).collect(),
         certificates: identities.certificates,
         trust: identities.trust,
     }
@@ -99,11 +117,11 @@ fn cidrs(list: &[Cidr]) -> Vec<flat::Cidr> {
     list.iter().map(|cidr| flat::Cidr { network: cidr.network, prefix: cidr.prefix }).collect()
 }
 
-fn route(route: &Route, index: &Indexes<'_>) -> flat::Route {
+fn route(route: &Route, index: &Indexes<'_>, places: &callers::Places<'_>) -> flat::Route {
     flat::Route {
-        auth: None,
-        networks: None,
-        cors: None,
+        auth: route.auth.as_ref().map(|auth| callers::route_auth(auth, places)),
+        networks: route.networks.as_ref().map(callers::networks),
+        cors: route.cors.as_ref().map(callers::cors),
         name: route.name.clone(),
         hosts: route.matches.hosts.clone(),
         path: match &route.matches.path {
@@ -163,7 +181,15 @@ mod tests {
         resolve: &dyn Fn(&str) -> Vec<IpAddr>,
     ) -> flat::Snapshot {
         let material = Material::default();
-        compile(spec, epoch, revision, &Inputs { resolve, material: &material, ticket_keys: &[] })
+        let fetched = Fetched::default();
+        let inputs = Inputs {
+            resolve,
+            material: &material,
+            ticket_keys: &[],
+            cookie_keys: &[[1; 32]],
+            fetched: &fetched,
+        };
+        compile(spec, epoch, revision, &inputs)
     }
 
     fn spec(text: &str) -> Spec {

@@ -9,6 +9,7 @@ use contract::snapshot::Snapshot;
 
 use crate::{
     compile::{Inputs, compile},
+    keys::Fetched,
     material::{Fault, Material},
     spec::{self, Problem, Severity, Spec},
 };
@@ -90,7 +91,15 @@ pub fn load(file_name: &str, bytes: &[u8], directory: Option<&Path>, judge: Judg
 
 /// A snapshot for questions that do not depend on addresses: nothing is resolved.
 pub fn plain(spec: &Spec, material: &Material) -> Snapshot {
-    compile(spec, 1, 0, &Inputs { resolve: &|_| Vec::new(), material, ticket_keys: &[] })
+    let inputs = Inputs {
+        resolve: &|_| Vec::new(),
+        material,
+        ticket_keys: &[],
+        // Any will do: nothing is ever sealed with it.
+        cookie_keys: &[[0; 32]],
+        fetched: &Fetched::default(),
+    };
+    compile(spec, 1, 0, &inputs)
 }
 
 /// Seconds since the Unix epoch.

@@ -1,10 +1,11 @@
-//! What the files of a spec hold: certificates with their keys, issuers, revocation lists.
+//! What the files of a spec hold: certificates with their keys, issuers, revocation lists, secrets.
 //!
 //! It is loaded beside the spec and handed to [`crate::compile`], so that compiling stays a
 //! function of its arguments. Loading again keeps what cannot be read now, so that a file that is
 //! half written changes nothing.
 
 mod file;
+mod keyring;
 mod leaf;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 use contract::snapshot::{self as flat, Snapshot};
 
 pub use file::{Stamp, stamps};
+pub use keyring::seal;
 pub use leaf::Leaf;
 
 use crate::spec::{Certificate, Places, Problem, Severity, Spec, UpstreamTls};
@@ -29,6 +31,7 @@ pub struct Material {
     /// By the files of the chain and of the key.
     pairs: BTreeMap<(String, String), Arc<Pair>>,
     trust: BTreeMap<TrustFiles, Arc<flat::Trust>>,
+    keyring: keyring::Keyring,
 }
 
 /// A certificate chain and its key.
@@ -105,6 +108,7 @@ impl Material {
             let Some(tls) = &upstream.tls else { continue };
             load.upstream(&format!("upstreams[{at}].tls"), tls);
         }
+        load.keyring(spec);
         (load.material, load.faults)
     }
 

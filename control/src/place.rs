@@ -53,6 +53,11 @@ impl StateDirectory {
         self.path.join("ticket-keys")
     }
 
+    /// Keys of the cookies of logins; see [`crate::tickets`].
+    pub fn cookie_keys(&self) -> PathBuf {
+        self.path.join("cookie-keys")
+    }
+
     fn admin(&self) -> PathBuf {
         self.path.join("admin.addr")
     }

@@ -75,7 +75,8 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
     let resolver = Resolver::system();
     let names = resolver.clone();
     let tickets = Tickets::new(state.ticket_keys());
-    let parts = Parts { store, resolver, publisher, records, segment, engine, tickets };
+    let cookies = Tickets::of_cookies(state.cookie_keys());
+    let parts = Parts { store, resolver, publisher, records, segment, engine, tickets, cookies };
     let running = Running::start(parts, chosen, last, admin).await.map_err(refused)?;
     state.write_admin(admin).map_err(|error| {
         let path = state.path().display();

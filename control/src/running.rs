@@ -20,15 +20,16 @@ use crate::{
     entry::EngineEntry,
     explain::{Explanation, Question},
     fit::{self, Checked, Judge, Whole, unix_now},
+    keys::Fetched,
     material::Material,
     publish::{EngineState, Publisher},
     records::Records,
     resolve::{HostState, Resolver},
-    spec::{Problem, Severity, Spec},
+    spec::{AuthenticatorKind, Problem, Severity, Spec},
     store::{Draft, Revision, RevisionLine, Store, StoreError},
     tickets::Tickets,
 };
-use upkeep::compiled;
+use upkeep::{NodeKeys, compiled};
 
 /// Longest that an apply waits for new host names; slower answers are published when they come.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -108,6 +109,7 @@ pub struct Parts {
     pub segment: Arc<Segment>,
     pub engine: EngineEntry,
     pub tickets: Tickets,
+    pub cookies: Tickets,
 }
 
 struct Shared {
@@ -120,7 +122,10 @@ struct Shared {
     engine: EngineEntry,
     engine_state: EngineState,
     tickets: std::sync::Mutex<Tickets>,
-    /// What is wrong with certificate files.
+    cookies: std::sync::Mutex<Tickets>,
+    /// What providers have said.
+    fetched: RwLock<Arc<Fetched>>,
+    /// What is wrong with files.
     file_errors: RwLock<Vec<String>>,
     current: RwLock<Arc<Current>>,
     /// Where the admin listener is; it does not move while this process lives.
@@ -138,7 +143,8 @@ impl Running {
         last: Option<Snapshot>,
         admin: std::net::SocketAddr,
     ) -> Result<Running, Refused> {
-        let Parts { store, resolver, mut publisher, records, segment, engine, mut tickets } = parts;
+        let Parts { store, resolver, mut publisher, records, segment, engine, .. } = parts;
+        let (mut tickets, mut cookies) = (parts.tickets, parts.cookies);
         let Whole { spec, material } = whole;
         resolver.ensure(&hosts(&spec), RESOLVE_TIMEOUT).await;
         records.write_to(&spec.access_log);
@@ -151,8 +157,12 @@ impl Running {
             records.remember(last);
         }
         let epoch = last.as_ref().map_or(0, |last| last.epoch);
-        let keys = ticket_keys(&mut tickets, &spec);
-        let snapshot = compiled(&spec, epoch, revision.id, &resolver, &material, &keys);
+        let keys = NodeKeys {
+            tickets: ticket_keys(&mut tickets, &spec),
+            cookies: cookie_keys(&mut cookies, &spec),
+        };
+        let fetched = Fetched::default();
+        let snapshot = compiled(&spec, epoch, revision.id, &resolver, &material, &keys, &fetched);
         let (snapshot, convergence) = match last {
             Some(last) if last == snapshot => (last, None),
             _ => {
@@ -182,6 +192,8 @@ impl Running {
                 engine,
                 engine_state,
                 tickets: std::sync::Mutex::new(tickets),
+                cookies: std::sync::Mutex::new(cookies),
+                fetched: RwLock::new(Arc::new(fetched)),
                 file_errors: RwLock::default(),
                 current: RwLock::new(Arc::new(current)),
                 admin,
@@ -532,6 +544,21 @@ fn ticket_keys(tickets: &mut Tickets, spec: &Spec) -> Vec<TicketKey> {
         eprintln!("sluice: no key for TLS sessions can be made, none will be resumed: {error}");
         Vec::new()
     })
+}
+
+/// The keys in force for cookies of logins, newest first; none when nothing in `spec` needs them.
+fn cookie_keys(cookies: &mut Tickets, spec: &Spec) -> Vec<[u8; 32]> {
+    let needed = spec.authenticators.iter().any(
+        |one| matches!(&one.kind, AuthenticatorKind::Login(login) if login.cookie_keys.is_empty()),
+    );
+    if !needed {
+        return Vec::new();
+    }
+    let keys = cookies.supply(unix_now()).unwrap_or_else(|error| {
+        eprintln!("sluice: no key for the cookies of logins can be made: {error}");
+        Vec::new()
+    });
+    keys.into_iter().map(|key| key.secret).collect()
 }
 
 /// One note for each upstream host name of `spec` without an address.

@@ -11,6 +11,7 @@ mod read;
 mod render;
 pub(crate) mod scalars;
 mod schema;
+mod secrets;
 mod tree;
 
 pub use files::rooted_text;
@@ -19,8 +20,9 @@ pub use problem::{Problem, Problems, Severity};
 pub use read::{Mark, Places};
 pub use render::render;
 #[allow(unused_imports)] // Part of the model, whoever names it.
-pub use scalars::{Cidr, TargetAddress, TargetHost};
+pub use scalars::{Cidr, Digest, TargetAddress, TargetHost, Timestamp};
 pub use schema::schema;
+pub use secrets::{Part, SecretUse, is_secret, redact, redacted};
 
 /// Largest spec, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;

@@ -1,4 +1,4 @@
-//! Keys of stateless session tickets.
+//! Keys of stateless session tickets, and of the cookies of logins.
 //!
 //! Every shard seals and opens with the same keys, and a control process after this one goes on with
 //! them: they are kept in a file of the state directory that only its owner reads. The newest seals;
@@ -16,6 +16,8 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 /// Age at which the sealing key gets a successor, in seconds.
 pub const ROTATION: i64 = 6 * 3_600;
+/// The same of cookies, for sessions that last longer: for as long as a login may at most.
+pub const COOKIE_ROTATION: i64 = 30 * 86_400;
 /// Keys kept; the oldest opens tickets of the last `KEPT × ROTATION`.
 pub const KEPT: usize = 3;
 /// First line of the file.
@@ -26,6 +28,8 @@ const MAX_FILE: u64 = 4_096;
 /// The keys of this node.
 pub struct Tickets {
     file: PathBuf,
+    /// Age at which the newest gets a successor, in seconds.
+    rotation: i64,
     /// Newest first. Empty until the first are asked for.
     keys: Vec<Dated>,
     random: fn(&mut [u8]) -> io::Result<()>,
@@ -41,7 +45,12 @@ struct Dated {
 impl Tickets {
     /// Keys that are kept in `file`. Nothing is read or written before they are asked for.
     pub fn new(file: PathBuf) -> Tickets {
-        Tickets { file, keys: Vec::new(), random }
+        Tickets { file, rotation: ROTATION, keys: Vec::new(), random }
+    }
+
+    /// The same for cookies.
+    pub fn of_cookies(file: PathBuf) -> Tickets {
+        Tickets { rotation: COOKIE_ROTATION, ..Tickets::new(file) }
     }
 
     /// The keys in force at `now` (seconds since the Unix epoch), newest first: those before, with a
@@ -58,18 +67,19 @@ impl Tickets {
         for dated in &mut self.keys {
             dated.made = dated.made.min(now);
         }
-        let due = self.keys.first().is_none_or(|newest| now - newest.made >= ROTATION);
+        let due = self.keys.first().is_none_or(|newest| now - newest.made >= self.rotation);
         if due {
             let mut key = TicketKey { name: [0; 16], secret: [0; 32] };
             (self.random)(&mut key.name)?;
             (self.random)(&mut key.secret)?;
-            self.keys.retain(|dated| now - dated.made < ROTATION * KEPT as i64);
+            let oldest = self.rotation * KEPT as i64;
+            self.keys.retain(|dated| now - dated.made < oldest);
             self.keys.insert(0, Dated { made: now, key });
             self.keys.truncate(KEPT);
             if let Err(error) = self.write() {
                 eprintln!(
-                    "sluice: {} cannot be written ({error}): TLS sessions will not be resumed \
-                     after a restart",
+                    "sluice: {} cannot be written ({error}): sessions will not go on after a \
+                     restart",
                     self.file.display()
                 );
             }
@@ -194,6 +204,15 @@ mod tests {
         let keys = tickets.supply(1_000_000).unwrap();
         assert_eq!(tickets.supply(5).unwrap(), keys);
         assert_eq!(tickets.supply(5 + ROTATION).unwrap()[1..], keys);
+    }
+
+    #[test]
+    fn keys_of_cookies_last_as_long_as_any_session() {
+        let mut cookies = Tickets::of_cookies(scratch("cookies"));
+        let keys = cookies.supply(1_000).unwrap();
+        assert_eq!(cookies.supply(1_000 + ROTATION).unwrap(), keys);
+        let longest = 1_000 + COOKIE_ROTATION + 2_592_000;
+        assert!(cookies.supply(longest).unwrap().contains(&keys[0]));
     }
 
     #[test]

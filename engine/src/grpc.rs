@@ -96,7 +96,9 @@ pub fn status_code(status: u16, reason: Reason) -> u8 {
         | Reason::FirstByteTimeout
         | Reason::TryTimeout => 4,
         Reason::BodyTooLarge | Reason::HeadTooLarge | Reason::UriTooLong => 8,
-        Reason::BadRequest => 3,
+        Reason::BadRequest | Reason::CredentialAmbiguous => 3,
+        // A call cannot be sent to log in.
+        Reason::Login => 16,
         Reason::ClientAborted => 1,
         Reason::Local => 0,
         _ => match status {
@@ -185,7 +187,14 @@ mod tests {
 
     #[test]
     fn own_answers_have_the_status_a_client_expects() {
-        assert_eq!(status_code(401, Reason::None), 16);
+        assert_eq!(status_code(401, Reason::CredentialMissing), 16);
+        assert_eq!(status_code(401, Reason::CredentialInvalid), 16);
+        assert_eq!(status_code(302, Reason::Login), 16);
+        assert_eq!(status_code(400, Reason::CredentialAmbiguous), 3);
+        assert_eq!(status_code(403, Reason::ScopeMissing), 7);
+        assert_eq!(status_code(403, Reason::AddressDenied), 7);
+        assert_eq!(status_code(503, Reason::AuthUnavailable), 14);
+        assert_eq!(status_code(429, Reason::AuthThrottled), 8);
         assert_eq!(status_code(429, Reason::None), 8);
         assert_eq!(status_code(503, Reason::NoTarget), 14);
         assert_eq!(status_code(404, Reason::NoRoute), 12);

@@ -49,7 +49,7 @@ impl Check<'_> {
         self.report(Severity::Error, "min-above-max", &fields[1], &value, message, Some(related));
     }
 
-    fn warn(&mut self, code: &'static str, field: &str, value: &str, message: String) {
+    pub(super) fn warn(&mut self, code: &'static str, field: &str, value: &str, message: String) {
         if !self.problems.is_broken(field) {
             self.report(Severity::Warning, code, field, value, message, None);
         }

@@ -9,7 +9,7 @@ use crate::spec::{Alpn, ClientAuthMode, ListenerTls, TlsVersion, UpstreamTls};
 
 /// Points at nothing, so that decoding refuses the snapshot. It stands for material that is not
 /// there; without it a peer might pass unverified.
-const NOTHING: u32 = u32::MAX;
+pub const NOTHING: u32 = u32::MAX;
 
 /// Certificates or revocation lists.
 type Ders<'m> = &'m [Vec<u8>];
@@ -70,7 +70,7 @@ impl<'m> Identities<'m> {
         }
     }
 
-    fn certificate(&mut self, cert: &str, key: &str) -> flat::CertificateIndex {
+    pub fn certificate(&mut self, cert: &str, key: &str) -> flat::CertificateIndex {
         let Some(pair) = self.material.pair(cert, key) else { return NOTHING };
         let one = &pair.certificate;
         let list = &mut self.certificates;
@@ -80,7 +80,7 @@ impl<'m> Identities<'m> {
         })
     }
 
-    fn trust(&mut self, ca: Option<String>, crl: Option<String>) -> flat::TrustIndex {
+    pub fn trust(&mut self, ca: Option<String>, crl: Option<String>) -> flat::TrustIndex {
         let Some(trust) = self.material.trust(&TrustFiles { ca, crl }) else { return NOTHING };
         let list = &mut self.trust;
         *self.known_trust.entry((&trust.roots, &trust.crls)).or_insert_with(|| {

@@ -35,6 +35,7 @@ pub(super) fn upstream(
         }));
     }
     flat::Upstream {
+        // Compiled beside it: it may name key sets and certificates of its own.
         credentials: None,
         name: upstream.name.clone(),
         balance: balance(&upstream.balance),

@@ -16,7 +16,7 @@ use x509_parser::{prelude::FromDer, revocation_list::CertificateRevocationList};
 use super::leaf::Leaf;
 
 /// Largest file with a chain or a key, in bytes.
-const MAX_PEM: u64 = 1 << 20;
+pub const MAX_PEM: u64 = 1 << 20;
 /// Largest file with issuers or revocation lists, in bytes.
 const MAX_BUNDLE: u64 = 16 << 20;
 
@@ -161,7 +161,7 @@ pub fn revocations(file: &str) -> Result<Vec<Vec<u8>>, (&'static str, String)> {
     Ok(list)
 }
 
-fn read(file: &str, most: u64) -> Result<(Vec<u8>, u32), String> {
+pub fn read(file: &str, most: u64) -> Result<(Vec<u8>, u32), String> {
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => format!("{file} does not exist"),
         std::io::ErrorKind::PermissionDenied => {
@@ -207,7 +207,7 @@ fn certificates(bytes: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     Ok(list)
 }
 
-fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+pub fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     let text = String::from_utf8_lossy(bytes);
     if text.contains("ENCRYPTED") {
         return Err("the key is encrypted, and there is nobody to ask for its pass phrase; \
@@ -229,7 +229,7 @@ fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
 }
 
 /// What is wrong with PEM, without a byte of what it holds.
-fn broken(error: &pem::Error) -> String {
+pub fn broken(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => {
             "the PEM is cut short: a section has no -----END line".into()

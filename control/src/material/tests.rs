@@ -13,6 +13,7 @@ use super::*;
 use crate::{
     compile::{Inputs, compile},
     fit,
+    keys::Fetched,
     spec::load,
 };
 
@@ -283,7 +284,13 @@ fn equal_material_is_in_the_snapshot_once_and_can_be_recovered() {
     );
     let (material, _) = says(&spec, &["listeners[0].tls.certificates[1].names[0] uncovered-name"]);
     let keys = [flat::TicketKey { name: [1; 16], secret: [2; 32] }];
-    let inputs = Inputs { resolve: &|_| Vec::new(), material: &material, ticket_keys: &keys };
+    let inputs = Inputs {
+        resolve: &|_| Vec::new(),
+        material: &material,
+        ticket_keys: &keys,
+        cookie_keys: &[],
+        fetched: &Fetched::default(),
+    };
     let snapshot = compile(&spec, 1, 1, &inputs);
     assert_eq!((snapshot.certificates.len(), snapshot.trust.len()), (1, 1));
     assert_eq!(snapshot.ticket_keys, keys);

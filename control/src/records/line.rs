@@ -78,6 +78,9 @@ impl LineWriter {
         if !record.user_agent.is_empty() {
             text(out, ",\"user_agent\":", record.user_agent);
         }
+        if !record.consumer.is_empty() {
+            text(out, ",\"consumer\":", record.consumer);
+        }
         number(out, ",\"shard\":", shard as u64);
         number(out, ",\"epoch\":", record.epoch);
         out.extend_from_slice(b"}\n");
@@ -225,6 +228,7 @@ mod tests {
             host: b"example.com",
             path: b"/a",
             user_agent: b"curl/8",
+            consumer: b"shop",
             ..Record::default()
         };
         let (text, _) = line(&record, Some("users"), Some("app"));
@@ -235,7 +239,7 @@ mod tests {
              \"path\":\"/a\",\"version\":\"1.1\",\"status\":200,\"route\":\"users\",\
              \"upstream\":\"app\",\"target\":\"[2001:db8::1]:80\",\"attempts\":1,\
              \"duration_us\":1500,\"first_byte_us\":900,\"connect_us\":0,\"request_bytes\":1,\
-             \"response_bytes\":128,\"user_agent\":\"curl/8\",\"shard\":1,\"epoch\":7}\n"
+             \"response_bytes\":128,\"user_agent\":\"curl/8\",\"consumer\":\"shop\",\"shard\":1,\"epoch\":7}\n"
         );
     }
 
@@ -244,9 +248,16 @@ mod tests {
         let record = Record { reason: Reason::NoRoute, status: 404, ..Record::default() };
         let (_, value) = line(&record, None, None);
         assert_eq!(value["reason"], "no_route");
-        for absent in
-            ["route", "upstream", "client", "target", "request_id", "user_agent", "retry_stopped"]
-        {
+        for absent in [
+            "route",
+            "upstream",
+            "client",
+            "target",
+            "request_id",
+            "user_agent",
+            "consumer",
+            "retry_stopped",
+        ] {
             assert!(value.get(absent).is_none(), "{absent}");
         }
         let record = Record { retry_stopped: RetryStop::Budget, ..Record::default() };

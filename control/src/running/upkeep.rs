@@ -1,5 +1,5 @@
-//! What changes a snapshot without a new spec: addresses of host names, certificate files, ticket
-//! keys. Each change is a new epoch of the same revision.
+//! What changes a snapshot without a new spec: addresses of host names, files with certificates and
+//! secrets, keys of sessions. Each change is a new epoch of the same revision.
 
 use std::{
     collections::BTreeMap,
@@ -13,6 +13,7 @@ use super::{Current, Refused, Running};
 use crate::{
     compile::{Inputs, compile},
     fit::{self, unix_now},
+    keys::Fetched,
     material::{self, Fault, Material, Stamp},
     resolve::Resolver,
     spec::{Severity, Spec},
@@ -33,6 +34,15 @@ struct Look {
     errors: Vec<String>,
 }
 
+/// Keys that are the node's own.
+#[derive(Default, PartialEq, Eq)]
+pub(super) struct NodeKeys {
+    /// Of TLS sessions.
+    pub tickets: Vec<TicketKey>,
+    /// Of the cookies of logins.
+    pub cookies: Vec<[u8; 32]>,
+}
+
 impl Running {
     /// Follows DNS: publishes a new epoch whenever a host's addresses change. Runs for ever.
     pub async fn follow_names(&self) {
@@ -44,19 +54,22 @@ impl Running {
         }
     }
 
-    /// Follows certificate files and the age of ticket keys. Runs for ever.
+    /// Follows files and the age of session keys. Runs for ever.
     pub async fn follow_files(&self) {
         let mut look = Look::default();
+        let mut keys = NodeKeys::default();
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
             if let Err(error) = self.look(&mut look).await {
-                eprintln!("sluice: new certificates could not be published: {error}");
+                eprintln!("sluice: what the files hold now could not be published: {error}");
             }
-            let current = self.current();
-            if current.snapshot.ticket_keys != self.ticket_keys(&current.spec)
-                && let Err(error) = self.refresh().await
-            {
-                eprintln!("sluice: new ticket keys could not be published: {error}");
+            let next = self.node_keys(&self.current().spec);
+            if next == keys {
+                continue;
+            }
+            match self.refresh().await {
+                Ok(()) => keys = next,
+                Err(error) => eprintln!("sluice: new session keys could not be published: {error}"),
             }
         }
     }
@@ -88,10 +101,10 @@ impl Running {
         })
         .await?;
         for error in errors.iter().filter(|error| !look.errors.contains(error)) {
-            eprintln!("sluice: {error}; the certificate in use stays");
+            eprintln!("sluice: {error}; what it held before stays in use");
         }
         if errors.is_empty() && !look.errors.is_empty() {
-            eprintln!("sluice: the certificate files are whole again");
+            eprintln!("sluice: the files are whole again");
         }
         self.set_errors(&errors);
         look.errors = errors;
@@ -125,7 +138,7 @@ impl Running {
         let epoch = snapshot.epoch;
         let whole = (Arc::clone(spec), material);
         self.publish(&mut publisher, revision.clone(), whole, snapshot).await?;
-        eprintln!("sluice: certificate files have changed; epoch {epoch} serves with the new ones");
+        eprintln!("sluice: files have changed; epoch {epoch} serves with what they hold now");
         Ok(())
     }
 
@@ -151,15 +164,25 @@ impl Running {
         revision: u64,
         material: &Material,
     ) -> Snapshot {
-        let keys = self.ticket_keys(spec);
-        compiled(spec, epoch, revision, &self.shared.resolver, material, &keys)
+        let (keys, fetched) = (self.node_keys(spec), self.fetched());
+        let resolver = &self.shared.resolver;
+        compiled(spec, epoch, revision, resolver, material, &keys, &fetched)
     }
 
-    /// The ticket keys in force, which is where those of a cluster would come from; none when
-    /// nothing in `spec` needs them.
-    fn ticket_keys(&self, spec: &Spec) -> Vec<TicketKey> {
+    /// The node's keys in force, which is where those of a cluster would come from; none when nothing
+    /// in `spec` needs them.
+    fn node_keys(&self, spec: &Spec) -> NodeKeys {
         let mut tickets = self.shared.tickets.lock().unwrap_or_else(PoisonError::into_inner);
-        super::ticket_keys(&mut tickets, spec)
+        let mut cookies = self.shared.cookies.lock().unwrap_or_else(PoisonError::into_inner);
+        NodeKeys {
+            tickets: super::ticket_keys(&mut tickets, spec),
+            cookies: super::cookie_keys(&mut cookies, spec),
+        }
+    }
+
+    /// What providers have said so far.
+    pub fn fetched(&self) -> Arc<Fetched> {
+        Arc::clone(&self.shared.fetched.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn set_errors(&self, errors: &[String]) {
@@ -167,7 +190,7 @@ impl Running {
         errors.clone_into(&mut held);
     }
 
-    /// What is wrong with the running spec's certificate files.
+    /// What is wrong with the running spec's files.
     pub fn file_errors(&self) -> Vec<String> {
         self.shared.file_errors.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -192,7 +215,7 @@ fn settle(
     if material != *before
         && let Err(unfit) = judge(&fit::plain(spec, &material))
     {
-        errors.push(format!("the engine cannot take the new certificates: {}", unfit.problem));
+        errors.push(format!("the engine cannot take what the files hold now: {}", unfit.problem));
         return (before.clone(), errors);
     }
     (material, errors)
@@ -204,10 +227,17 @@ pub(super) fn compiled(
     revision: u64,
     resolver: &Resolver,
     material: &Material,
-    ticket_keys: &[TicketKey],
+    keys: &NodeKeys,
+    fetched: &Fetched,
 ) -> Snapshot {
-    let resolve = |host: &str| resolver.addresses(host);
-    compile(spec, epoch, revision, &Inputs { resolve: &resolve, material, ticket_keys })
+    let inputs = Inputs {
+        resolve: &|host: &str| resolver.addresses(host),
+        material,
+        ticket_keys: &keys.tickets,
+        cookie_keys: &keys.cookies,
+        fetched,
+    };
+    compile(spec, epoch, revision, &inputs)
 }
 
 /// Runs `work` where it may block.

@@ -5,13 +5,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Loaded, Mark, Spec, load};
+use super::{Loaded, Mark, Spec, load, secrets};
 
 impl Spec {
     /// Every file that it names, with the path of its field.
     pub fn files_mut(&mut self) -> Vec<(String, &mut String)> {
+        let Spec { listeners, upstreams, redis, authenticators, consumers, .. } = self;
         let mut files = Vec::new();
-        for (at, listener) in self.listeners.iter_mut().enumerate() {
+        let mut parts = secrets::callers(redis.as_mut(), authenticators, consumers);
+        for (at, listener) in listeners.iter_mut().enumerate() {
             let certificates = listener.tls.iter_mut().flat_map(|tls| &mut tls.certificates);
             for (n, one) in certificates.enumerate() {
                 let path = format!("listeners[{at}].tls.certificates[{n}]");
@@ -24,13 +26,19 @@ impl Spec {
                 }
             }
         }
-        for (at, upstream) in self.upstreams.iter_mut().enumerate() {
-            let Some(tls) = &mut upstream.tls else { continue };
-            let named = [("ca", &mut tls.ca), ("cert", &mut tls.cert), ("key", &mut tls.key)];
-            for (name, file) in named {
-                let path = format!("upstreams[{at}].tls.{name}");
-                files.extend(file.iter_mut().map(|file| (path.clone(), file)));
+        for (at, upstream) in upstreams.iter_mut().enumerate() {
+            secrets::credentials(at, upstream.credentials.as_mut(), &mut parts);
+            if let Some(tls) = &mut upstream.tls {
+                let named = [("ca", &mut tls.ca), ("cert", &mut tls.cert), ("key", &mut tls.key)];
+                for (name, file) in named {
+                    let path = format!("upstreams[{at}].tls.{name}");
+                    files.extend(file.iter_mut().map(|file| (path.clone(), file)));
+                }
             }
+        }
+        for (field, part) in parts {
+            let named = part.files().into_iter();
+            files.extend(named.map(|(name, file)| (format!("{field}{name}"), file)));
         }
         files
     }
@@ -92,13 +100,13 @@ pub fn rooted_text(text: &str, loaded: &Loaded, directory: &Path) -> String {
 }
 
 /// Bytes that `value` takes at the beginning of `text`.
-fn written(text: &str, value: &str) -> Option<usize> {
+pub(super) fn written(text: &str, value: &str) -> Option<usize> {
     let forms = [value.to_owned(), format!("\"{value}\""), format!("'{value}'")];
     forms.iter().find(|form| text.starts_with(form.as_str())).map(String::len)
 }
 
 /// Where `mark` is in `text`, in bytes.
-fn offset(text: &str, mark: Mark) -> Option<usize> {
+pub(super) fn offset(text: &str, mark: Mark) -> Option<usize> {
     let mut start = 0;
     let mut lines = text.split_inclusive('\n');
     for _ in 1..mark.line {

@@ -12,12 +12,22 @@ use serde::{Deserialize, Serialize};
 
 use super::scalars::{Cidr, TargetHost};
 use super::schema;
+pub use access::*;
+pub use authenticators::*;
+pub use consumers::*;
+pub use oauth::*;
 pub use resilience::*;
 pub use tls::*;
+pub use tokens::*;
 pub use upstream::*;
 
+mod access;
+mod authenticators;
+mod consumers;
+mod oauth;
 mod resilience;
 mod tls;
+mod tokens;
 mod upstream;
 
 /// The only version of the format there is.
@@ -43,6 +53,21 @@ pub struct Spec {
     /// Where the access log goes.
     #[serde(default)]
     pub access_log: AccessLog,
+    /// Redis, where API keys may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<Redis>,
+    /// What concerns all of authentication.
+    #[serde(default)]
+    pub auth: AuthSettings,
+    /// Ways to prove who one is, which routes choose from.
+    #[serde(default)]
+    pub authenticators: Vec<Authenticator>,
+    /// What consumers have in common.
+    #[serde(default)]
+    pub groups: Vec<Group>,
+    /// Who calls.
+    #[serde(default)]
+    pub consumers: Vec<Consumer>,
     /// Addresses the gateway listens on.
     #[schemars(length(min = 1))]
     pub listeners: Vec<Listener>,
@@ -300,6 +325,15 @@ pub struct Route {
     /// all time-outs, and is passed on with what is left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_header: Option<String>,
+    /// Who may call; without it anyone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<RouteAuth>,
+    /// From which addresses; without it from any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Networks>,
+    /// Which pages of other origins may call from browsers; without it the upstream says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
 }
 
 impl fmt::Display for Route {

@@ -3,17 +3,23 @@
 //! A field that cannot be read gets a stand-in and an error, so that the walk goes on and indexes
 //! stay those of the text. [`crate::check`] asks [`Problems::is_broken`] before it judges one.
 
+mod access;
+mod authenticators;
+mod consumers;
 mod fields;
 mod health;
 mod listener;
+mod oauth;
 mod parts;
 mod resilience;
 mod route;
 mod tls;
+mod tokens;
 mod upstream;
 
 use std::collections::HashMap;
 
+pub use consumers::REDACTED;
 pub use parts::spec;
 
 /// A place in the text; lines and columns count from 1, columns in characters.

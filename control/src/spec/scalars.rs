@@ -8,6 +8,28 @@ use serde::{Deserialize, Serialize};
 
 use super::model::StatusRange;
 
+macro_rules! text_form {
+    ($type:ty) => {
+        impl TryFrom<String> for $type {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                text.parse()
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(value: $type) -> String {
+                value.to_string()
+            }
+        }
+    };
+}
+
+mod auth;
+
+pub use auth::*;
+
 /// Largest compiled form of one regular expression, in bytes.
 pub const REGEX_SIZE: usize = 1 << 20;
 /// Longest regular expression, in bytes.
@@ -144,24 +166,6 @@ impl fmt::Display for TargetAddress {
             TargetHost::Name(name) => write!(f, "{name}:{}", self.port),
         }
     }
-}
-
-macro_rules! text_form {
-    ($type:ty) => {
-        impl TryFrom<String> for $type {
-            type Error = String;
-
-            fn try_from(text: String) -> Result<Self, String> {
-                text.parse()
-            }
-        }
-
-        impl From<$type> for String {
-            fn from(value: $type) -> String {
-                value.to_string()
-            }
-        }
-    };
 }
 
 text_form!(Cidr);

@@ -11,8 +11,24 @@ use super::model::{
     Spec, StatusRange, ValueMatch,
 };
 use super::scalars::{Cidr, TargetAddress};
+macro_rules! schema_as {
+    ($type:ty, $form:ty) => {
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+                <$form>::json_schema(generator)
+            }
+        }
+    };
+}
+
+pub use auth::*;
 pub use upstream::*;
 
+mod auth;
 mod upstream;
 
 /// JSON Schema (draft 2020-12) of what may be written, for editors and for `sluice schema`.
@@ -216,20 +232,6 @@ pub fn route_with_upstream(schema: &mut Schema) {
     }
     let either = serde_json::json!([{"required": ["upstream"]}, {"required": ["upstreams"]}]);
     schema.insert("oneOf".into(), either);
-}
-
-macro_rules! schema_as {
-    ($type:ty, $form:ty) => {
-        impl JsonSchema for $type {
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($type).into()
-            }
-
-            fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-                <$form>::json_schema(generator)
-            }
-        }
-    };
 }
 
 schema_as!(FieldMatch, FieldForm);

@@ -58,6 +58,19 @@ pub enum Counter {
     MirrorsDropped,
     /// Policies of routes that could not be judged.
     PolicyErrors,
+    /// Requests to routes with authentication, by what came of it.
+    AuthKnown,
+    /// Let through without a credential.
+    AuthAnonymous,
+    AuthMissing,
+    AuthInvalid,
+    /// Known, but not allowed to do this.
+    AuthDenied,
+    AuthUnavailable,
+    AuthThrottled,
+    /// Credentials of which the shard remembered what they are.
+    AuthRemembered,
+    StoreQuestions,
 }
 
 /// How many counters there are.
@@ -65,7 +78,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 50] = [
+    pub const ALL: [Counter; 59] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -116,6 +129,15 @@ impl Counter {
         Counter::Mirrored,
         Counter::MirrorsDropped,
         Counter::PolicyErrors,
+        Counter::AuthKnown,
+        Counter::AuthAnonymous,
+        Counter::AuthMissing,
+        Counter::AuthInvalid,
+        Counter::AuthDenied,
+        Counter::AuthUnavailable,
+        Counter::AuthThrottled,
+        Counter::AuthRemembered,
+        Counter::StoreQuestions,
     ];
 
     /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
@@ -184,6 +206,15 @@ impl Counter {
             Counter::Mirrored => "sluice_mirrored_total",
             Counter::MirrorsDropped => "sluice_mirrors_dropped_total",
             Counter::PolicyErrors => "sluice_policy_errors_total",
+            Counter::AuthKnown
+            | Counter::AuthAnonymous
+            | Counter::AuthMissing
+            | Counter::AuthInvalid
+            | Counter::AuthDenied
+            | Counter::AuthUnavailable
+            | Counter::AuthThrottled => "sluice_auth_total",
+            Counter::AuthRemembered => "sluice_auth_remembered_total",
+            Counter::StoreQuestions => "sluice_store_questions_total",
         }
     }
 
@@ -198,6 +229,13 @@ impl Counter {
             Counter::ShedLow => Some(("priority", "low")),
             Counter::ShedNormal => Some(("priority", "normal")),
             Counter::ShedHigh => Some(("priority", "high")),
+            Counter::AuthKnown => Some(("outcome", "known")),
+            Counter::AuthAnonymous => Some(("outcome", "anonymous")),
+            Counter::AuthMissing => Some(("outcome", "missing")),
+            Counter::AuthInvalid => Some(("outcome", "invalid")),
+            Counter::AuthDenied => Some(("outcome", "denied")),
+            Counter::AuthUnavailable => Some(("outcome", "unavailable")),
+            Counter::AuthThrottled => Some(("outcome", "throttled")),
             _ => None,
         }
     }
@@ -264,6 +302,19 @@ impl Counter {
             }
             Counter::PolicyErrors => {
                 "Requests refused as their route's policy could not be judged."
+            }
+            Counter::AuthKnown
+            | Counter::AuthAnonymous
+            | Counter::AuthMissing
+            | Counter::AuthInvalid
+            | Counter::AuthDenied
+            | Counter::AuthUnavailable
+            | Counter::AuthThrottled => {
+                "Requests to routes with authentication, by what came of it."
+            }
+            Counter::AuthRemembered => "Credentials judged by what the shard remembered of them.",
+            Counter::StoreQuestions => {
+                "Credentials that could not be judged at once: someone was asked, or it took computing."
             }
         }
     }

@@ -3,23 +3,30 @@
 //! ```text
 //! 0   magic "SLUICEsn"        16  length of all of it, u64
 //! 8   format version, u32     24  body: epoch, revision, node, certificates, trust, ticket keys,
-//! 12  CRC-32 of the body          listeners, upstreams, routes
+//! 12  CRC-32 of the body          auth, listeners, upstreams, routes
 //! ```
 //! Little-endian, lists and texts behind a u32 count, enums as one byte, options behind a byte 0 or
 //! 1. A change of the model is a new format version.
 
+mod auth;
+mod authenticator;
+mod consumer;
+mod key;
 mod resilience;
 mod tls;
 mod upstream;
 
 use crate::snapshot::*;
 use crate::wire::{In, Out};
+pub use auth::{MAX_AUTHENTICATORS, MAX_NETWORKS, MAX_REDIS};
+pub use authenticator::MAX_COOKIE_KEYS;
+pub use consumer::{MAX_CONSUMERS, MAX_CREDENTIALS, MAX_SIGNING_SECRET};
+pub use key::{MAX_KEY_SETS, MAX_KEYS, MAX_WISHES};
 pub use resilience::{MAX_ATTEMPTS, MAX_KEPT_BODY};
-use tls::Counts;
 pub use tls::{MAX_CERTIFICATES, MAX_CHAIN, MAX_CRL, MAX_DER, MAX_TICKET_KEYS, MAX_TRUST};
 
 /// Changes with every change of the model.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 /// Largest snapshot, in bytes.
 pub const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
 /// Most listeners of a snapshot.
@@ -40,6 +47,17 @@ pub const MAX_WEIGHT: u32 = 1_000;
 
 const MAGIC: [u8; 8] = *b"SLUICEsn";
 const HEAD: usize = 24;
+
+/// How much there is of what indexes point at, as far as it has been read.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    certificates: usize,
+    trust: usize,
+    redis: bool,
+    key_sets: usize,
+    authenticators: usize,
+    consumers: usize,
+}
 
 /// Why bytes are refused: which field, where, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +95,10 @@ pub enum Fault {
     Tag { found: u8 },
     #[error("the text is not UTF-8")]
     NotUtf8,
+    #[error("the list is not in ascending order, or names something twice")]
+    Order,
+    #[error("the key does not have the form or the length of its kind")]
+    Key,
     #[error("the number of file descriptors is {found}, the message asks for {expected}")]
     Descriptors { found: usize, expected: usize },
 }
@@ -101,6 +123,7 @@ impl Snapshot {
         out.list(&self.certificates, tls::write_certificate);
         out.list(&self.trust, tls::write_trust);
         out.list(&self.ticket_keys, tls::write_ticket_key);
+        auth::write(&mut out, &self.auth);
         out.list(&self.listeners, write_listener);
         out.list(&self.upstreams, upstream::write);
         out.list(&self.routes, write_route);
@@ -115,7 +138,8 @@ impl Snapshot {
     /// Reads what [`Snapshot::encode`] wrote, from a source that is not trusted.
     ///
     /// What comes back holds every invariant of the model: at least one backend per route, each with
-    /// an upstream that exists, certificates and trust that exist, weights and prefixes in range.
+    /// an upstream that exists, certificates, trust, authenticators and consumers that exist, weights
+    /// and prefixes in range, keys that suit their algorithms.
     ///
     /// # Errors
     /// Anything else than exactly one whole snapshot of this [`FORMAT`] within the limits of this
@@ -161,13 +185,16 @@ fn read_body(input: &mut In<'_>) -> Result<Snapshot, DecodeError> {
     let certificates = input.list("certificates", MAX_CERTIFICATES, tls::read_certificate)?;
     let trust = input.list("trust", MAX_TRUST, tls::read_trust)?;
     let ticket_keys = input.list("ticket_keys", MAX_TICKET_KEYS, tls::read_ticket_key)?;
-    let counts = Counts { certificates: certificates.len(), trust: trust.len() };
+    let counts =
+        Counts { certificates: certificates.len(), trust: trust.len(), ..Counts::default() };
+    let (auth, counts) = auth::read(input, counts)?;
     let listeners = input.list("listeners", MAX_LISTENERS, |input| read_listener(input, counts))?;
     // Upstreams point at each other. A count that lies is found when the list is read.
     let count = input.ahead().u32_within("upstreams", 0, MAX_UPSTREAMS as u32)? as usize;
     let upstreams =
         input.list("upstreams", MAX_UPSTREAMS, |input| upstream::read(input, counts, count))?;
-    let routes = input.list("routes", MAX_ROUTES, |input| read_route(input, upstreams.len()))?;
+    let routes =
+        input.list("routes", MAX_ROUTES, |input| read_route(input, counts, upstreams.len()))?;
     input.end()?;
     Ok(Snapshot {
         epoch,
@@ -176,7 +203,7 @@ fn read_body(input: &mut In<'_>) -> Result<Snapshot, DecodeError> {
         certificates,
         trust,
         ticket_keys,
-        auth: Auth::default(),
+        auth,
         listeners,
         upstreams,
         routes,
@@ -306,9 +333,12 @@ fn write_route(out: &mut Out, route: &Route) {
     resilience::write_priority(out, route.priority);
     out.option(route.mirror.as_ref(), resilience::write_mirror);
     out.option(route.deadline_header.as_ref(), |out, name| out.text(name));
+    out.option(route.auth.as_ref(), auth::write_route_auth);
+    out.option(route.networks.as_ref(), auth::write_networks);
+    out.option(route.cors.as_ref(), auth::write_cors);
 }
 
-fn read_route(input: &mut In<'_>, upstreams: usize) -> Result<Route, DecodeError> {
+fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Route, DecodeError> {
     Ok(Route {
         name: input.text("route.name")?,
         hosts: input.list("route.hosts", MAX_ENTRIES, |input| input.text("route.host"))?,
@@ -344,9 +374,9 @@ fn read_route(input: &mut In<'_>, upstreams: usize) -> Result<Route, DecodeError
         mirror: input.option("route.mirror", |input| resilience::read_mirror(input, upstreams))?,
         deadline_header: input
             .option("route.deadline_header", |input| input.text("route.deadline_header"))?,
-        auth: None,
-        networks: None,
-        cors: None,
+        auth: input.option("route.auth", |input| auth::read_route_auth(input, counts))?,
+        networks: input.option("route.networks", auth::read_networks)?,
+        cors: input.option("route.cors", auth::read_cors)?,
     })
 }
 

@@ -3,7 +3,7 @@
 //! - [`snapshot`] and [`encode`]: the configuration of one epoch as flat, checksummed bytes.
 //! - [`segment`]: one memfd with the published epoch, each shard's counters and its ring.
 //! - [`publish`]: the epoch and its wake; [`ring`]: records from a shard to control.
-//! - [`targets`]: what the engine tells of upstreams and targets.
+//! - [`targets`]: what the engine tells of upstreams and targets; [`wishes`]: what it asks control for.
 //! - [`record`]: what a ring carries; [`counter`]: what a shard counts.
 //! - [`bus`]: messages and file descriptors between supervisor, engine and control;
 //!   [`sealed`]: bytes that nobody can change any more.
@@ -34,6 +34,8 @@ mod sync;
 #[cfg(not(loom))]
 pub mod targets;
 mod wire;
+#[cfg(not(loom))]
+pub mod wishes;
 
 pub use counter::Counter;
 pub use encode::DecodeError;

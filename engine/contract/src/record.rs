@@ -180,20 +180,24 @@ pub struct Record<'a> {
     /// Path without the query.
     pub path: &'a [u8],
     pub user_agent: &'a [u8],
+    /// Who called: the consumer's name, or what the authenticator calls the caller. Empty: nobody known.
+    pub consumer: &'a [u8],
 }
 
 /// Longest text field a record carries, in bytes.
 pub const MAX_TEXT: usize = 512;
 
 /// Bytes of the fixed head.
-const HEAD: usize = 72;
-const FORMAT: u8 = 2;
+const HEAD: usize = 73;
+const FORMAT: u8 = 3;
+/// Texts of a record.
+const TEXTS: usize = 6;
 const ABSENT: u8 = 0;
 const V4: u8 = 4;
 const V6: u8 = 6;
 
 /// Longest encoding of a record, in bytes.
-pub const MAX_RECORD: usize = HEAD + 2 * 26 + 5 * MAX_TEXT;
+pub const MAX_RECORD: usize = HEAD + 2 * 26 + TEXTS * MAX_TEXT;
 const _: () = assert!(MAX_RECORD <= crate::ring::MAX_MESSAGE);
 
 impl Record<'_> {
@@ -228,12 +232,11 @@ impl Record<'_> {
         head[48..52].copy_from_slice(&self.connect_us.to_le_bytes());
         head[52..56].copy_from_slice(&self.route.to_le_bytes());
         head[56..60].copy_from_slice(&self.upstream.to_le_bytes());
-        for (place, text) in head[60..70].as_chunks_mut::<2>().0.iter_mut().zip(texts) {
+        for (place, text) in head[60..72].as_chunks_mut::<2>().0.iter_mut().zip(texts) {
             // At most MAX_TEXT.
             *place = (text.len() as u16).to_le_bytes();
         }
-        head[70] = self.retry_stopped as u8;
-        head[71] = 0;
+        head[72] = self.retry_stopped as u8;
         for address in [self.client, self.target] {
             rest = put_address(rest, address)?;
         }
@@ -244,8 +247,8 @@ impl Record<'_> {
     }
 
     #[inline]
-    fn texts(&self) -> [&[u8]; 5] {
-        [self.request_id, self.method, self.host, self.path, self.user_agent]
+    fn texts(&self) -> [&[u8]; TEXTS] {
+        [self.request_id, self.method, self.host, self.path, self.user_agent, self.consumer]
             .map(|text| text.get(..MAX_TEXT).unwrap_or(text))
     }
 }
@@ -254,15 +257,15 @@ impl<'a> Record<'a> {
     /// Reads what [`Record::encode_into`] wrote. `None` for any other bytes.
     pub fn decode(bytes: &'a [u8]) -> Option<Record<'a>> {
         let (head, mut rest) = bytes.split_first_chunk::<HEAD>()?;
-        if head[0] != FORMAT || head[71] != 0 {
+        if head[0] != FORMAT {
             return None;
         }
         let u32_at = |at: usize| head.get(at..)?.first_chunk().copied().map(u32::from_le_bytes);
         let u64_at = |at: usize| head.get(at..)?.first_chunk().copied().map(u64::from_le_bytes);
         let client = take_address(&mut rest, head[6])?;
         let target = take_address(&mut rest, head[7])?;
-        let mut texts = [&[][..]; 5];
-        for (text, len) in texts.iter_mut().zip(head[60..70].as_chunks::<2>().0) {
+        let mut texts = [&[][..]; TEXTS];
+        for (text, len) in texts.iter_mut().zip(head[60..72].as_chunks::<2>().0) {
             let len = usize::from(u16::from_le_bytes(*len));
             if len > MAX_TEXT {
                 return None;
@@ -272,7 +275,7 @@ impl<'a> Record<'a> {
         if !rest.is_empty() {
             return None;
         }
-        let [request_id, method, host, path, user_agent] = texts;
+        let [request_id, method, host, path, user_agent, consumer] = texts;
         Some(Record {
             time_us: u64_at(8)?,
             duration_us: u32_at(40)?,
@@ -284,7 +287,7 @@ impl<'a> Record<'a> {
             status: u16::from_le_bytes([head[4], head[5]]),
             reason: Reason::from_u8(head[1])?,
             attempts: head[2],
-            retry_stopped: RetryStop::from_u8(head[70])?,
+            retry_stopped: RetryStop::from_u8(head[72])?,
             version: head[3],
             request_bytes: u64_at(24)?,
             response_bytes: u64_at(32)?,
@@ -295,6 +298,7 @@ impl<'a> Record<'a> {
             host,
             path,
             user_agent,
+            consumer,
         })
     }
 }

@@ -6,6 +6,7 @@
 //! ```text
 //! 0       Head      magic, version, shards, ring size, counters; written once
 //! 128     Control   the published epoch
+//! 256     Wishes    which key sets to fetch again
 //! 4096    Table     what is known of upstreams and targets
 //! …       shard 0:  ShardBlock | Positions of its ring | … to 4096 | the ring's buffer
 //! …       shard 1:  …
@@ -17,6 +18,8 @@ use crate::publish::EpochCell;
 use crate::ring::{MAX_RING, MIN_RING, Positions, RingMemory, RingReader, RingWriter};
 use crate::sealed::{check_seals, memory_file, size};
 use crate::targets::{Table, Targets};
+use crate::wishes;
+pub use crate::wishes::{MAX_WISHES, Wishes};
 use rustix::fs::{SealFlags, fcntl_add_seals, ftruncate};
 use std::io;
 use std::mem::{offset_of, size_of};
@@ -29,7 +32,7 @@ use std::time::Duration;
 /// Most shards of a segment.
 pub const MAX_SHARDS: u16 = 1024;
 /// Changes with every change of the layout, [`Counter`]'s order included.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"SLUICEsg");
 const PAGE: usize = 4096;
@@ -48,6 +51,8 @@ struct Head {
 struct Root {
     head: Head,
     epoch: EpochCell,
+    /// Not in the epoch's cache line, which all requests look at.
+    wishes: wishes::Table,
 }
 
 #[repr(C, align(128))]
@@ -225,8 +230,13 @@ impl Segment {
         // with a page; the pointer's page is aligned for it.
         unsafe {
             let table = self.inner.mapping.start().byte_add(PAGE).cast::<Table>();
-            Targets::new(table, Keeper { _inner: Arc::clone(&self.inner) })
+            Targets::new(table, Keeper { inner: Arc::clone(&self.inner) })
         }
+    }
+
+    /// Which key sets shards wish to be fetched again.
+    pub fn wishes(&self) -> Wishes {
+        Wishes::new(Keeper { inner: Arc::clone(&self.inner) })
     }
 
     /// The writing end of a shard's ring. `None` if there is no such shard, or while another writer
@@ -265,7 +275,14 @@ impl Segment {
 /// Keeps a mapping, for what points into it.
 #[derive(Clone)]
 pub(crate) struct Keeper {
-    _inner: Arc<Inner>,
+    inner: Arc<Inner>,
+}
+
+impl Keeper {
+    #[inline]
+    pub(crate) fn wishes(&self) -> &wishes::Table {
+        &root(&self.inner.mapping).wishes
+    }
 }
 
 const WRITER: usize = 0;

@@ -4,6 +4,7 @@
 //! [`Snapshot::decode`] reads them back without trusting them. The engine turns them into its Plan.
 
 mod auth;
+mod key;
 mod resilience;
 
 use std::net::{IpAddr, SocketAddr};

@@ -63,6 +63,10 @@ impl Out {
         }
     }
 
+    pub(crate) fn texts(&mut self, texts: &[String]) {
+        self.list(texts, |out, text| out.text(text));
+    }
+
     pub(crate) fn ip(&mut self, ip: IpAddr) {
         match ip {
             IpAddr::V4(ip) => {
@@ -287,6 +291,15 @@ impl<'a> In<'a> {
             return Err(DecodeError { fault, ..before });
         }
         Ok(list)
+    }
+
+    /// A list of at most `max` texts.
+    pub(crate) fn texts(
+        &mut self,
+        field: &'static str,
+        max: usize,
+    ) -> Result<Vec<String>, DecodeError> {
+        self.list(field, max, |input| input.text(field))
     }
 
     pub(crate) fn ip(&mut self, field: &'static str) -> Result<IpAddr, DecodeError> {

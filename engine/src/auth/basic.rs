@@ -294,7 +294,8 @@ mod tests {
     #[test]
     fn so_many_wait_and_no_more() {
         let hashing: Arc<Hashing> = Arc::default();
-        let places: Vec<Place> = (0..limits::BASIC_WAITING).map(|_| hashing.take().unwrap()).collect();
+        let places: Vec<Place> =
+            (0..limits::BASIC_WAITING).map(|_| hashing.take().unwrap()).collect();
         assert!(hashing.take().is_none());
         drop(places);
         assert!(hashing.take().is_some());

@@ -140,7 +140,10 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
     if let Err(Refusal::Invalid) = found {
         call.count(Subject::Address(call.address.into()));
     }
+    let caller = found.as_ref().ok().cloned().flatten();
     let judged = found.and_then(|identity| judge(call, route, rules, identity));
+    shard.meter.count(counter(&judged), 1);
+    request.notes.caller = caller;
     match judged {
         Ok(identity) => {
             if rules.hide_credentials {
@@ -150,6 +153,19 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
             Ok(())
         }
         Err(refusal) => Err(refusal.reply(registry, rules, &mut request.answer_fields)),
+    }
+}
+
+/// What a judgement counts as.
+fn counter(judged: &Result<Option<Rc<Identity>>, Refusal>) -> Counter {
+    match judged {
+        Ok(Some(identity)) if !identity.anonymous => Counter::AuthKnown,
+        Ok(_) => Counter::AuthAnonymous,
+        Err(Refusal::Missing) => Counter::AuthMissing,
+        Err(Refusal::Invalid | Refusal::Ambiguous) => Counter::AuthInvalid,
+        Err(Refusal::Scope | Refusal::Forbidden) => Counter::AuthDenied,
+        Err(Refusal::Unavailable) => Counter::AuthUnavailable,
+        Err(Refusal::Throttled(_)) => Counter::AuthThrottled,
     }
 }
 
@@ -216,8 +232,13 @@ async fn check(call: Call<'_>, authenticator: &Authenticator) -> Outcome {
     let (mut stale, mut known) = (None, None);
     if authenticator.is_remembered() {
         match memory.get(call.registry.version, authenticator.index, &credential, now_ms) {
-            Some(Remembered::Fresh(Outcome::Known(identity))) => return bound(call, identity),
-            Some(Remembered::Fresh(outcome)) => known = Some(outcome),
+            Some(Remembered::Fresh(outcome)) => {
+                call.shard.meter.count(Counter::AuthRemembered, 1);
+                match outcome {
+                    Outcome::Known(identity) => return bound(call, identity),
+                    outcome => known = Some(outcome),
+                }
+            }
             Some(Remembered::Stale(identity)) => stale = Some(identity),
             None => {}
         }
@@ -259,7 +280,10 @@ async fn verify(
 ) -> Outcome {
     let outcome = match authenticator.verify(call, credential, stale) {
         Check::Now(outcome) => outcome,
-        Check::Later(future) => future.await,
+        Check::Later(future) => {
+            call.shard.meter.count(Counter::StoreQuestions, 1);
+            future.await
+        }
     };
     if authenticator.is_remembered() {
         let (version, now_ms) = (call.registry.version, call.wall_ms());

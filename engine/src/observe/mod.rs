@@ -1,11 +1,13 @@
 //! What a shard tells control: exact counters in shared memory, and one record per request.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use contract::record::{Reason, Record, RetryStop};
 use contract::ring::RingWriter;
 use contract::{Counter, ShardState, ShardView};
 
+use crate::auth::Identity;
 use crate::io::Io;
 use crate::message::Version;
 
@@ -97,6 +99,9 @@ pub struct Notes {
     pub reason: Reason,
     pub version: Version,
     pub request_bytes: u64,
+    /// Who called, once it is known, let in or not. (Not the name: shards share it, and would fight for
+    /// its count of references with every request.)
+    pub caller: Option<Rc<Identity>>,
 }
 
 impl Notes {
@@ -140,6 +145,7 @@ impl Notes {
             host: self.part(1),
             path: self.part(2),
             user_agent: self.part(3),
+            consumer: self.caller.as_ref().map_or(&[], |caller| caller.id.as_bytes()),
         }
     }
 

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AdaptiveConcurrency, Bounds, Breaker, Fallback, Hedge, OrNone, Outlier, Protocol, Retry,
-    RetryBudget, UpstreamTls, schema,
+    AdaptiveConcurrency, Bounds, Breaker, ClientCredentials, Fallback, Hedge, OrNone, Outlier,
+    Protocol, Retry, RetryBudget, UpstreamTls, schema,
 };
 use crate::spec::scalars::TargetAddress;
 
@@ -76,6 +76,9 @@ pub struct Upstream {
     /// A bound on requests in flight that follows the upstream's latencies.
     #[serde(default)]
     pub concurrency: OrNone<AdaptiveConcurrency>,
+    /// A token of our own that goes with every request, in place of the client's Authorization.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<ClientCredentials>,
 }
 
 impl Default for Upstream {
@@ -102,6 +105,7 @@ impl Default for Upstream {
             fallback: Fallback::default(),
             outlier: default_outlier(),
             concurrency: OrNone::default(),
+            credentials: None,
         }
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn listener(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<L
     })
 }
 
-fn cidrs(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Vec<scalars::Cidr>> {
+pub(super) fn cidrs(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Vec<scalars::Cidr>> {
     walk.list(node, path, |walk, node, path| walk.parsed(node, path, "bad-cidr", str::parse))
 }
 

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 
 use super::Places;
+use super::authenticators::authenticator;
+use super::consumers::{consumer, group, redis, settings};
 use super::fields::{Fields, Walk};
 use super::listener::listener;
 use super::resilience::overload;
@@ -25,8 +27,20 @@ pub fn spec(root: &Node, problems: &mut Problems) -> Option<(Spec, Places)> {
 }
 
 fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
-    const KNOWN: &[&str] =
-        &["version", "node", "admin", "access_log", "listeners", "upstreams", "routes"];
+    const KNOWN: &[&str] = &[
+        "version",
+        "node",
+        "admin",
+        "access_log",
+        "redis",
+        "auth",
+        "authenticators",
+        "groups",
+        "consumers",
+        "listeners",
+        "upstreams",
+        "routes",
+    ];
     let fields = walk.fields(root, "", KNOWN)?;
     let version = fields.require(walk, "version", "version: 1", version).unwrap_or(VERSION);
     let listeners =
@@ -42,6 +56,17 @@ fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
         node: fields.read(walk, "node", node_settings).unwrap_or_default(),
         admin: fields.read(walk, "admin", admin).unwrap_or_default(),
         access_log: fields.read(walk, "access_log", access_log).unwrap_or_default(),
+        redis: fields.read(walk, "redis", redis),
+        auth: fields.read(walk, "auth", settings).unwrap_or_default(),
+        authenticators: fields
+            .read(walk, "authenticators", |walk, node, path| walk.list(node, path, authenticator))
+            .unwrap_or_default(),
+        groups: fields
+            .read(walk, "groups", |walk, node, path| walk.list(node, path, group))
+            .unwrap_or_default(),
+        consumers: fields
+            .read(walk, "consumers", |walk, node, path| walk.list(node, path, consumer))
+            .unwrap_or_default(),
         listeners: listeners.unwrap_or_default(),
         upstreams: fields
             .read(walk, "upstreams", |walk, node, path| walk.list(node, path, upstream))

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::Mark;
+use super::access::{cors, networks, route_auth};
 use super::fields::{Fields, Walk, nearest};
 use super::parts::{count, flag, name, one_of};
 use super::resilience::{deadline_header, hedge, mirror, retry};
@@ -32,6 +33,9 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "priority",
         "mirror",
         "deadline_header",
+        "auth",
+        "networks",
+        "cors",
     ];
     const PRIORITIES: &[(&str, Priority)] = &[
         ("low", Priority::Low),
@@ -55,6 +59,9 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             priority: Priority::default(),
             mirror: None,
             deadline_header: None,
+            auth: None,
+            networks: None,
+            cors: None,
         });
     };
     let name = name(walk, &fields);
@@ -83,6 +90,9 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             .unwrap_or_default(),
         mirror: fields.read(walk, "mirror", mirror),
         deadline_header: fields.read(walk, "deadline_header", deadline_header),
+        auth: fields.read(walk, "auth", route_auth),
+        networks: fields.read(walk, "networks", networks),
+        cors: fields.read(walk, "cors", cors),
     })
 }
 

@@ -175,7 +175,7 @@ pub(super) fn upstream_tls(walk: &mut Walk<'_>, node: &Node, path: &str) -> Opti
 }
 
 /// The name of a file.
-fn file(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<String> {
+pub(super) fn file(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<String> {
     // Without the value: it may be a private key.
     if let Value::Text(text) = &node.value
         && text.contains("-----BEGIN")

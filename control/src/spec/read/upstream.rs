@@ -2,6 +2,7 @@
 
 use super::fields::Walk;
 use super::health::health;
+use super::oauth::credentials;
 use super::parts::{DAY_MS, count, locality, ms, name, one_of};
 use super::resilience;
 use super::tls::upstream_tls;
@@ -35,6 +36,7 @@ pub(super) fn upstream(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<U
         "fallback",
         "outlier",
         "concurrency",
+        "credentials",
     ];
     let Some(fields) = walk.fields(node, path, KNOWN) else {
         return Some(Upstream::default());
@@ -66,6 +68,7 @@ pub(super) fn upstream(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<U
         fallback: f.read(walk, "fallback", resilience::fallback).unwrap_or_default(),
         outlier: f.read(walk, "outlier", resilience::outlier).unwrap_or_else(default_outlier),
         concurrency: f.read(walk, "concurrency", resilience::concurrency).unwrap_or_default(),
+        credentials: f.read(walk, "credentials", credentials),
     })
 }
 

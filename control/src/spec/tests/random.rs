@@ -10,6 +10,7 @@ use proptest::sample::{Index, select, subsequence};
 
 use super::{EXAMPLES, resilience};
 use crate::compile::{Inputs, compile};
+use crate::keys::Fetched;
 use crate::material::Material;
 use crate::spec::*;
 
@@ -380,7 +381,13 @@ proptest! {
     fn what_loads_compiles(spec in spec()) {
         let resolve = |_: &str| vec![IpAddr::from([10, 0, 0, 1])];
         let inputs =
-            Inputs { resolve: &resolve, material: &Material::default(), ticket_keys: &[] };
+            Inputs {
+                resolve: &resolve,
+                material: &Material::default(),
+                ticket_keys: &[],
+                cookie_keys: &[[1; 32]],
+                fetched: &Fetched::default(),
+            };
         let snapshot = compile(&spec, 7, 3, &inputs);
         prop_assert_eq!((snapshot.epoch, snapshot.revision), (7, 3));
         prop_assert_eq!(snapshot.routes.len(), spec.routes.len());

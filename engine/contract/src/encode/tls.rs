@@ -1,6 +1,6 @@
 //! Certificates, trust, ticket keys, and how listeners and upstreams use them.
 
-use super::{DecodeError, In, MAX_ENTRIES, Out};
+use super::{Counts, DecodeError, In, MAX_ENTRIES, Out};
 use crate::snapshot::*;
 
 /// Most certificates (own identities) of a snapshot.
@@ -15,13 +15,6 @@ pub const MAX_CHAIN: usize = 32;
 pub const MAX_DER: usize = 64 * 1024;
 /// Largest revocation list, in bytes.
 pub const MAX_CRL: usize = 8 * 1024 * 1024;
-
-/// How many there are of what indexes point at.
-#[derive(Clone, Copy)]
-pub(super) struct Counts {
-    pub(super) certificates: usize,
-    pub(super) trust: usize,
-}
 
 pub(super) fn write_certificate(out: &mut Out, certificate: &Certificate) {
     out.list(&certificate.chain, |out, der| out.blob(der));

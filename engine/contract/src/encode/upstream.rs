@@ -1,7 +1,9 @@
 //! Upstreams: targets, checks, deadlines.
 
-use super::tls::Counts;
-use super::{DecodeError, In, MAX_ENTRIES, MAX_TARGETS, MAX_WEIGHT, Out, resilience, tls};
+use super::{
+    Counts, DecodeError, In, MAX_ENTRIES, MAX_TARGETS, MAX_WEIGHT, Out, authenticator, resilience,
+    tls,
+};
 use crate::snapshot::*;
 
 pub(super) fn write(out: &mut Out, upstream: &Upstream) {
@@ -44,6 +46,7 @@ pub(super) fn write(out: &mut Out, upstream: &Upstream) {
     resilience::write_fallback(out, &upstream.fallback);
     out.option(upstream.outlier.as_ref(), resilience::write_outlier);
     out.option(upstream.concurrency.as_ref(), resilience::write_concurrency);
+    out.option(upstream.credentials.as_ref(), authenticator::write_client_credentials);
 }
 
 /// Reads one of `upstreams` upstreams.
@@ -95,7 +98,9 @@ pub(super) fn read(
         fallback: resilience::read_fallback(input, upstreams)?,
         outlier: input.option("upstream.outlier", resilience::read_outlier)?,
         concurrency: input.option("upstream.concurrency", resilience::read_concurrency)?,
-        credentials: None,
+        credentials: input.option("upstream.credentials", |input| {
+            authenticator::read_client_credentials(input, counts)
+        })?,
     })
 }
 

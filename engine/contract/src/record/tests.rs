@@ -24,6 +24,7 @@ const FULL: Record<'static> = Record {
     host: b"api.example.com",
     path: b"/users/7",
     user_agent: b"curl/8.5.0",
+    consumer: b"shop",
 };
 
 #[test]
@@ -50,6 +51,7 @@ fn long_texts_are_cut() {
         host: &long,
         path: &long,
         user_agent: &long,
+        consumer: &long,
         client: FULL.target,
         target: FULL.target,
         ..FULL
@@ -58,7 +60,7 @@ fn long_texts_are_cut() {
     assert_eq!(record.encode_into(&mut out), Some(MAX_RECORD));
     let decoded = Record::decode(&out).unwrap();
     assert_eq!(decoded.path, &long[..MAX_TEXT]);
-    assert_eq!(decoded.user_agent.len(), MAX_TEXT);
+    assert_eq!((decoded.user_agent.len(), decoded.consumer.len()), (MAX_TEXT, MAX_TEXT));
 }
 
 #[test]
@@ -68,9 +70,9 @@ fn other_bytes_are_refused() {
     assert_eq!(Record::decode(&[]), None);
     assert_eq!(Record::decode(&out[..len - 1]), None, "cut short");
     assert_eq!(Record::decode(&out[..len + 1]), None, "trailing");
-    // Format, reason, tag of the client, length of a text past its bound, why no retry, the rest.
+    // Format, reason, tag of the client, length of a text past its bound, why no retry.
     let stop = RetryStop::ALL.len() as u8;
-    let wrong = [(0, 9), (1, Reason::ALL.len() as u8), (6, 5), (61, 0xFF), (70, stop), (71, 1)];
+    let wrong = [(0, 9), (1, Reason::ALL.len() as u8), (6, 5), (61, 0xFF), (72, stop)];
     for (at, value) in wrong {
         let mut wrong = out[..len].to_vec();
         wrong[at] = value;
@@ -113,7 +115,7 @@ proptest! {
         reason in 0..Reason::ALL.len(),
         client in address(),
         target in address(),
-        texts in prop::array::uniform5(vec(any::<u8>(), 0..=MAX_TEXT)),
+        texts in prop::array::uniform6(vec(any::<u8>(), 0..=MAX_TEXT)),
     ) {
         let record = Record {
             time_us: numbers[0],
@@ -137,6 +139,7 @@ proptest! {
             host: &texts[2],
             path: &texts[3],
             user_agent: &texts[4],
+            consumer: &texts[5],
         };
         let mut out = [0; MAX_RECORD];
         let len = record.encode_into(&mut out).unwrap();

@@ -56,7 +56,7 @@ pub struct ApiKey {
     pub prefix: String,
     /// Milliseconds since the Unix epoch; 0: never.
     pub expires_ms: u64,
-    /// Narrows the consumer's scopes; `None`: all of them. Sorted.
+    /// Narrows the consumer's scopes; `None`: all of them. Sorted, none twice.
     pub scopes: Option<Vec<String>>,
     /// In place of the consumer's.
     pub limits: Option<String>,
@@ -141,7 +141,7 @@ pub struct KeySet {
 pub struct VerifyKey {
     pub kid: Option<String>,
     /// What it may verify: never what a token says (RFC 8725 §3.1). At least one, all of the material's
-    /// kind.
+    /// kind ([`KeyMaterial::suits`]).
     pub algorithms: Vec<JwsAlgorithm>,
     pub material: KeyMaterial,
 }
@@ -373,6 +373,19 @@ pub enum ClientProof {
     PrivateKeyJwt { key: Vec<u8>, kid: Option<String> },
     /// `tls_client_auth`, `self_signed_tls_client_auth`.
     Tls { identity: CertificateIndex },
+}
+
+impl fmt::Debug for ClientProof {
+    /// Its kind alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ClientProof::None => "None",
+            ClientProof::Basic(_) => "Basic",
+            ClientProof::Post(_) => "Post",
+            ClientProof::PrivateKeyJwt { .. } => "PrivateKeyJwt",
+            ClientProof::Tls { .. } => "Tls",
+        })
+    }
 }
 
 /// Token introspection (RFC 7662).

@@ -154,7 +154,8 @@ impl Check {
                 {
                     let kind = field(id, name, &select.field, select.test)?;
                     // One name: the interpreter need not put it together for each request.
-                    node.expr = Expr::Ident(format!("{name}.{}", select.field));
+                    let whole = format!("{name}.{}", select.field);
+                    node.expr = Expr::Ident(whole);
                     kind
                 } else {
                     let of = self.visit(&mut select.operand)?;

@@ -4,6 +4,8 @@ use super::*;
 use proptest::option;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
+mod auth;
+
 fn text() -> BoxedStrategy<String> {
     prop_oneof![
         vec(any::<char>(), 0..8).prop_map(String::from_iter),
@@ -179,7 +181,8 @@ fn balance() -> impl Strategy<Value = Balance> {
     let key = prop_oneof![
         text().prop_map(HashKey::Header),
         text().prop_map(HashKey::Cookie),
-        Just(HashKey::ClientIp)
+        Just(HashKey::ClientIp),
+        Just(HashKey::Consumer)
     ];
     prop_oneof![
         Just(Balance::RoundRobin),
@@ -218,14 +221,15 @@ fn upstream(certificates: u32, trust: u32, upstreams: u32) -> impl Strategy<Valu
     let reach = (protocol, upstream_tls(certificates, trust), health(), 0..=100u8);
     let tries = (retry(), (0..=100u8, any::<u32>()), option::of(hedge()));
     let bounds = (bounds(), bounds(), option::of(breaker()), option::of(breaker()));
-    let rest = (fallback(upstreams), option::of(outlier()), option::of(concurrency()));
+    let credentials = option::of(auth::client_credentials(certificates, trust));
+    let rest = (fallback(upstreams), option::of(outlier()), option::of(concurrency()), credentials);
     let first = (text(), balance(), vec(target(), 0..4), pool, timeouts(), host_header);
     (first, reach, tries, bounds, rest).prop_map(|(first, reach, tries, bounds, rest)| {
         let (name, balance, targets, pool, timeouts, host_header) = first;
         let (protocol, tls, health, min_live_percent) = reach;
         let (retry, (percent, min), hedge) = tries;
         let (bounds, target_bounds, breaker, target_breaker) = bounds;
-        let (fallback, outlier, concurrency) = rest;
+        let (fallback, outlier, concurrency, credentials) = rest;
         Upstream {
             name,
             balance,
@@ -247,6 +251,7 @@ fn upstream(certificates: u32, trust: u32, upstreams: u32) -> impl Strategy<Valu
             fallback,
             outlier,
             concurrency,
+            credentials,
         }
     })
 }
@@ -348,7 +353,9 @@ fn field_match() -> impl Strategy<Value = FieldMatch> {
     (text(), value).prop_map(|(name, value)| FieldMatch { name, value })
 }
 
-fn route(upstreams: u32) -> impl Strategy<Value = Route> {
+/// A route to some of `upstreams` upstreams, for callers known by some of `authenticators` as some of
+/// `consumers`.
+fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<Value = Route> {
     let path = prop_oneof![
         text().prop_map(PathMatch::Exact),
         text().prop_map(PathMatch::Prefix),
@@ -373,7 +380,9 @@ fn route(upstreams: u32) -> impl Strategy<Value = Route> {
     let mirror = (0..upstreams, 0..=10_000u16)
         .prop_map(|(upstream, per_ten_thousand)| Mirror { upstream, per_ten_thousand });
     let tries = (option::of(retry()), option::of(hedge()), priority, option::of(mirror));
-    let last = (last, tries, option::of(text()));
+    let callers = auth::route_auth(authenticators, consumers);
+    let callers = (callers, option::of(auth::networks()), option::of(auth::cors()));
+    let last = (last, tries, option::of(text()), callers);
     (text(), lists, path, conditions, rewrite, vec(backend, 1..4), timeouts(), last).prop_map(
         |(name, lists, path, (headers, query), rewrite, backends, timeouts, last)| Route {
             name,
@@ -394,6 +403,9 @@ fn route(upstreams: u32) -> impl Strategy<Value = Route> {
             priority: last.1.2,
             mirror: last.1.3,
             deadline_header: last.2,
+            auth: last.3.0,
+            networks: last.3.1,
+            cors: last.3.2,
         },
     )
 }
@@ -412,14 +424,16 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
     let parts = secrets.prop_flat_map(|(certificates, trust, ticket_keys)| {
         let counts = (certificates.len() as u32, trust.len() as u32);
         let listeners = vec(listener(counts.0, counts.1), 0..3);
-        let routed = (1..4u32).prop_flat_map(move |count| {
+        let routed = (1..4u32, auth::auth(counts.0, counts.1));
+        let routed = routed.prop_flat_map(move |(count, auth)| {
+            let known = (auth.authenticators.len() as u32, auth.consumers.len() as u32);
             let upstreams = vec(upstream(counts.0, counts.1, count), count as usize);
-            (upstreams, vec(route(count), 0..4))
+            (Just(auth), upstreams, vec(route(count, known.0, known.1), 0..4))
         });
         (Just((certificates, trust, ticket_keys)), listeners, routed)
     });
     (any::<u64>(), any::<u64>(), node, parts).prop_map(|(epoch, revision, node, parts)| {
-        let ((certificates, trust, ticket_keys), listeners, (upstreams, routes)) = parts;
+        let ((certificates, trust, ticket_keys), listeners, (auth, upstreams, routes)) = parts;
         Snapshot {
             epoch,
             revision,
@@ -427,6 +441,7 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
             certificates,
             trust,
             ticket_keys,
+            auth,
             listeners,
             upstreams,
             routes,
