@@ -35,7 +35,7 @@ pub struct Basic {
     decoys: Box<[Arc<PasswordHashString>]>,
     /// Under what passwords are remembered. Of this registry alone, and written down nowhere.
     key: hmac::Key,
-    bench: Arc<Bench>,
+    hashing: Arc<Hashing>,
 }
 
 struct User {
@@ -79,7 +79,7 @@ impl Basic {
             users,
             decoys: names.into_iter().map(|(_, hash)| hash).collect(),
             key,
-            bench: Arc::default(),
+            hashing: Arc::default(),
         })
     }
 
@@ -123,14 +123,14 @@ impl Basic {
         let Some(hash) = user.map(|user| &user.hash).or_else(decoy).cloned() else {
             return Check::refused(Refusal::Invalid);
         };
-        let Some(seat) = self.bench.take() else { return Check::refused(Refusal::Unavailable) };
+        let Some(place) = self.hashing.take() else { return Check::refused(Refusal::Unavailable) };
         let consumer = user.map(|user| user.consumer);
         Check::later(async move {
             let work = move || {
                 let hash = hash.password_hash();
                 Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()
             };
-            let asked = call.shard.desk().ask(async move { seat.work(work).await });
+            let asked = call.shard.desk().ask(async move { place.work(work).await });
             match (asked.await, consumer) {
                 (Ok(Some(true)), Some(consumer)) => Outcome::Known(
                     Identity {
@@ -147,39 +147,39 @@ impl Basic {
     }
 }
 
-/// Where hashes are computed.
-struct Bench {
+/// The passwords that are hashed, or wait for it.
+struct Hashing {
     working: Semaphore,
     /// With those that wait.
     taken: AtomicUsize,
 }
 
-impl Default for Bench {
-    fn default() -> Bench {
-        Bench { working: Semaphore::new(limits::BASIC_HASHES), taken: AtomicUsize::new(0) }
+impl Default for Hashing {
+    fn default() -> Hashing {
+        Hashing { working: Semaphore::new(limits::BASIC_HASHES), taken: AtomicUsize::new(0) }
     }
 }
 
-impl Bench {
+impl Hashing {
     /// A place; `None`: there are too many already.
-    fn take(self: &Arc<Self>) -> Option<Seat> {
+    fn take(self: &Arc<Self>) -> Option<Place> {
         let more = |taken| (taken < limits::BASIC_WAITING).then_some(taken + 1);
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Seat(self.clone()))
+        Some(Place(self.clone()))
     }
 }
 
-/// A place at the bench, until it is dropped.
-struct Seat(Arc<Bench>);
+/// A place among them, until it is dropped.
+struct Place(Arc<Hashing>);
 
-impl Seat {
+impl Place {
     async fn work<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let _working = self.0.working.acquire().await.ok()?;
         tokio::task::spawn_blocking(work).await.ok()
     }
 }
 
-impl Drop for Seat {
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::Relaxed);
     }
@@ -292,12 +292,13 @@ mod tests {
     }
 
     #[test]
-    fn the_bench_has_so_many_places() {
-        let bench: Arc<Bench> = Arc::default();
-        let seats: Vec<Seat> = (0..limits::BASIC_WAITING).map(|_| bench.take().unwrap()).collect();
-        assert!(bench.take().is_none());
-        drop(seats);
-        assert!(bench.take().is_some());
+    fn so_many_wait_and_no_more() {
+        let hashing: Arc<Hashing> = Arc::default();
+        let places: Vec<Place> =
+            (0..limits::BASIC_WAITING).map(|_| hashing.take().unwrap()).collect();
+        assert!(hashing.take().is_none());
+        drop(places);
+        assert!(hashing.take().is_some());
     }
 
     proptest! {

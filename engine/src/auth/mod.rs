@@ -248,6 +248,7 @@ async fn check(call: Call<'_>, authenticator: &Authenticator) -> Outcome {
     // What was good a moment ago is no guess.
     let account = authenticator.account(call, &credential);
     if stale.is_none()
+        && authenticator.is_guessable()
         && let Some(refusal) = call.throttled(authenticator.index, account.as_deref())
     {
         return Outcome::Refused(refusal);

@@ -247,6 +247,11 @@ impl Authenticator {
         }
     }
 
+    /// Whether someone may try what is good. Of a certificate the handshake has seen the key.
+    pub fn is_guessable(&self) -> bool {
+        !matches!(self.kind, Kind::Certificate(_))
+    }
+
     /// What a credential names that others may guess at: a user, the beginning of a key.
     pub fn account<'a>(&self, call: Call<'_>, credential: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         match &self.kind {

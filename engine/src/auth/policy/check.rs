@@ -152,8 +152,11 @@ impl Check {
                     && self.known(name).is_none()
                     && matches!(name.as_str(), "request" | "consumer")
                 {
-                    self.nodes += 1;
-                    field(id, name, &select.field, select.test)?
+                    let kind = field(id, name, &select.field, select.test)?;
+                    // One name: the interpreter need not put it together for each request.
+                    let whole = format!("{name}.{}", select.field);
+                    node.expr = Expr::Ident(whole);
+                    kind
                 } else {
                     let of = self.visit(&mut select.operand)?;
                     let kind = match of {

@@ -1,0 +1,5 @@
+//! Who may call, and from where.
+
+mod cors;
+mod networks;
+mod passwords;
