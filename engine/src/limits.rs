@@ -13,6 +13,17 @@ pub const AUTH_MEMORY_BYTES: usize = 32 * 1024 * 1024;
 pub const AUTH_NEGATIVE_MS: u64 = 1_000;
 /// Questions of one shard to the store thread that are open at once.
 pub const STORE_QUESTIONS: usize = 10_000;
+/// Questions to one service (introspection, a token endpoint, an external decision) that are open at
+/// once; more wait for their turn.
+pub const ENDPOINT_QUESTIONS: usize = 256;
+/// Its answer, in bytes.
+pub const ENDPOINT_ANSWER: usize = 256 * 1024;
+/// Names of services that are being resolved at once. Each holds one of the store's threads.
+pub const LOOKUPS: usize = 2;
+/// Connections to services that no one has asked for this long are forgotten, in milliseconds.
+pub const CLIENT_IDLE_MS: u64 = 10 * 60_000;
+/// The operator is told of one service's failures once in this time, in milliseconds.
+pub const COMPLAINT_MS: u64 = 60_000;
 /// Request line without its CRLF, in bytes: past it 414. RFC 9112 §3 asks for at least 8,000.
 pub const REQUEST_LINE: usize = 8 * 1024;
 /// One field name, in bytes.

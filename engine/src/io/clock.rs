@@ -44,6 +44,16 @@ impl Clock {
     }
 }
 
+/// Milliseconds since the Unix epoch, for threads without a shard.
+pub fn wall_ms() -> u64 {
+    read(ClockId::Realtime) / 1000
+}
+
+/// Milliseconds of `CLOCK_MONOTONIC`, as [`Clock::now_ms`] has them, for threads without a shard.
+pub fn monotonic_ms() -> u64 {
+    read(ClockId::Monotonic) / 1000
+}
+
 #[inline]
 fn read(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);

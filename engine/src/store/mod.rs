@@ -4,6 +4,10 @@
 //! A shard asks ([`Desk::ask`]) and awaits. The answer goes into a slot of its own; the shard is told by
 //! an eventfd that it reads through its ring, as a waker of another thread would not reach the reactor.
 
+pub(crate) mod address;
+pub mod http;
+pub mod oauth_client;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
@@ -25,6 +29,8 @@ use crate::limits;
 pub struct Store {
     runtime: Handle,
     inboxes: Box<[Arc<Inbox>]>,
+    /// Connections to services that are asked over HTTP.
+    http: Arc<http::Clients>,
     /// Ends the thread when it is dropped.
     _alive: tokio::sync::oneshot::Sender<()>,
 }
@@ -66,12 +72,17 @@ impl Store {
             Ok(Arc::new(Inbox { answered: SegQueue::new(), wake }))
         };
         let inboxes = (0..shards).map(|_| inbox()).collect::<io::Result<_>>()?;
-        Ok(Arc::new(Store { runtime: handle, inboxes, _alive: alive }))
+        Ok(Arc::new(Store { runtime: handle, inboxes, http: Arc::default(), _alive: alive }))
     }
 
     /// The runtime, for what lives there by itself.
     pub fn runtime(&self) -> &Handle {
         &self.runtime
+    }
+
+    /// The way to services over HTTP, for work on this thread.
+    pub fn http(&self) -> Arc<http::Clients> {
+        self.http.clone()
     }
 }
 
