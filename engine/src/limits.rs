@@ -18,6 +18,12 @@ pub const STORE_QUESTIONS: usize = 10_000;
 pub const ENDPOINT_QUESTIONS: usize = 256;
 /// Its answer, in bytes.
 pub const ENDPOINT_ANSWER: usize = 256 * 1024;
+/// Answers of one service that the node keeps, twice (see `store::answers`).
+pub const ANSWERS: usize = 16 * 1024;
+/// Their bytes, twice.
+pub const ANSWERS_BYTES: usize = 16 * 1024 * 1024;
+/// Fields that upstreams get of one answer of an external decision, in bytes.
+pub const TAKEN_FIELDS: usize = 16 * 1024;
 /// Names of services that are being resolved at once. Each holds one of the store's threads.
 pub const LOOKUPS: usize = 2;
 /// Connections to services that no one has asked for this long are forgotten, in milliseconds.
@@ -108,7 +114,7 @@ pub const TLS_UPSTREAM_SESSIONS: usize = 256;
 
 const _: () = assert!(TLS_CARRY > 64 * 1024 + 18 * 1024 - 4096, "a message of rustls' bound");
 const _: () = assert!(REQUEST_LINE >= 8_000, "RFC 9112 §3");
-const _: () = assert!(FORWARDED_HEAD > 32 * 1024 + 4096);
+const _: () = assert!(FORWARDED_HEAD > 32 * 1024 + 4096 + TAKEN_FIELDS);
 const _: () = assert!(DRAIN_BODY <= 64 * 1024, "bad-input B-41");
 const _: () = assert!(TRIES >= 2 && TRIES < u8::MAX as usize);
 const _: () = assert!(size_of::<usize>() == 8, "sizes are 64-bit throughout");

@@ -142,6 +142,19 @@ pub struct Hidden {
     pub cookies: Option<Vec<u8>>,
 }
 
+/// Takes fields out of the request that only the route's authenticators may set, whether or not they
+/// will.
+pub fn drop_own_fields(request: &mut Request, registry: &Registry, rules: &RouteAuth) {
+    let bytes = request.bytes.as_ref().map_or(&[][..], crate::io::Chunk::bytes);
+    for name in registry.of(rules).flat_map(|authenticator| &authenticator.own_fields) {
+        let id = Name::classify(name.as_bytes());
+        for field in request.head.fields.iter_mut().filter(|field| field.id == id) {
+            field.drop |=
+                id != Name::Other || field.name.of(bytes).eq_ignore_ascii_case(name.as_bytes());
+        }
+    }
+}
+
 /// Takes the credentials that the route's authenticators look at out of the request.
 pub fn hide(request: &mut Request, registry: &Registry, rules: &RouteAuth) {
     for authenticator in registry.of(rules) {

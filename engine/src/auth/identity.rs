@@ -54,7 +54,10 @@ impl Identity {
 
     /// What upstreams are told.
     pub fn write(&self, out: &mut HeadWriter<'_>) {
-        out.field(b"X-Consumer-Id", self.id.as_bytes());
+        // A service may let someone in without saying who it is.
+        if !self.id.is_empty() {
+            out.field(b"X-Consumer-Id", self.id.as_bytes());
+        }
         if self.anonymous {
             out.field(b"X-Consumer-Anonymous", b"true");
         }

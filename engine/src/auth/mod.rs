@@ -42,6 +42,8 @@ use crate::shard::Shard;
 pub struct Call<'a> {
     pub shard: &'a Shard,
     pub registry: &'a Registry,
+    /// What the route asks.
+    pub rules: &'a RouteAuth,
     pub head: &'a RequestHead,
     pub bytes: &'a [u8],
     /// In normal form.
@@ -93,18 +95,13 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
     let Some(rules) = &route.auth else { return Ok(()) };
     let plan = request.plan.clone();
     let registry = &*plan.plan.auth;
-    let call = Call {
-        shard,
-        registry,
-        head: &request.head,
-        bytes: request.bytes(),
-        path: request.path(),
-        client: &request.client,
-    };
     let found = match rules.all {
-        true => all(call, rules).await,
-        false => any(call, rules).await,
+        true => all(call(shard, request, registry, rules), rules).await,
+        false => any(call(shard, request, registry, rules), rules).await,
     };
+    // Whoever calls, and also if it is nobody: what only the gateway may tell goes no further.
+    credentials::drop_own_fields(request, registry, rules);
+    let call = call(shard, request, registry, rules);
     let judged = found.and_then(|identity| judge(call, rules, identity));
     match judged {
         Ok(identity) => {
@@ -115,6 +112,23 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
             Ok(())
         }
         Err(refusal) => Err(refusal.reply(registry, rules, &mut request.answer_fields)),
+    }
+}
+
+fn call<'a>(
+    shard: &'a Shard,
+    request: &'a Request,
+    registry: &'a Registry,
+    rules: &'a RouteAuth,
+) -> Call<'a> {
+    Call {
+        shard,
+        registry,
+        rules,
+        head: &request.head,
+        bytes: request.bytes(),
+        path: request.path(),
+        client: &request.client,
     }
 }
 

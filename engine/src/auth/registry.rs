@@ -52,6 +52,8 @@ pub struct Authenticator {
     pub index: u32,
     pub name: Box<str>,
     pub kind: Kind,
+    /// Fields (lower case) by which only the gateway may tell upstreams what it has found out.
+    pub own_fields: Box<[Box<str>]>,
 }
 
 #[derive(Debug)]
@@ -98,7 +100,8 @@ impl Registry {
                 problem,
             })?;
             let name = from.name.as_str().into();
-            authenticators.push(Authenticator { index: index as u32, name, kind });
+            let own_fields = own_fields(&from.kind);
+            authenticators.push(Authenticator { index: index as u32, name, kind, own_fields });
         }
         registry.authenticators = authenticators.into();
         Ok(registry)
@@ -146,6 +149,23 @@ impl Registry {
 /// Texts as identities share them.
 pub fn boxed(texts: &[String]) -> Arc<[Box<str>]> {
     texts.iter().map(|text| text.as_str().into()).collect()
+}
+
+/// The fields that an authenticator sets, when it does.
+fn own_fields(from: &AuthenticatorKind) -> Box<[Box<str>]> {
+    let tokens = match from {
+        AuthenticatorKind::Jwt(jwt) => &jwt.tokens,
+        AuthenticatorKind::Introspection(introspection) => &introspection.tokens,
+        AuthenticatorKind::Login(login) => &login.tokens,
+        AuthenticatorKind::External(external) => {
+            return external.take.iter().map(|name| name.as_str().into()).collect();
+        }
+        AuthenticatorKind::ApiKey(_)
+        | AuthenticatorKind::Certificate(_)
+        | AuthenticatorKind::Basic(_)
+        | AuthenticatorKind::Signature(_) => return [].into(),
+    };
+    tokens.claim_headers.iter().map(|(_, name)| name.as_str().into()).collect()
 }
 
 /// What is wrong with an authenticator: the field, and what to write instead.
@@ -225,7 +245,11 @@ impl Authenticator {
 
     /// Whether outcomes are remembered by their credential alone.
     pub fn is_remembered(&self) -> bool {
-        !matches!(self.kind, Kind::Signature(_))
+        match &self.kind {
+            Kind::Signature(_) => false,
+            Kind::External(external) => external.is_remembered(),
+            _ => true,
+        }
     }
 
     /// Judges a credential. `stale` is what was known of it and is to be asked for again.

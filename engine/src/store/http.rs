@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use contract::snapshot::{self, CertificateIndex, Snapshot};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-pub use reqwest::header::{HeaderMap, HeaderValue};
+pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Url};
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
@@ -225,6 +225,12 @@ impl Clients {
             read(request.headers(question.fields)).await
         };
         timeout(endpoint.timeout, asked).await.unwrap_or(Err(Failure::Timeout))
+    }
+
+    /// Ways that there are connections for.
+    #[cfg(test)]
+    pub fn ways(&self) -> usize {
+        self.0.lock().unwrap().len()
     }
 
     fn client(&self, way: &Way) -> Result<Client, Failure> {

@@ -5,8 +5,11 @@
 //! an eventfd that it reads through its ring, as a waker of another thread would not reach the reactor.
 
 pub(crate) mod address;
+pub mod answers;
 pub mod http;
 pub mod oauth_client;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -17,6 +17,7 @@ use crate::auth::registry::Unfit;
 
 /// How long an assertion is good, in seconds.
 const ASSERTION_S: u64 = 60;
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// The gateway as a client of an authorization server.
 pub struct OAuthClient {
@@ -91,6 +92,17 @@ impl OAuthClient {
     ) -> Result<Question, Failure> {
         let mut fields = HeaderMap::new();
         fields.insert("accept", HeaderValue::from_static("application/json"));
+        let assertion = match &self.proof {
+            Proof::Assertion { key, header } => {
+                let audience = endpoint.url().ok_or(Failure::Unknown)?;
+                let signed = format!("{header}.{}", self.claims(audience, now_ms)?);
+                let key = key.clone();
+                // A signature with a long RSA key takes milliseconds, and this thread is everyone's.
+                let assertion = tokio::task::spawn_blocking(move || key.sign(signed)).await;
+                assertion.ok().flatten().ok_or(Failure::Unreachable)?
+            }
+            _ => String::new(),
+        };
         let mut form = Serializer::new(String::new());
         form.extend_pairs(parameters);
         match &self.proof {
@@ -103,19 +115,10 @@ impl OAuthClient {
             Proof::Post(secret) => {
                 form.append_pair("client_id", &self.id).append_pair("client_secret", secret);
             }
-            Proof::Assertion { key, header } => {
-                let audience = endpoint.url().ok_or(Failure::Unknown)?;
-                let signed = format!("{header}.{}", self.claims(audience, now_ms)?);
-                let key = key.clone();
-                // A signature with a long RSA key takes milliseconds, and this thread is everyone's.
-                let assertion = tokio::task::spawn_blocking(move || key.sign(signed)).await;
-                let assertion = assertion.ok().flatten().ok_or(Failure::Unreachable)?;
-                // RFC 7523 §2.2.
+            // RFC 7523 §2.2.
+            Proof::Assertion { .. } => {
                 form.append_pair("client_id", &self.id)
-                    .append_pair(
-                        "client_assertion_type",
-                        "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
-                    )
+                    .append_pair("client_assertion_type", ASSERTION_TYPE)
                     .append_pair("client_assertion", &assertion);
             }
         }

@@ -29,4 +29,4 @@ pub use server::ServerSide;
 pub use stream::TlsStream;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
