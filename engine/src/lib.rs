@@ -32,5 +32,7 @@ pub mod transport;
 mod upload;
 pub mod upstream;
 
+#[doc(hidden)]
+pub use auth::fuzz_jwt;
 pub use io::{StartError, probe};
 pub use start::{Start, run};

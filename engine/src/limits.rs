@@ -11,6 +11,20 @@ pub const AUTH_MEMORY: usize = 32 * 1024;
 pub const AUTH_MEMORY_BYTES: usize = 32 * 1024 * 1024;
 /// How long a wrong credential is remembered.
 pub const AUTH_NEGATIVE_MS: u64 = 1_000;
+/// How long a token without an end is remembered.
+pub const AUTH_ENDLESS_MS: u64 = 60_000;
+/// JSON Web Token, in bytes.
+pub const JWT: usize = 16 * 1024;
+/// Keys that one token is tried with.
+pub const JWT_KEYS: usize = 8;
+/// A shard asks for a key set to be fetched at most once in this time.
+pub const KEY_WISH_MS: u64 = 10_000;
+/// How long a token with a key that nobody knows waits for the set to come.
+pub const KEY_WAIT_MS: u64 = 2_000;
+/// How often it looks.
+pub const KEY_LOOK_MS: u64 = 50;
+/// Requests of one shard that wait for key sets.
+pub const KEY_WAITERS: u32 = 64;
 /// Questions of one shard to the store thread that are open at once.
 pub const STORE_QUESTIONS: usize = 10_000;
 /// Questions to one service (introspection, a token endpoint, an external decision) that are open at
@@ -112,6 +126,7 @@ pub const TLS_SESSION_S: u32 = 6 * 60 * 60;
 /// Sessions that are remembered per upstream, by server name.
 pub const TLS_UPSTREAM_SESSIONS: usize = 256;
 
+const _: () = assert!(JWT <= AUTH_CREDENTIAL, "what was verified is remembered");
 const _: () = assert!(TLS_CARRY > 64 * 1024 + 18 * 1024 - 4096, "a message of rustls' bound");
 const _: () = assert!(REQUEST_LINE >= 8_000, "RFC 9112 §3");
 const _: () = assert!(FORWARDED_HEAD > 32 * 1024 + 4096 + TAKEN_FIELDS);

@@ -7,6 +7,9 @@ use contract::snapshot::ConsumerIndex;
 
 use crate::message::HeadWriter;
 
+/// Fields for upstreams, with names in lower case.
+pub type Fields = Arc<[(Box<str>, Box<[u8]>)]>;
+
 /// What all authenticators end in. Shared by the requests of one credential.
 #[derive(Clone, Debug, Default)]
 pub struct Identity {
@@ -23,8 +26,8 @@ pub struct Identity {
     pub limits: Option<Arc<str>>,
     /// The credential's name, no secret: a key's prefix, a token's `jti`, a certificate's serial.
     pub credential: Option<Arc<str>>,
-    /// What upstreams are told beside that: names in lower case.
-    pub fields: Arc<[(Box<str>, Box<[u8]>)]>,
+    /// What upstreams are told beside that.
+    pub fields: Fields,
     /// SHA-256 of the certificate that the credential is bound to.
     pub certificate: Option<[u8; 32]>,
     /// It goes by the anonymous consumer.
@@ -67,7 +70,7 @@ impl Identity {
                     if at > 0 {
                         out.extend_from_slice(b",");
                     }
-                    out.extend_from_slice(group.as_bytes());
+                    write_item(out, group);
                 }
             });
         }
@@ -120,5 +123,28 @@ impl Identity {
             fresh_ms: 0,
             revoked: None,
         })
+    }
+}
+
+/// One item of a list: a comma in it would make two of it, which a group may not be made of.
+fn write_item(out: &mut Vec<u8>, item: &str) {
+    for byte in item.bytes() {
+        match byte {
+            b',' => out.extend_from_slice(b"%2C"),
+            b'%' => out.extend_from_slice(b"%25"),
+            byte => out.push(byte),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_with_a_comma_stays_one_group() {
+        let mut out = Vec::new();
+        write_item(&mut out, "cn=staff,ou=50%");
+        assert_eq!(out, b"cn=staff%2Cou=50%25");
     }
 }

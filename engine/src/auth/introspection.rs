@@ -7,22 +7,19 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use contract::snapshot::{self, Snapshot};
 use ring::digest::{SHA256, digest};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::credentials::Found;
-use super::registry::{Kind, Unfit};
+use super::jwt::claims::{self, Claims, identify};
+use super::jwt::{json, parse};
+use super::registry::Unfit;
 use super::{Call, Check, Identity, Outcome, Refusal};
 use crate::io::wall_ms;
 use crate::limits;
 use crate::store::answers::{Answers, Believed};
 use crate::store::http::{Clients, Endpoint, Failure};
 use crate::store::oauth_client::OAuthClient;
-
-type Claims = Map<String, Value>;
 
 /// An authenticator that asks the authorization server.
 #[derive(Debug)]
@@ -68,26 +65,6 @@ impl Introspection {
         Ok(Introspection { tokens: from.tokens.clone(), server: Arc::new(server) })
     }
 
-    /// Which of the bearer tokens are for this authenticator. Where any authenticator is enough, one
-    /// for JWTs that stands before it has judged those of its issuer: the server is not asked to
-    /// overrule it.
-    pub fn own<'a>(&self, call: Call<'a>, found: Found<'a>) -> Found<'a> {
-        let Found::One(token) = &found else { return found };
-        if call.rules.all {
-            return found;
-        }
-        let own = |kind: &Kind| matches!(kind, Kind::Introspection(one) if std::ptr::eq(one, self));
-        let before = call.registry.of(call.rules).take_while(|one| !own(&one.kind));
-        let judged = |kind: &Kind| match kind {
-            Kind::Jwt(jwt) => is_jwt_of(token, jwt.tokens.issuer.as_deref()),
-            _ => false,
-        };
-        match before.into_iter().any(|one| judged(&one.kind)) {
-            true => Found::Absent,
-            false => found,
-        }
-    }
-
     pub fn verify<'a>(&'a self, call: Call<'a>, index: u32, credential: &[u8]) -> Check<'a> {
         // RFC 6749 A.12: what no server can have issued it need not be asked about.
         let issued = |byte: &u8| matches!(byte, 0x21..=0x7e);
@@ -109,7 +86,7 @@ impl Introspection {
                 Word::Inactive => Outcome::Refused(Refusal::Invalid),
                 Word::Active(claims) => {
                     let claims = Arc::unwrap_or_clone(claims);
-                    match identify(&self.tokens, call, index, claims) {
+                    match identify(&self.tokens, call.registry, index, claims, call.wall_ms()) {
                         Ok(identity) => {
                             let until_ms = identity.until_ms.min(believed.until_ms);
                             Outcome::Known(Rc::new(Identity { until_ms, ..identity }))
@@ -170,30 +147,18 @@ fn end_ms(claims: &Claims) -> Option<u64> {
     claims.get("exp")?.as_f64().map(|seconds| (seconds * 1_000.0) as u64)
 }
 
-/// Whether `token` is a JWT of `issuer` (`None`: of anyone). What begins as one and cannot be read is,
+/// Whether `token` is a JWT whose issuer is that of `tokens`. What begins as a JWT and cannot be read is,
 /// too.
-fn is_jwt_of(token: &[u8], issuer: Option<&str>) -> bool {
+pub fn is_jwt_of(token: &[u8], tokens: &snapshot::Tokens) -> bool {
     let mut parts = token.split(|&byte| byte == b'.');
     let (Some(header), Some(payload), Some(_), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return false;
     };
-    let object = |part| serde_json::from_slice::<Claims>(&URL_SAFE_NO_PAD.decode(part).ok()?).ok();
+    let object = |part: &[u8]| json::object(&parse::decoded(part).ok()?);
     if object(header).is_none_or(|header| !header.contains_key("alg")) {
         return false;
     }
-    match (object(payload), issuer) {
-        (Some(claims), Some(issuer)) => claims.get("iss").and_then(Value::as_str) == Some(issuer),
-        _ => true,
-    }
-}
-
-fn identify(
-    _tokens: &snapshot::Tokens,
-    _call: Call<'_>,
-    _index: u32,
-    _claims: Claims,
-) -> Result<Identity, Refusal> {
-    Err(Refusal::Invalid)
+    object(payload).is_none_or(|claims| claims::is_issuer(tokens, &claims))
 }

@@ -11,7 +11,7 @@ pub mod credentials;
 mod external;
 pub mod identity;
 mod introspection;
-mod jwt;
+pub mod jwt;
 mod login;
 pub mod memory;
 pub mod refusal;
@@ -25,6 +25,7 @@ use std::rc::Rc;
 use contract::snapshot::{RouteAuth, Unidentified};
 
 pub use self::identity::Identity;
+pub use self::jwt::{Wishes, fuzz_jwt};
 pub use self::memory::Memory;
 pub use self::refusal::Refusal;
 pub use self::registry::{Authenticator, Registry};
@@ -42,8 +43,6 @@ use crate::shard::Shard;
 pub struct Call<'a> {
     pub shard: &'a Shard,
     pub registry: &'a Registry,
-    /// What the route asks.
-    pub rules: &'a RouteAuth,
     pub head: &'a RequestHead,
     pub bytes: &'a [u8],
     /// In normal form.
@@ -51,7 +50,18 @@ pub struct Call<'a> {
     pub client: &'a Client,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    pub fn of(shard: &'a Shard, registry: &'a Registry, request: &'a Request) -> Call<'a> {
+        Call {
+            shard,
+            registry,
+            head: &request.head,
+            bytes: request.bytes(),
+            path: request.path(),
+            client: &request.client,
+        }
+    }
+
     /// Milliseconds since the Unix epoch.
     pub fn wall_ms(&self) -> u64 {
         self.shard.io.clock().wall_us() / 1_000
@@ -96,12 +106,12 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
     let plan = request.plan.clone();
     let registry = &*plan.plan.auth;
     let found = match rules.all {
-        true => all(call(shard, request, registry, rules), rules).await,
-        false => any(call(shard, request, registry, rules), rules).await,
+        true => all(Call::of(shard, registry, request), rules).await,
+        false => any(Call::of(shard, registry, request), rules).await,
     };
     // Whoever calls, and also if it is nobody: what only the gateway may tell goes no further.
     credentials::drop_own_fields(request, registry, rules);
-    let call = call(shard, request, registry, rules);
+    let call = Call::of(shard, registry, request);
     let judged = found.and_then(|identity| judge(call, rules, identity));
     match judged {
         Ok(identity) => {
@@ -115,28 +125,15 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
     }
 }
 
-fn call<'a>(
-    shard: &'a Shard,
-    request: &'a Request,
-    registry: &'a Registry,
-    rules: &'a RouteAuth,
-) -> Call<'a> {
-    Call {
-        shard,
-        registry,
-        rules,
-        head: &request.head,
-        bytes: request.bytes(),
-        path: request.path(),
-        client: &request.client,
-    }
-}
-
 /// The first authenticator that knows the caller. Where none does, a wrong credential counts more than
 /// a missing one: nobody gets in as anonymous with a key that was revoked.
 async fn any(call: Call<'_>, rules: &RouteAuth) -> Result<Option<Rc<Identity>>, Refusal> {
     let mut refused = None;
-    for authenticator in call.registry.of(rules) {
+    for (at, authenticator) in call.registry.of(rules).enumerate() {
+        let before = || call.registry.of(rules).take(at);
+        if authenticator.leaves(call, before) {
+            continue;
+        }
         match check(call, authenticator).await {
             Outcome::Absent => {}
             Outcome::Known(identity) => return Ok(Some(identity)),

@@ -15,7 +15,7 @@ use super::basic::Basic;
 use super::certificate::Certificates;
 use super::credentials::{self, Found};
 use super::external::External;
-use super::introspection::Introspection;
+use super::introspection::{self, Introspection};
 use super::jwt::Jwt;
 use super::login::Login;
 use super::signature::Signature;
@@ -212,7 +212,7 @@ impl Kind {
     pub fn sources(&self) -> &[CredentialSource] {
         match self {
             Kind::ApiKey(keys) => &keys.from,
-            Kind::Jwt(jwt) => &jwt.tokens.from,
+            Kind::Jwt(jwt) => &jwt.rules.tokens.from,
             Kind::Introspection(introspection) => &introspection.tokens.from,
             Kind::Login(login) => &login.from,
             Kind::Basic(basic) => &basic.from,
@@ -233,14 +233,24 @@ impl Authenticator {
             },
             Kind::External(external) => external.credential(call),
             Kind::Signature(signature) => signature.credential(call),
-            // Of bearer tokens several authenticators may want theirs: a token of another issuer is
-            // none of this one's.
-            Kind::Jwt(jwt) => jwt.own(credentials::find(call, &jwt.tokens.from)),
-            Kind::Introspection(introspection) => {
-                introspection.own(call, credentials::find(call, &introspection.tokens.from))
-            }
             kind => credentials::find(call, kind.sources()),
         }
+    }
+
+    /// Whether it leaves its credential to those that come `before` it, where any is enough: a JWT is
+    /// judged by who knows its issuer, whom the authorization server is not asked to overrule.
+    pub fn leaves<'a, I>(&self, call: Call<'a>, before: impl FnOnce() -> I) -> bool
+    where
+        I: Iterator<Item = &'a Authenticator>,
+    {
+        let Kind::Introspection(introspection) = &self.kind else { return false };
+        let Found::One(token) = credentials::find(call, &introspection.tokens.from) else {
+            return false;
+        };
+        before().any(|one| match &one.kind {
+            Kind::Jwt(jwt) => introspection::is_jwt_of(&token, &jwt.rules.tokens),
+            _ => false,
+        })
     }
 
     /// Whether outcomes are remembered by their credential alone.

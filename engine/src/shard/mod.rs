@@ -65,6 +65,8 @@ pub struct Shard {
     pressure: Pressure,
     /// What credentials meant.
     credentials: auth::Memory,
+    wishes: auth::Wishes,
+    wished: Cell<u64>,
     desk: Desk,
     /// Copies of requests under way to mirrors.
     pub(crate) mirrors: Rc<Cell<u32>>,
@@ -101,6 +103,8 @@ impl Shard {
             ids: Cell::new(seed),
             pressure: Pressure::default(),
             credentials: auth::Memory::default(),
+            wishes: auth::Wishes::default(),
+            wished: Cell::new(0),
             desk,
             mirrors: Rc::default(),
         };
@@ -235,6 +239,22 @@ impl Shard {
     #[inline]
     pub fn memory(&self) -> &auth::Memory {
         &self.credentials
+    }
+
+    /// When it asked for key sets.
+    pub fn wishes(&self) -> &auth::Wishes {
+        &self.wishes
+    }
+
+    /// Asks control to fetch the key set of that place again.
+    pub fn wish(&self, _place: u32) {
+        self.wished.set(self.wished.get() + 1);
+    }
+
+    /// How often it asked.
+    #[cfg(test)]
+    pub fn wished(&self) -> u64 {
+        self.wished.get()
     }
 
     /// Where the store thread is asked.

@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::address::may_be_asked;
+use crate::auth::jwt::json;
 use crate::auth::registry::Unfit;
 use crate::io::monotonic_ms;
 use crate::limits;
@@ -144,7 +145,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body of a 200 that says it is JSON, and is an object.
+    /// The body of a 200 that says it is JSON, and is an object in which no name stands twice.
     ///
     /// # Errors
     /// What else it is.
@@ -157,10 +158,7 @@ impl Answer {
         if !kind.eq_ignore_ascii_case(b"application/json") {
             return Err(Failure::Malformed("it is no application/json"));
         }
-        match serde_json::from_slice(&self.body) {
-            Ok(serde_json::Value::Object(object)) => Ok(object),
-            _ => Err(Failure::Malformed("it is no JSON object")),
-        }
+        json::object(&self.body).ok_or(Failure::Malformed("it is no JSON object"))
     }
 }
 

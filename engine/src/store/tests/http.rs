@@ -51,6 +51,7 @@ fn only_json_objects_are_believed() {
         ("application/json", "{", false),
         ("application/json", "", false),
         ("application/json", "{}{}", false),
+        ("application/json", r#"{"active":false,"active":true}"#, false),
         ("text/html", "{}", false),
         ("application/jsonp", "{}", false),
         ("", "{}", false),

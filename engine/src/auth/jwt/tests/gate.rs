@@ -1,0 +1,142 @@
+//! A shard that admits requests, without a network.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use contract::segment::Segment;
+use contract::snapshot::{self, RouteAuth, Snapshot};
+
+use crate::auth::{Identity, admit};
+use crate::exchange::Request;
+use crate::io::tests::{shard, small};
+use crate::io::{Chunk, Io, Swap};
+use crate::message::{HeadLimits, Progress, RequestHead};
+use crate::observe::Meter;
+use crate::plan::Plan;
+use crate::rewrite::Client;
+use crate::shard::{Seat, Shard};
+use crate::upstream::book::Book;
+
+#[derive(Clone)]
+pub struct Gate {
+    pub io: Io,
+    pub shard: Rc<Shard>,
+    plans: Arc<Swap<Plan>>,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub enum Told {
+    In { identity: Option<Rc<Identity>>, head: Box<RequestHead>, bytes: Vec<u8> },
+    Out { status: u16, challenges: Vec<String> },
+}
+
+/// The only route asks every authenticator of `snapshot`.
+fn plan(mut snapshot: Snapshot) -> Arc<Plan> {
+    let count = snapshot.auth.authenticators.len() as u32;
+    snapshot.upstreams = vec![snapshot::Upstream { name: "u".into(), ..Default::default() }];
+    snapshot.routes = vec![snapshot::Route {
+        name: "r".into(),
+        backends: vec![snapshot::Backend { upstream: 0, weight: 1 }],
+        auth: Some(RouteAuth { authenticators: (0..count).collect(), ..RouteAuth::default() }),
+        ..Default::default()
+    }];
+    Arc::new(Plan::build(snapshot).unwrap())
+}
+
+/// Runs `main` on a shard with `snapshot`.
+pub fn gate<Fut>(snapshot: Snapshot, main: impl FnOnce(Gate) -> Fut + Send + 'static)
+where
+    Fut: Future<Output = ()> + 'static,
+{
+    shard(small(), move |io| async move {
+        let (_, segment) = Segment::create(1, contract::ring::MIN_RING).unwrap();
+        let meter = Meter::new(segment.shard(0), segment.ring_writer(0).unwrap());
+        let seat = Seat {
+            index: 0,
+            shards: 1,
+            book: Arc::new(Book::new(1, None)),
+            memory: Arc::default(),
+            store: crate::store::Store::start(1).unwrap(),
+        };
+        let epoch = snapshot.epoch;
+        let plans = Arc::new(Swap::new(plan(snapshot), epoch));
+        let shard = Shard::new(io.clone(), meter, plans.clone(), seat, [7, 9]);
+        let (listening, own) = (shard.clone(), io.clone());
+        io.spawn(async move { listening.desk().listen(&own).await.unwrap() });
+        main(Gate { io, shard, plans }).await;
+    });
+}
+
+impl Gate {
+    pub fn now_s(&self) -> u64 {
+        self.io.clock().wall_us() / 1_000_000
+    }
+
+    pub fn adopt(&self, snapshot: Snapshot) {
+        let epoch = snapshot.epoch;
+        self.plans.set(plan(snapshot), epoch);
+    }
+
+    /// A request with these fields.
+    pub async fn ask(&self, fields: &str) -> Told {
+        let bytes = format!("GET /x HTTP/1.1\r\nHost: h\r\n{fields}\r\n").into_bytes();
+        let mut head = self.shard.take_request_head();
+        let limits = HeadLimits { max_head: 128 * 1024, ..HeadLimits::REQUEST };
+        assert_eq!(head.parse(&bytes, &limits), Ok(Progress::Complete));
+        let client = Client {
+            address: "192.0.2.1:9".parse().unwrap(),
+            trusted: false,
+            forwarded: false,
+            tls: None,
+            early: false,
+        };
+        let plan = self.shard.plan();
+        let mut request =
+            Request::new(&self.shard, plan.clone(), head, Chunk::from_vec(bytes), client, 1);
+        match admit(&self.shard, &mut request, plan.plan.route(0)).await {
+            Ok(()) => {
+                let bytes = request.bytes().to_vec();
+                Told::In { identity: request.identity.take(), head: request.head, bytes }
+            }
+            Err(reply) => {
+                let challenges = request.answer_fields.into_iter();
+                let challenges = challenges
+                    .filter(|(name, _)| *name == "WWW-Authenticate")
+                    .map(|(_, value)| String::from_utf8(value).unwrap());
+                Told::Out { status: reply.status, challenges: challenges.collect() }
+            }
+        }
+    }
+
+    pub async fn bearer(&self, token: &str) -> Told {
+        self.ask(&format!("Authorization: Bearer {token}\r\n")).await
+    }
+}
+
+impl Told {
+    /// The caller, who was let in.
+    pub fn identity(self) -> Rc<Identity> {
+        match self {
+            Told::In { identity: Some(identity), .. } => identity,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn is_in(&self) -> bool {
+        matches!(self, Told::In { .. })
+    }
+
+    /// Whether it was refused as RFC 6750 §3.1 has it for a bad token.
+    pub fn is_invalid_token(&self) -> bool {
+        let wanted = "Bearer realm=\"sluice\", error=\"invalid_token\"";
+        matches!(self, Told::Out { status: 401, challenges } if *challenges == [wanted])
+    }
+
+    pub fn status(&self) -> u16 {
+        match self {
+            Told::In { .. } => 200,
+            Told::Out { status, .. } => *status,
+        }
+    }
+}
