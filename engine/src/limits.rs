@@ -38,6 +38,15 @@ pub const ANSWERS: usize = 16 * 1024;
 pub const ANSWERS_BYTES: usize = 16 * 1024 * 1024;
 /// Fields that upstreams get of one answer of an external decision, in bytes.
 pub const TAKEN_FIELDS: usize = 16 * 1024;
+/// Life of an upstream's token that does not say how long it lives, and the longest believed, in
+/// milliseconds.
+pub const GRANT_LIFE_MS: u64 = 5 * 60_000;
+pub const GRANT_LONGEST_MS: u64 = 30 * 24 * 3_600_000;
+/// Shortest pause between two fetches of it; the pause after many failures.
+pub const GRANT_PAUSE_MS: u64 = 1_000;
+pub const GRANT_BACK_OFF_MS: u64 = 30_000;
+/// An upstream's 401 has it fetched anew at most once in this time, in milliseconds.
+pub const GRANT_DOUBT_MS: u64 = 10_000;
 /// Names of services that are being resolved at once. Each holds one of the store's threads.
 pub const LOOKUPS: usize = 2;
 /// Connections to services that no one has asked for this long are forgotten, in milliseconds.

@@ -18,6 +18,9 @@ use crate::message::{Name, write};
 use crate::store::answers::{Answers, Believed, Key};
 use crate::store::http::{Answer, Clients, Endpoint, Failure, HeaderMap, HeaderName, Question};
 
+#[cfg(test)]
+mod tests;
+
 /// An authenticator that asks a service.
 #[derive(Debug)]
 pub struct External {

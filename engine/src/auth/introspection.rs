@@ -21,6 +21,9 @@ use crate::store::answers::{Answers, Believed};
 use crate::store::http::{Clients, Endpoint, Failure};
 use crate::store::oauth_client::OAuthClient;
 
+#[cfg(test)]
+mod tests;
+
 /// An authenticator that asks the authorization server.
 #[derive(Debug)]
 pub struct Introspection {

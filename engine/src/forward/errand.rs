@@ -72,6 +72,12 @@ pub fn client_gone() -> Failed {
     Failed { outcome: Outcome::Ours, reply: LocalReply::closing(0, Reason::ClientAborted) }
 }
 
+/// There is nothing to authorise us at the upstream.
+fn no_token() -> Unserved {
+    let field = Some(("Retry-After", b"1".to_vec()));
+    Unserved::Reply(LocalReply { field, ..LocalReply::new(503, Reason::AuthUnavailable) })
+}
+
 /// Why an upstream gave no answer.
 pub enum Unserved {
     /// It does not take the request: what its fallback is for. `begun`: some of it may be gone.
@@ -100,6 +106,10 @@ impl<'r> Errand<'r> {
     ) -> Result<Answer, Unserved> {
         let (upstream, state) = plan.upstream(backend);
         request.notes.upstream = Some(backend.upstream);
+        let authorization = match state.bearer() {
+            None => None,
+            Some(bearer) => Some(bearer.get_soon(shard).await.ok_or_else(no_token)?),
+        };
         let clock = shard.io.clock();
         let (now_ms, started_us) = (clock.now_ms(), clock.now_us());
         let untouched = |refusal| Unserved::Refused { refusal, begun: false };
@@ -115,7 +125,8 @@ impl<'r> Errand<'r> {
             total_ms => soonest(now_ms + u64::from(total_ms), patience_ms),
         };
         let repeatable = may_repeat(&retry.methods, request.head.method(request.bytes()));
-        let outgoing = Outgoing::new(shard, request, responder, upstream, retry.body_bytes);
+        let outgoing =
+            Outgoing::new(shard, request, responder, upstream, authorization, retry.body_bytes);
         let errand = Errand {
             shard,
             responder,
@@ -150,7 +161,14 @@ impl<'r> Errand<'r> {
             let try_us = micros(now_us - begun_us);
             let whole_us = micros(now_us - started_us);
             let outcome = match &tried {
-                Ok(caught) => self.answered(caught),
+                Ok(caught) => {
+                    if caught.head.status == 401
+                        && let Some(bearer) = self.state.bearer()
+                    {
+                        bearer.doubt(now_ms);
+                    }
+                    self.answered(caught)
+                }
                 Err(failed) => failed.outcome,
             };
             let next = self.next(outcome, flown.index);

@@ -6,6 +6,7 @@
 
 pub(crate) mod address;
 pub mod answers;
+pub mod grant;
 pub mod http;
 pub mod oauth_client;
 #[cfg(test)]

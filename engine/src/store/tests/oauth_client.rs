@@ -61,8 +61,9 @@ fn secrets_are_sent_as_the_server_wants_them() {
 #[test]
 fn assertions_are_signed_for_one_server_and_one_time() {
     let p256 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-    // Made for this test, as ring makes none.
-    let rsa = PrivatePkcs8KeyDer::from_pem_slice(include_bytes!("rsa-2048.pem")).unwrap();
+    let rsa =
+        PrivatePkcs8KeyDer::from_pem_slice(include_bytes!("../../auth/jwt/tests/data/rsa2048.pem"))
+            .unwrap();
     let rsa = rsa.secret_pkcs8_der().to_vec();
     let public = p256.der_bytes().to_vec();
     let pair = ring::signature::RsaKeyPair::from_pkcs8(&rsa).unwrap();
