@@ -108,6 +108,32 @@ pub const KEY_WAITERS: u32 = 64;
 pub const STORE_QUESTIONS: usize = 10_000;
 /// Names of `Access-Control-Request-Headers` that are looked at.
 pub const CORS_HEADERS: usize = 128;
+/// Questions to one service (introspection, a token endpoint, an external decision) that are open at
+/// once; more wait for their turn.
+pub const ENDPOINT_QUESTIONS: usize = 256;
+/// Its answer, in bytes.
+pub const ENDPOINT_ANSWER: usize = 256 * 1024;
+/// Answers of one service that the node keeps, twice (see `store::answers`).
+pub const ANSWERS: usize = 16 * 1024;
+/// Their bytes, twice.
+pub const ANSWERS_BYTES: usize = 16 * 1024 * 1024;
+/// Fields that upstreams get of one answer of an external decision, in bytes.
+pub const TAKEN_FIELDS: usize = 16 * 1024;
+/// Life of an upstream's token that does not say how long it lives, and the longest believed, in
+/// milliseconds.
+pub const GRANT_LIFE_MS: u64 = 5 * 60_000;
+pub const GRANT_LONGEST_MS: u64 = 30 * 24 * 3_600_000;
+/// Shortest pause between two fetches of it; the pause after many failures.
+pub const GRANT_PAUSE_MS: u64 = 1_000;
+pub const GRANT_BACK_OFF_MS: u64 = 30_000;
+/// An upstream's 401 has it fetched anew at most once in this time, in milliseconds.
+pub const GRANT_DOUBT_MS: u64 = 10_000;
+/// Names of services that are being resolved at once. Each holds one of the store's threads.
+pub const LOOKUPS: usize = 2;
+/// Connections to services that no one has asked for this long are forgotten, in milliseconds.
+pub const CLIENT_IDLE_MS: u64 = 10 * 60_000;
+/// The operator is told of one service's failures once in this time, in milliseconds.
+pub const COMPLAINT_MS: u64 = 60_000;
 /// Request line without its CRLF, in bytes: past it 414. RFC 9112 §3 asks for at least 8,000.
 pub const REQUEST_LINE: usize = 8 * 1024;
 /// One field name, in bytes.
@@ -200,7 +226,7 @@ const _: () = assert!(
 const _: () = assert!(JWT <= AUTH_CREDENTIAL, "what was verified is remembered");
 const _: () = assert!(TLS_CARRY > 64 * 1024 + 18 * 1024 - 4096, "a message of rustls' bound");
 const _: () = assert!(REQUEST_LINE >= 8_000, "RFC 9112 §3");
-const _: () = assert!(FORWARDED_HEAD > 32 * 1024 + 4096);
+const _: () = assert!(FORWARDED_HEAD > 32 * 1024 + 4096 + TAKEN_FIELDS);
 const _: () = assert!(DRAIN_BODY <= 64 * 1024, "bad-input B-41");
 const _: () = assert!(TRIES >= 2 && TRIES < u8::MAX as usize);
 const _: () = assert!(size_of::<usize>() == 8, "sizes are 64-bit throughout");

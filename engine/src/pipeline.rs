@@ -262,6 +262,7 @@ pub fn outbound(request: &Request, framing: Framing, timeout_ms: Option<u64>) ->
         client: &request.client,
         identity: request.identity.as_deref(),
         hidden: request.hidden.as_deref(),
+        authorization: None,
         request_id: &request.id,
         upgrade: upgrade.map(|upgrade| upgrade.token.as_slice()),
     }

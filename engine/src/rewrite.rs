@@ -79,6 +79,8 @@ pub struct Outbound<'a> {
     /// Who calls, where that is known.
     pub identity: Option<&'a Identity>,
     pub hidden: Option<&'a Hidden>,
+    /// Our own credential, in place of the client's.
+    pub authorization: Option<&'a [u8]>,
     pub request_id: &'a RequestId,
     pub upgrade: Option<&'a [u8]>,
     /// How the body goes out.
@@ -142,6 +144,7 @@ impl Outbound<'_> {
                 }
                 // Written anew below or above, or by the framing.
                 Name::Host | Name::ContentLength | Name::XRequestId | Name::Expect => continue,
+                Name::Authorization if self.authorization.is_some() => continue,
                 // Written anew, as one line.
                 Name::Cookie if self.hidden.is_some_and(|hidden| hidden.cookies.is_some()) => {
                     continue;
@@ -296,7 +299,10 @@ impl Outbound<'_> {
             out.field(b"Cookie", cookies);
         }
         if let Some(identity) = self.identity {
-            identity.write(out);
+            identity.write(out, self.authorization.is_none());
+        }
+        if let Some(authorization) = self.authorization {
+            out.field(b"Authorization", authorization);
         }
         if let Some(certificate) = tls.and_then(|tls| tls.peer.as_ref()) {
             out.field(b"X-Forwarded-Client-Cert", certificate.xfcc.as_bytes());

@@ -142,11 +142,11 @@ pub struct Hidden {
     pub cookies: Option<Vec<u8>>,
 }
 
-/// Takes fields out of the request by which only the gateway may say who calls: whoever calls, and
-/// whether or not it will say something by them.
-pub fn drop_claims(request: &mut Request, registry: &Registry, rules: &RouteAuth) {
+/// Takes fields out of the request that only the route's authenticators may set, whether or not they
+/// will.
+pub fn drop_own_fields(request: &mut Request, registry: &Registry, rules: &RouteAuth) {
     let bytes = request.bytes.as_ref().map_or(&[][..], crate::io::Chunk::bytes);
-    for (_, name) in registry.of(rules).flat_map(|one| one.kind.claim_headers()) {
+    for name in registry.of(rules).flat_map(|authenticator| &authenticator.own_fields) {
         let id = Name::classify(name.as_bytes());
         for field in request.head.fields.iter_mut().filter(|field| field.id == id) {
             field.drop |=

@@ -55,9 +55,12 @@ impl Identity {
         self.fields.iter().any(|(own, _)| own.as_bytes().eq_ignore_ascii_case(name))
     }
 
-    /// What upstreams are told.
-    pub fn write(&self, out: &mut HeadWriter<'_>) {
-        out.field(b"X-Consumer-Id", self.id.as_bytes());
+    /// What upstreams are told. `authorizes`: also by what credential, where there is something to say.
+    pub fn write(&self, out: &mut HeadWriter<'_>, authorizes: bool) {
+        // A service may let someone in without saying who it is.
+        if !self.id.is_empty() {
+            out.field(b"X-Consumer-Id", self.id.as_bytes());
+        }
         if self.anonymous {
             out.field(b"X-Consumer-Anonymous", b"true");
         }
@@ -74,7 +77,8 @@ impl Identity {
         if let Some(credential) = &self.credential {
             out.field(b"X-Consumer-Credential", credential.as_bytes());
         }
-        for (name, value) in self.fields.iter() {
+        let told = |name: &str| authorizes || !name.eq_ignore_ascii_case("authorization");
+        for (name, value) in self.fields.iter().filter(|(name, _)| told(name)) {
             out.field(name.as_bytes(), value);
         }
     }

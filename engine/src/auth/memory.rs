@@ -105,6 +105,11 @@ impl Memory {
         inner.insert(at, credential.into(), entry);
     }
 
+    #[cfg(test)]
+    pub fn clear(&self) {
+        *self.0.borrow_mut() = Inner::default();
+    }
+
     /// Credentials remembered.
     #[cfg(test)]
     pub fn len(&self) -> usize {

@@ -11,7 +11,7 @@ pub mod credentials;
 mod external;
 pub mod identity;
 mod introspection;
-mod jwt;
+pub mod jwt;
 mod login;
 pub mod memory;
 pub mod networks;
@@ -61,7 +61,19 @@ pub struct Call<'a> {
     pub address: IpAddr,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    pub fn of(shard: &'a Shard, registry: &'a Registry, request: &'a Request) -> Call<'a> {
+        Call {
+            shard,
+            registry,
+            head: &request.head,
+            bytes: request.bytes(),
+            path: request.path(),
+            client: &request.client,
+            address: request.client_address(),
+        }
+    }
+
     /// Milliseconds since the Unix epoch.
     pub fn wall_ms(&self) -> u64 {
         self.shard.io.clock().wall_us() / 1_000
@@ -125,19 +137,13 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
     let Some(rules) = &route.auth else { return Ok(()) };
     let plan = request.plan.clone();
     let registry = &*plan.plan.auth;
-    let call = Call {
-        shard,
-        registry,
-        head: &request.head,
-        bytes: request.bytes(),
-        path: request.path(),
-        client: &request.client,
-        address: request.client_address(),
-    };
     let found = match rules.all {
-        true => all(call, rules).await,
-        false => any(call, rules).await,
+        true => all(Call::of(shard, registry, request), rules).await,
+        false => any(Call::of(shard, registry, request), rules).await,
     };
+    // Whoever calls, and also if it is nobody: what only the gateway may tell goes no further.
+    credentials::drop_own_fields(request, registry, rules);
+    let call = Call::of(shard, registry, request);
     if let Err(Refusal::Invalid) = found {
         call.count(Subject::Address(call.address.into()));
     }
@@ -147,7 +153,6 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
     request.notes.caller = caller;
     match judged {
         Ok(identity) => {
-            credentials::drop_claims(request, registry, rules);
             if rules.hide_credentials {
                 credentials::hide(request, registry, rules);
             }
@@ -175,7 +180,11 @@ fn counter(judged: &Result<Option<Rc<Identity>>, Refusal>) -> Counter {
 /// a missing one: nobody gets in as anonymous with a key that was revoked.
 async fn any(call: Call<'_>, rules: &RouteAuth) -> Result<Option<Rc<Identity>>, Refusal> {
     let mut refused = None;
-    for authenticator in call.registry.of(rules) {
+    for (at, authenticator) in call.registry.of(rules).enumerate() {
+        let before = || call.registry.of(rules).take(at);
+        if authenticator.leaves(call, before) {
+            continue;
+        }
         match check(call, authenticator).await {
             Outcome::Absent => {}
             Outcome::Known(identity) => return Ok(Some(identity)),

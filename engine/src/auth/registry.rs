@@ -15,7 +15,7 @@ use super::basic::Basic;
 use super::certificate::Certificates;
 use super::credentials::{self, Found};
 use super::external::External;
-use super::introspection::Introspection;
+use super::introspection::{self, Introspection};
 use super::jwt::Jwt;
 use super::login::Login;
 use super::signature::Signature;
@@ -58,6 +58,8 @@ pub struct Authenticator {
     pub index: u32,
     pub name: Box<str>,
     pub kind: Kind,
+    /// Fields (lower case) by which only the gateway may tell upstreams what it has found out.
+    pub own_fields: Box<[Box<str>]>,
 }
 
 #[derive(Debug)]
@@ -106,7 +108,8 @@ impl Registry {
                 problem,
             })?;
             let name = from.name.as_str().into();
-            authenticators.push(Authenticator { index: index as u32, name, kind });
+            let own_fields = own_fields(&from.kind);
+            authenticators.push(Authenticator { index: index as u32, name, kind, own_fields });
         }
         registry.authenticators = authenticators.into();
         Ok(registry)
@@ -165,6 +168,23 @@ pub fn boxed(texts: &[String]) -> Arc<[Box<str>]> {
     texts.iter().map(|text| text.as_str().into()).collect()
 }
 
+/// The fields that an authenticator sets, when it does.
+fn own_fields(from: &AuthenticatorKind) -> Box<[Box<str>]> {
+    let tokens = match from {
+        AuthenticatorKind::Jwt(jwt) => &jwt.tokens,
+        AuthenticatorKind::Introspection(introspection) => &introspection.tokens,
+        AuthenticatorKind::Login(login) => &login.tokens,
+        AuthenticatorKind::External(external) => {
+            return external.take.iter().map(|name| name.as_str().into()).collect();
+        }
+        AuthenticatorKind::ApiKey(_)
+        | AuthenticatorKind::Certificate(_)
+        | AuthenticatorKind::Basic(_)
+        | AuthenticatorKind::Signature(_) => return [].into(),
+    };
+    tokens.claim_headers.iter().map(|(_, name)| name.as_str().into()).collect()
+}
+
 /// What is wrong with an authenticator: the field, and what to write instead.
 pub type Unfit = (String, String);
 
@@ -217,15 +237,6 @@ impl Kind {
             Kind::Certificate(_) | Kind::External(_) => &[],
         }
     }
-
-    /// Claims that upstreams are told, and the fields (lower case) that only say it by them.
-    pub fn claim_headers(&self) -> &[(String, String)] {
-        match self {
-            Kind::Jwt(jwt) => &jwt.rules.tokens.claim_headers,
-            Kind::Introspection(introspection) => &introspection.tokens.claim_headers,
-            _ => &[],
-        }
-    }
 }
 
 impl Authenticator {
@@ -240,9 +251,6 @@ impl Authenticator {
             Kind::External(external) => external.credential(call),
             Kind::Basic(basic) => basic.credential(call),
             Kind::Signature(signature) => signature.credential(call),
-            Kind::Introspection(introspection) => {
-                introspection.own(call, credentials::find(call, &introspection.tokens.from))
-            }
             kind => credentials::find(call, kind.sources()),
         }
     }
@@ -261,9 +269,29 @@ impl Authenticator {
         }
     }
 
+    /// Whether it leaves its credential to those that come `before` it, where any is enough: a JWT is
+    /// judged by who knows its issuer, whom the authorization server is not asked to overrule.
+    pub fn leaves<'a, I>(&self, call: Call<'a>, before: impl FnOnce() -> I) -> bool
+    where
+        I: Iterator<Item = &'a Authenticator>,
+    {
+        let Kind::Introspection(introspection) = &self.kind else { return false };
+        let Found::One(token) = credentials::find(call, &introspection.tokens.from) else {
+            return false;
+        };
+        before().any(|one| match &one.kind {
+            Kind::Jwt(jwt) => introspection::is_jwt_of(&token, &jwt.rules.tokens),
+            _ => false,
+        })
+    }
+
     /// Whether outcomes are remembered by their credential alone.
     pub fn is_remembered(&self) -> bool {
-        !matches!(self.kind, Kind::Signature(_))
+        match &self.kind {
+            Kind::Signature(_) => false,
+            Kind::External(external) => external.is_remembered(),
+            _ => true,
+        }
     }
 
     /// Whether this outcome is one that shards remember.

@@ -73,6 +73,12 @@ pub fn client_gone() -> Failed {
     Failed { outcome: Outcome::Ours, reply: LocalReply::closing(0, Reason::ClientAborted) }
 }
 
+/// There is nothing to authorise us at the upstream.
+fn no_token() -> Unserved {
+    let field = Some(("Retry-After", b"1".to_vec()));
+    Unserved::Reply(LocalReply { field, ..LocalReply::new(503, Reason::AuthUnavailable) })
+}
+
 /// Why an upstream gave no answer.
 pub enum Unserved {
     /// It does not take the request: what its fallback is for. `begun`: some of it may be gone.
@@ -105,6 +111,10 @@ impl<'r> Errand<'r> {
     ) -> Result<Answer, Unserved> {
         let (upstream, state) = plan.upstream(backend);
         request.notes.upstream = Some(backend.upstream);
+        let authorization = match state.bearer() {
+            None => None,
+            Some(bearer) => Some(bearer.get_soon(shard).await.ok_or_else(no_token)?),
+        };
         let clock = shard.io.clock();
         let (now_ms, started_us) = (clock.now_ms(), clock.now_us());
         let untouched = |refusal| Unserved::Refused { refusal, begun: false };
@@ -120,7 +130,8 @@ impl<'r> Errand<'r> {
             total_ms => soonest(now_ms + u64::from(total_ms), patience_ms),
         };
         let repeatable = may_repeat(&retry.methods, request.head.method(request.bytes()));
-        let outgoing = Outgoing::new(shard, request, responder, upstream, retry.body_bytes);
+        let outgoing =
+            Outgoing::new(shard, request, responder, upstream, authorization, retry.body_bytes);
         let errand = Errand {
             shard,
             responder,
@@ -154,6 +165,12 @@ impl<'r> Errand<'r> {
             let (now_us, now_ms) = (clock.now_us(), clock.now_ms());
             let try_us = micros(now_us - begun_us);
             let whole_us = micros(now_us - started_us);
+            if let Ok(caught) = &tried
+                && caught.head.status == 401
+                && let Some(bearer) = self.state.bearer()
+            {
+                bearer.doubt(now_ms);
+            }
             let outcome = self.outcome(&tried);
             let next = self.next(outcome, flown.index);
             let verdict = next.verdict(outcome);

@@ -53,6 +53,10 @@ fn begin(shard: &Shard, request: &Request, responder: &Responder, mirror: Mirror
     plan.plan.upstreams.get(mirror.upstream as usize)?;
     let (upstream, state) = plan.upstream(Backend { upstream: mirror.upstream, weight: 1 });
     let now_ms = shard.io.clock().now_ms();
+    let authorization = match state.bearer() {
+        None => None,
+        Some(bearer) => Some(bearer.get(now_ms)?),
+    };
     let random = shard.random();
     let ask = Ask { tried: &[], hash: hash(upstream, request), random, now_ms };
     let trip = Trip::begin(place, state, &ask, upstream.timeouts.total_ms)?;
@@ -64,6 +68,7 @@ fn begin(shard: &Shard, request: &Request, responder: &Responder, mirror: Mirror
     let write = |dialect| {
         let mut outbound = pipeline::outbound(request, framing, None);
         outbound.mirrored = true;
+        outbound.authorization = authorization.as_deref();
         let mut head = Vec::with_capacity(512);
         outbound.write(&mut head, dialect, upstream, target);
         head

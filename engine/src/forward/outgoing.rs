@@ -33,6 +33,8 @@ pub struct Outgoing {
     /// Each try needs a head of its own: the target's name is in it, or what is left of the
     /// deadline, or the dialect is not known before there is a connection.
     anew: bool,
+    /// Our own credential at the upstream.
+    authorization: Option<Rc<[u8]>>,
     /// The client's head, where the body has taken what it came in and it is still needed.
     saved: Option<Chunk>,
 }
@@ -43,6 +45,7 @@ impl Outgoing {
         request: &mut Request,
         responder: &Responder,
         upstream: &Upstream,
+        authorization: Option<Rc<[u8]>>,
         replay_bytes: u32,
     ) -> Outgoing {
         let bytes = request.bytes();
@@ -81,6 +84,7 @@ impl Outgoing {
             feed: None,
             replay_bytes: replay_bytes as usize,
             anew,
+            authorization,
             saved: None,
         }
     }
@@ -113,7 +117,9 @@ impl Outgoing {
         if consumed {
             request.bytes = self.saved.take();
         }
-        pipeline::outbound(request, framing, timeout_ms).write(out, dialect, upstream, target);
+        let mut outbound = pipeline::outbound(request, framing, timeout_ms);
+        outbound.authorization = self.authorization.as_deref();
+        outbound.write(out, dialect, upstream, target);
         if consumed {
             self.saved = request.bytes.take();
         }

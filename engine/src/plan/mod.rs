@@ -5,6 +5,7 @@
 
 mod route;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -15,9 +16,11 @@ use contract::snapshot::{
 };
 
 pub use self::route::{Backend, Route};
+use crate::auth::registry::Unfit;
 use crate::auth::{Registry, policy};
 use crate::route::{RouteIndex, Router};
-use crate::tls::{self, ClientSide, ServerSide, Unusable};
+use crate::store::grant::{self, Grant};
+use crate::tls::{self, ClientSide, Fingerprint, ServerSide, Unusable};
 use crate::upstream::balance::Rings;
 
 /// The configuration of one epoch.
@@ -110,6 +113,8 @@ pub struct Upstream {
     pub fallback: Fallback,
     pub outlier: Option<Outlier>,
     pub concurrency: Option<AdaptiveConcurrency>,
+    /// The token that requests carry.
+    pub credentials: Option<Arc<Grant>>,
 }
 
 /// One address requests are sent to.
@@ -160,6 +165,7 @@ pub struct Memory {
     pub tls: tls::Memory,
     policies: policy::Memory,
     registry: Mutex<Weak<Registry>>,
+    grants: Mutex<HashMap<Fingerprint, Weak<Grant>>>,
 }
 
 impl Memory {
@@ -174,6 +180,23 @@ impl Memory {
         let registry = Arc::new(Registry::build(snapshot)?);
         *last = Arc::downgrade(&registry);
         Ok(registry)
+    }
+
+    /// The grant of these settings: that of earlier plans, so that its token lives on.
+    fn grant(
+        &self,
+        from: &snapshot::ClientCredentials,
+        snapshot: &Snapshot,
+    ) -> Result<Arc<Grant>, Unfit> {
+        let fingerprint = grant::fingerprint(from, snapshot);
+        let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(grant) = grants.get(&fingerprint).and_then(Weak::upgrade) {
+            return Ok(grant);
+        }
+        grants.retain(|_, grant| grant.strong_count() > 0);
+        let grant = Arc::new(Grant::build(from, snapshot)?);
+        grants.insert(fingerprint, Arc::downgrade(&grant));
+        Ok(grant)
     }
 }
 
@@ -192,7 +215,8 @@ impl Plan {
     /// Names the first route whose pattern, condition, rewrite or backend cannot be used, or the
     /// first listener or upstream whose certificates cannot.
     pub fn build_with(mut snapshot: Snapshot, memory: &Memory) -> Result<Plan, PlanError> {
-        let (auth, policies) = (memory.registry(&snapshot)?, &memory.policies);
+        let (auth, shared) = (memory.registry(&snapshot)?, memory);
+        let policies = &memory.policies;
         policies.sweep();
         let memory = &memory.tls;
         memory.sweep();
@@ -208,7 +232,15 @@ impl Plan {
             let tls = from.tls.as_ref();
             let tls = tls.map(|tls| memory.upstream(tls, from.protocol, &snapshot)).transpose();
             let tls = tls.map_err(|error| unusable("upstream", &from.name, error))?;
-            upstreams.push(upstream(from, tls, &snapshot.node.locality));
+            let grant = from.credentials.as_ref().map(|from| shared.grant(from, &snapshot));
+            let grant = grant.transpose().map_err(|(field, problem)| PlanError {
+                entity: "upstream",
+                name: from.name.clone(),
+                field: format!("credentials.{field}"),
+                problem,
+            })?;
+            let upstream = upstream(from, tls, &snapshot.node.locality);
+            upstreams.push(Upstream { credentials: grant, ..upstream });
         }
         let routes = snapshot
             .routes
@@ -289,6 +321,7 @@ fn upstream(from: snapshot::Upstream, tls: Option<Arc<ClientSide>>, locality: &s
         fallback: from.fallback,
         outlier: from.outlier,
         concurrency: from.concurrency,
+        credentials: None,
     }
 }
 

@@ -131,6 +131,8 @@ impl Shard {
     fn adopt(&self) {
         let plan = self.plans.get();
         let epoch = plan.epoch;
+        let grants = plan.upstreams.iter().filter_map(|upstream| upstream.credentials.as_ref());
+        grants.for_each(|grant| grant.start(&self.seat.store));
         let mut pools = self.pools.borrow_mut();
         let mut old = std::mem::take(&mut *pools);
         let next = ShardPlan::build(plan, &mut old, &mut pools, &self.seat.book, self.seat.index);

@@ -4,8 +4,15 @@
 //! A shard asks ([`Desk::ask`]) and awaits. The answer goes into a slot of its own; the shard is told by
 //! an eventfd that it reads through its ring, as a waker of another thread would not reach the reactor.
 
+pub(crate) mod address;
+pub mod answers;
+pub mod grant;
+pub mod http;
 pub mod keys;
+pub mod oauth_client;
 pub mod redis;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -32,6 +39,8 @@ pub struct Store {
     runtime: Handle,
     inboxes: Box<[Arc<Inbox>]>,
     open: Mutex<Open>,
+    /// Connections to services that are asked over HTTP.
+    http: Arc<http::Clients>,
     /// Ends the thread when it is dropped.
     _alive: tokio::sync::oneshot::Sender<()>,
 }
@@ -95,13 +104,18 @@ impl Store {
             Ok(Arc::new(Inbox { answered: SegQueue::new(), wake }))
         };
         let inboxes = (0..shards).map(|_| inbox()).collect::<io::Result<_>>()?;
-        let open = Mutex::default();
-        Ok(Arc::new(Store { runtime: handle, inboxes, open, _alive: alive }))
+        let (open, http) = (Mutex::default(), Arc::default());
+        Ok(Arc::new(Store { runtime: handle, inboxes, open, http, _alive: alive }))
     }
 
     /// The runtime, for what lives there by itself.
     pub fn runtime(&self) -> &Handle {
         &self.runtime
+    }
+
+    /// The way to services over HTTP, for work on this thread.
+    pub fn http(&self) -> Arc<http::Clients> {
+        self.http.clone()
     }
 
     /// The connections of these settings, opened if need be.

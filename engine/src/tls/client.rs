@@ -6,9 +6,9 @@ use contract::snapshot::{Alpn, Protocol, Snapshot, UpstreamTls};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::facts::{Cause, HandshakeFailed};
 use super::identity::{self, Digest, Fingerprint, Unusable};
@@ -48,12 +48,7 @@ impl ClientSide {
             None => Arc::new(AnyServer(identity::provider())),
             Some(trust) => {
                 let (roots, crls) = identity::trust(snapshot, trust, "tls.ca")?;
-                WebPkiServerVerifier::builder_with_provider(roots, identity::provider())
-                    .with_crls(crls)
-                    .only_check_end_entity_revocation()
-                    .allow_unknown_revocation_status()
-                    .build()
-                    .map_err(|error| Unusable::new("tls.ca", error.to_string()))?
+                verifier(roots, crls, "tls.ca")?
             }
         };
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
@@ -89,6 +84,20 @@ impl ClientSide {
             HandshakeFailed::new(Cause::Own, format!("{host:?} is no name to ask for: set one"))
         })
     }
+}
+
+/// Who verifies servers by `roots`; `ca` is where these stand in the spec.
+pub(super) fn verifier(
+    roots: Arc<RootCertStore>,
+    crls: Vec<CertificateRevocationListDer<'static>>,
+    ca: &str,
+) -> Result<Arc<WebPkiServerVerifier>, Unusable> {
+    WebPkiServerVerifier::builder_with_provider(roots, identity::provider())
+        .with_crls(crls)
+        .only_check_end_entity_revocation()
+        .allow_unknown_revocation_status()
+        .build()
+        .map_err(|error| Unusable::new(ca, error.to_string()))
 }
 
 /// All that the result of [`ClientSide::build`] depends on.

@@ -97,47 +97,47 @@ pub(super) fn trust(
 }
 
 /// SHA-256 over settings: equal ones give the same.
-pub(super) type Fingerprint = [u8; 32];
+pub type Fingerprint = [u8; 32];
 
 /// Takes in settings, each with its length, so that no two lists of them are the same bytes.
-pub(super) struct Digest(Context);
+pub struct Digest(Context);
 
 impl Digest {
-    pub(super) fn new(what: &str) -> Digest {
+    pub fn new(what: &str) -> Digest {
         let mut digest = Digest(Context::new(&SHA256));
         digest.add(what.as_bytes());
         digest
     }
 
-    pub(super) fn add(&mut self, bytes: &[u8]) {
+    pub fn add(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.0.update(bytes);
     }
 
-    pub(super) fn number(&mut self, number: u64) {
+    pub fn number(&mut self, number: u64) {
         self.0.update(&number.to_le_bytes());
     }
 
-    pub(super) fn all(&mut self, items: &[Vec<u8>]) {
+    pub fn all(&mut self, items: &[Vec<u8>]) {
         self.number(items.len() as u64);
         items.iter().for_each(|item| self.add(item));
     }
 
-    pub(super) fn certificate(&mut self, snapshot: &Snapshot, index: u32) {
+    pub fn certificate(&mut self, snapshot: &Snapshot, index: u32) {
         if let Some(certificate) = snapshot.certificates.get(index as usize) {
             self.all(&certificate.chain);
             self.add(&certificate.key);
         }
     }
 
-    pub(super) fn trust(&mut self, snapshot: &Snapshot, index: u32) {
+    pub fn trust(&mut self, snapshot: &Snapshot, index: u32) {
         if let Some(trust) = snapshot.trust.get(index as usize) {
             self.all(&trust.roots);
             self.all(&trust.crls);
         }
     }
 
-    pub(super) fn finish(self) -> Fingerprint {
+    pub fn finish(self) -> Fingerprint {
         let mut fingerprint = [0; 32];
         let digest = self.0.finish();
         fingerprint.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);

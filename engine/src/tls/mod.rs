@@ -12,6 +12,7 @@ mod hello;
 mod identity;
 mod machine;
 mod memory;
+mod outbound;
 mod peer;
 mod server;
 mod service;
@@ -22,11 +23,12 @@ mod tickets;
 pub use client::ClientSide;
 pub use facts::{Cause, CertificateNames, ClientCertificate, HandshakeFailed, TlsFacts};
 pub use handshake::{accept, connect};
-pub use identity::Unusable;
+pub use identity::{Digest, Fingerprint, Unusable};
 pub use memory::Memory;
+pub use outbound::{outbound, outbound_fingerprint, outbound_to_none};
 pub use server::ServerSide;
 pub use service::ServiceTls;
 pub use stream::TlsStream;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,6 +6,7 @@
 
 mod adaptive;
 pub mod balance;
+mod bearer;
 pub mod book;
 mod breaker;
 mod ejection;
@@ -32,6 +33,7 @@ use contract::snapshot::{AdaptiveConcurrency, Balance, Bounds, Breaker, Outlier,
 
 use adaptive::Sample;
 use balance::Balancer;
+use bearer::Bearer;
 use book::{Shared, TargetState};
 use breaker::Pass;
 use latency::{Histogram, PeakEwma};
@@ -58,6 +60,8 @@ pub struct UpstreamState {
     pub(crate) node: Arc<Shared>,
     /// By target, of this shard: requests there now, and how long they take.
     loads: Box<[Load]>,
+    /// What requests carry in place of the client's credential.
+    bearer: Option<Bearer>,
     recent: RefCell<Histogram>,
     sample: Cell<Sample>,
     /// How far the wall clock is ahead of ours, once it was told.
@@ -144,10 +148,17 @@ impl UpstreamState {
             pools,
             targets,
             node,
+            bearer: upstream.credentials.clone().map(Bearer::new),
             recent: RefCell::default(),
             sample: Cell::default(),
             wall_ahead_ms: Cell::default(),
         })
+    }
+
+    /// The token that requests carry, where the plan says so.
+    #[inline]
+    pub(crate) fn bearer(&self) -> Option<&Bearer> {
+        self.bearer.as_ref()
     }
 
     /// Counts a request at the upstream from now until the guard is dropped.

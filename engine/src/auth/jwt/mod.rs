@@ -12,7 +12,7 @@ pub mod verify;
 mod wishes;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test is the peer of the reactor")]
 
 mod clients;
-mod pki;
+pub(crate) mod pki;
 mod plans;
 mod records;
 mod resumption;

@@ -31,8 +31,11 @@ pub enum Told {
     Out { status: u16, challenges: Vec<String> },
 }
 
-/// The only route asks every authenticator of `snapshot`.
+/// Unless `snapshot` has a route, the only one asks every authenticator.
 fn plan(mut snapshot: Snapshot) -> Arc<Plan> {
+    if !snapshot.routes.is_empty() {
+        return Arc::new(Plan::build(snapshot).unwrap());
+    }
     let count = snapshot.auth.authenticators.len() as u32;
     snapshot.upstreams = vec![snapshot::Upstream { name: "u".into(), ..Default::default() }];
     snapshot.routes = vec![snapshot::Route {
@@ -49,22 +52,34 @@ pub fn gate<Fut>(snapshot: Snapshot, main: impl FnOnce(Gate) -> Fut + Send + 'st
 where
     Fut: Future<Output = ()> + 'static,
 {
+    gates(snapshot, 1, |gates| main(gates[0].clone()));
+}
+
+/// The same with several shards of one node.
+pub fn gates<Fut>(
+    snapshot: Snapshot,
+    shards: u16,
+    main: impl FnOnce(Vec<Gate>) -> Fut + Send + 'static,
+) where
+    Fut: Future<Output = ()> + 'static,
+{
     shard(small(), move |io| async move {
-        let (_, segment) = Segment::create(1, contract::ring::MIN_RING).unwrap();
-        let meter = Meter::new(segment.shard(0), segment.ring_writer(0).unwrap());
-        let seat = Seat {
-            index: 0,
-            shards: 1,
-            book: Arc::new(Book::new(1, None)),
-            memory: Arc::default(),
-            store: crate::store::Store::start(1).unwrap(),
-        };
+        let (_, segment) = Segment::create(shards, contract::ring::MIN_RING).unwrap();
+        let store = crate::store::Store::start(shards.into()).unwrap();
+        let book = Arc::new(Book::new(shards, None));
         let epoch = snapshot.epoch;
         let plans = Arc::new(Swap::new(plan(snapshot), epoch));
-        let shard = Shard::new(io.clone(), meter, plans.clone(), seat, [7, 9]);
-        let (listening, own) = (shard.clone(), io.clone());
-        io.spawn(async move { listening.desk().listen(&own).await.unwrap() });
-        main(Gate { io, shard, plans }).await;
+        let mut gates = Vec::new();
+        for index in 0..shards {
+            let meter = Meter::new(segment.shard(index), segment.ring_writer(index).unwrap());
+            let (book, store) = (book.clone(), store.clone());
+            let seat = Seat { index, shards, book, memory: Arc::default(), store, throttle: Default::default() };
+            let shard = Shard::new(io.clone(), meter, plans.clone(), seat, [7, 9]);
+            let (listening, own) = (shard.clone(), io.clone());
+            io.spawn(async move { listening.desk().listen(&own).await.unwrap() });
+            gates.push(Gate { io: io.clone(), shard, plans: plans.clone() });
+        }
+        main(gates).await;
     });
 }
 
@@ -80,12 +95,18 @@ impl Gate {
 
     /// A request with these fields.
     pub async fn ask(&self, fields: &str) -> Told {
-        let bytes = format!("GET /x HTTP/1.1\r\nHost: h\r\n{fields}\r\n").into_bytes();
+        self.send(&format!("GET /x HTTP/1.1\r\nHost: h\r\n{fields}\r\n"), "192.0.2.1").await
+    }
+
+    /// A whole request, from an address.
+    pub async fn send(&self, request: &str, from: &str) -> Told {
+        let bytes = request.as_bytes().to_vec();
         let mut head = self.shard.take_request_head();
         let limits = HeadLimits { max_head: 128 * 1024, ..HeadLimits::REQUEST };
         assert_eq!(head.parse(&bytes, &limits), Ok(Progress::Complete));
         let client = Client {
-            address: "192.0.2.1:9".parse().unwrap(),
+            address: std::net::SocketAddr::new(from.parse().unwrap(), 9),
+            listener: ([127, 0, 0, 1], 80).into(),
             trusted: false,
             forwarded: false,
             tls: None,
@@ -94,6 +115,7 @@ impl Gate {
         let plan = self.shard.plan();
         let mut request =
             Request::new(&self.shard, plan.clone(), head, Chunk::from_vec(bytes), client, 1);
+        request.normalise_path().unwrap();
         match admit(&self.shard, &mut request, plan.plan.route(0)).await {
             Ok(()) => {
                 let bytes = request.bytes().to_vec();
@@ -125,6 +147,16 @@ impl Told {
 
     pub fn is_in(&self) -> bool {
         matches!(self, Told::In { .. })
+    }
+
+    /// The fields of that name that go on.
+    pub fn forwarded(&self, name: &str) -> Vec<String> {
+        let Told::In { head, bytes, .. } = self else { panic!("{self:?}") };
+        let fields = head.fields.iter().filter(|field| field.forwarded());
+        let named = fields
+            .filter(|field| field.name.of(bytes).eq_ignore_ascii_case(name.as_bytes()))
+            .map(|field| String::from_utf8_lossy(field.value.of(bytes)).into_owned());
+        named.collect()
     }
 
     /// Whether it was refused as RFC 6750 §3.1 has it for a bad token.

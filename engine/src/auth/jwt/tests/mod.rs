@@ -1,7 +1,7 @@
 //! Tokens that are signed here, and what becomes of them.
 
 mod algorithms;
-mod gate;
+pub(crate) mod gate;
 mod meaning;
 mod refusals;
 mod rotation;
