@@ -323,3 +323,6 @@ fn read_metadata(
         end_session_endpoint: usable(members.end_session_endpoint),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@
 
 mod fetch;
 pub mod jwk;
+#[cfg(test)]
+mod origin;
 mod providers;
 mod reach;
 mod recover;

@@ -367,3 +367,6 @@ fn chance() -> f64 {
     _ = SystemRandom::new().fill(&mut bytes);
     f64::from(u16::from_ne_bytes(bytes)) / f64::from(u16::MAX)
 }
+
+#[cfg(test)]
+mod tests;

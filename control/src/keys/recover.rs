@@ -127,3 +127,6 @@ fn add(known: &mut Vec<VerifyKey>, key: &VerifyKey) {
         None => known.push(key.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests;
