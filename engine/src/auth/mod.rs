@@ -12,7 +12,7 @@ mod external;
 pub mod identity;
 mod introspection;
 mod jwt;
-mod login;
+pub mod login;
 pub mod memory;
 pub mod refusal;
 pub mod registry;
@@ -49,7 +49,18 @@ pub struct Call<'a> {
     pub client: &'a Client,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    pub fn of(shard: &'a Shard, registry: &'a Registry, request: &'a Request) -> Call<'a> {
+        Call {
+            shard,
+            registry,
+            head: &request.head,
+            bytes: request.bytes(),
+            path: request.path(),
+            client: &request.client,
+        }
+    }
+
     /// Milliseconds since the Unix epoch.
     pub fn wall_ms(&self) -> u64 {
         self.shard.io.clock().wall_us() / 1_000
@@ -93,14 +104,7 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
     let Some(rules) = &route.auth else { return Ok(()) };
     let plan = request.plan.clone();
     let registry = &*plan.plan.auth;
-    let call = Call {
-        shard,
-        registry,
-        head: &request.head,
-        bytes: request.bytes(),
-        path: request.path(),
-        client: &request.client,
-    };
+    let call = Call::of(shard, registry, request);
     let found = match rules.all {
         true => all(call, rules).await,
         false => any(call, rules).await,
@@ -111,11 +115,35 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
             if rules.hide_credentials {
                 credentials::hide(request, registry, rules);
             }
+            if let Some(identity) = &identity {
+                request.answer_fields.extend(identity.answer.iter().cloned());
+            }
             request.identity = identity;
             Ok(())
         }
-        Err(refusal) => Err(refusal.reply(registry, rules, &mut request.answer_fields)),
+        Err(refusal) => {
+            let mut fields = Vec::new();
+            let login = match refusal {
+                Refusal::Missing => begin_login(call, rules, &mut fields),
+                _ => None,
+            };
+            let reply = login.unwrap_or_else(|| refusal.reply(registry, rules, &mut fields));
+            request.answer_fields.append(&mut fields);
+            Err(reply)
+        }
     }
+}
+
+/// Sends a browser without a session to log in, where the route has a login.
+fn begin_login(
+    call: Call<'_>,
+    rules: &RouteAuth,
+    fields: &mut Vec<(&'static str, Vec<u8>)>,
+) -> Option<LocalReply> {
+    call.registry.of(rules).find_map(|authenticator| match &authenticator.kind {
+        registry::Kind::Login(login) => login.begin(call, fields),
+        _ => None,
+    })
 }
 
 /// The first authenticator that knows the caller. Where none does, a wrong credential counts more than

@@ -17,7 +17,7 @@ use super::credentials::{self, Found};
 use super::external::External;
 use super::introspection::Introspection;
 use super::jwt::Jwt;
-use super::login::Login;
+use super::login::{Login, OwnPath};
 use super::signature::Signature;
 use super::{Call, Check, Identity};
 use crate::plan::PlanError;
@@ -29,6 +29,8 @@ pub struct Registry {
     pub version: u64,
     pub consumers: Box<[Consumer]>,
     pub authenticators: Box<[Authenticator]>,
+    /// Those that are logins.
+    logins: Box<[u32]>,
     /// Consumers by name.
     names: HashMap<Box<str>, ConsumerIndex>,
     /// Consumers by authenticator, and by what it calls them.
@@ -100,6 +102,8 @@ impl Registry {
             let name = from.name.as_str().into();
             authenticators.push(Authenticator { index: index as u32, name, kind });
         }
+        let is_login = |from: &&Authenticator| matches!(from.kind, Kind::Login(_));
+        registry.logins = authenticators.iter().filter(is_login).map(|from| from.index).collect();
         registry.authenticators = authenticators.into();
         Ok(registry)
     }
@@ -107,6 +111,14 @@ impl Registry {
     /// The authenticators that a route takes, in its order.
     pub fn of<'a>(&'a self, rules: &'a RouteAuth) -> impl Iterator<Item = &'a Authenticator> {
         rules.authenticators.iter().filter_map(|index| self.authenticators.get(*index as usize))
+    }
+
+    /// The login that a path of the gateway's own belongs to.
+    pub fn own_path(&self, path: &[u8]) -> Option<(u32, &Login, OwnPath)> {
+        self.logins.iter().find_map(|index| match &self.authenticators.get(*index as usize)?.kind {
+            Kind::Login(login) => Some((*index, login, login.own_path(path)?)),
+            _ => None,
+        })
     }
 
     pub fn consumer(&self, index: ConsumerIndex) -> Option<&Consumer> {
@@ -219,6 +231,7 @@ impl Authenticator {
             Kind::Introspection(introspection) => {
                 introspection.own(call, credentials::find(call, &introspection.tokens.from))
             }
+            Kind::Login(login) => login.credential(call),
             kind => credentials::find(call, kind.sources()),
         }
     }
