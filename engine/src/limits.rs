@@ -104,6 +104,22 @@ pub const KEY_WAIT_MS: u64 = 2_000;
 pub const KEY_LOOK_MS: u64 = 50;
 /// Requests of one shard that wait for key sets.
 pub const KEY_WAITERS: u32 = 64;
+/// Bytes of a session in one cookie: browsers take 4,096 with name and attributes (RFC 6265 §6.1).
+pub const SESSION_COOKIE: usize = 3_800;
+/// Cookies of one session. All of them have to fit in a request head.
+pub const SESSION_COOKIES: usize = 4;
+/// How long a login may take, in seconds.
+pub const LOGIN_S: u32 = 600;
+/// Longest path and query that a login goes back to.
+pub const LOGIN_BACK: usize = 1_500;
+/// How long before its end an access token is refreshed, in seconds.
+pub const REFRESH_AHEAD_S: u64 = 10;
+/// How long requests that still come with the old session get what it was refreshed to.
+pub const REFRESHED_MS: u64 = 30_000;
+/// Refreshes of one authenticator in that time.
+pub const REFRESHES: usize = 10_000;
+/// How long a shard remembers whose a session is.
+pub const AUTH_SESSION_MS: u64 = 60_000;
 /// Questions of one shard to the store thread that are open at once.
 pub const STORE_QUESTIONS: usize = 10_000;
 /// Names of `Access-Control-Request-Headers` that are looked at.

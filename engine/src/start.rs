@@ -253,7 +253,8 @@ impl Node {
         let shards = self.mailboxes.len() as u16;
         let (book, memory) = (self.book.clone(), self.memory.clone());
         let (store, throttle) = (self.store.clone(), self.throttle.clone());
-        let seat = Seat { index, shards, book, memory, store, throttle };
+        let wishes = Some(self.segment.wishes());
+        let seat = Seat { index, shards, book, memory, store, throttle, wishes };
         let (report, reported) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name(format!("shard-{index}"))

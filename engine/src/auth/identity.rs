@@ -28,6 +28,8 @@ pub struct Identity {
     pub credential: Option<Arc<str>>,
     /// What upstreams are told beside that.
     pub fields: Fields,
+    /// What the client is told with the answer, such as a cookie in place of the one it has.
+    pub answer: Arc<[(&'static str, Vec<u8>)]>,
     /// SHA-256 of the certificate that the credential is bound to.
     pub certificate: Option<[u8; 32]>,
     /// It goes by the anonymous consumer.
@@ -118,6 +120,7 @@ impl Identity {
             limits: self.limits.clone().or_else(|| other.limits.clone()),
             credential: self.credential.clone().or_else(|| other.credential.clone()),
             fields: self.fields.iter().chain(other.fields.iter()).cloned().collect(),
+            answer: self.answer.iter().chain(other.answer.iter()).cloned().collect(),
             certificate: None,
             anonymous: false,
             until_ms: 0,

@@ -12,7 +12,7 @@ mod external;
 pub mod identity;
 mod introspection;
 pub mod jwt;
-mod login;
+pub mod login;
 pub mod memory;
 pub mod networks;
 pub mod policy;
@@ -156,10 +156,23 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
             if rules.hide_credentials {
                 credentials::hide(request, registry, rules);
             }
+            if let Some(identity) = &identity {
+                request.answer_fields.extend(identity.answer.iter().cloned());
+            }
             request.identity = identity;
             Ok(())
         }
-        Err(refusal) => Err(refusal.reply(registry, rules, &mut request.answer_fields)),
+        Err(refusal) => {
+            let mut fields = Vec::new();
+            let call = Call::of(shard, registry, request);
+            let login = match refusal {
+                Refusal::Missing => begin_login(call, rules, &mut fields),
+                _ => None,
+            };
+            let reply = login.unwrap_or_else(|| refusal.reply(registry, rules, &mut fields));
+            request.answer_fields.append(&mut fields);
+            Err(reply)
+        }
     }
 }
 
@@ -174,6 +187,18 @@ fn counter(judged: &Result<Option<Rc<Identity>>, Refusal>) -> Counter {
         Err(Refusal::Unavailable) => Counter::AuthUnavailable,
         Err(Refusal::Throttled(_)) => Counter::AuthThrottled,
     }
+}
+
+/// Sends a browser without a session to log in, where the route has a login.
+fn begin_login(
+    call: Call<'_>,
+    rules: &RouteAuth,
+    fields: &mut Vec<(&'static str, Vec<u8>)>,
+) -> Option<LocalReply> {
+    call.registry.of(rules).find_map(|authenticator| match &authenticator.kind {
+        registry::Kind::Login(login) => login.begin(call, fields),
+        _ => None,
+    })
 }
 
 /// The first authenticator that knows the caller. Where none does, a wrong credential counts more than

@@ -17,7 +17,7 @@ use super::credentials::{self, Found};
 use super::external::External;
 use super::introspection::{self, Introspection};
 use super::jwt::Jwt;
-use super::login::Login;
+use super::login::{Login, OwnPath};
 use super::signature::Signature;
 use super::{Call, Check, Identity, Outcome, throttle};
 use crate::limits;
@@ -35,6 +35,8 @@ pub struct Registry {
     pub authenticators: Box<[Authenticator]>,
     /// Of all consumers.
     pub api_keys: ConsumerKeys,
+    /// Those that are logins.
+    logins: Box<[u32]>,
     /// Consumers by name.
     names: HashMap<Box<str>, ConsumerIndex>,
     /// Consumers by authenticator, and by what it calls them.
@@ -111,6 +113,8 @@ impl Registry {
             let own_fields = own_fields(&from.kind);
             authenticators.push(Authenticator { index: index as u32, name, kind, own_fields });
         }
+        let is_login = |from: &&Authenticator| matches!(from.kind, Kind::Login(_));
+        registry.logins = authenticators.iter().filter(is_login).map(|from| from.index).collect();
         registry.authenticators = authenticators.into();
         Ok(registry)
     }
@@ -127,6 +131,14 @@ impl Registry {
     /// The authenticators that a route takes, in its order.
     pub fn of<'a>(&'a self, rules: &'a RouteAuth) -> impl Iterator<Item = &'a Authenticator> {
         rules.authenticators.iter().filter_map(|index| self.authenticators.get(*index as usize))
+    }
+
+    /// The login that a path of the gateway's own belongs to.
+    pub fn own_path(&self, path: &[u8]) -> Option<(u32, &Login, OwnPath)> {
+        self.logins.iter().find_map(|index| match &self.authenticators.get(*index as usize)?.kind {
+            Kind::Login(login) => Some((*index, login, login.own_path(path)?)),
+            _ => None,
+        })
     }
 
     pub fn consumer(&self, index: ConsumerIndex) -> Option<&Consumer> {
@@ -251,6 +263,7 @@ impl Authenticator {
             Kind::External(external) => external.credential(call),
             Kind::Basic(basic) => basic.credential(call),
             Kind::Signature(signature) => signature.credential(call),
+            Kind::Login(login) => login.credential(call),
             kind => credentials::find(call, kind.sources()),
         }
     }

@@ -252,6 +252,7 @@ fn gateway(
             memory: Arc::default(),
             store: crate::store::Store::start(1).unwrap(),
             throttle: Default::default(),
+            wishes: None,
         };
         let plans = Arc::new(Swap::new(plan, 1));
         let shard = Shard::new(io.clone(), meter, plans, seat, [7, 9]);

@@ -228,6 +228,7 @@ mod tests {
                 memory: Default::default(),
                 store: crate::store::Store::start(2).unwrap(),
                 throttle: Default::default(),
+                wishes: None,
             };
             let shard = Shard::new(io.clone(), meter, plans.clone(), seat, [7, 9]);
             io.spawn(shard.clone().check_targets());

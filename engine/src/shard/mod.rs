@@ -41,6 +41,8 @@ pub struct Seat {
     pub book: Arc<Book>,
     pub memory: Arc<Memory>,
     pub store: Arc<Store>,
+    /// Where control is asked for key sets; `None`: there is none.
+    pub wishes: Option<contract::wishes::Wishes>,
     pub throttle: Arc<auth::Throttle>,
 }
 
@@ -255,8 +257,11 @@ impl Shard {
     }
 
     /// Asks control to fetch the key set of that place again.
-    pub fn wish(&self, _place: u32) {
+    pub fn wish(&self, place: u32) {
         self.wished.set(self.wished.get() + 1);
+        if let Some(wishes) = &self.seat.wishes {
+            wishes.wish(place);
+        }
     }
 
     /// How often it asked.

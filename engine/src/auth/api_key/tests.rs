@@ -123,6 +123,7 @@ impl Gate {
                 shards: SHARDS,
                 book: book.clone(),
                 throttle: Default::default(),
+                wishes: None,
                 memory: Arc::default(),
                 store: store.clone(),
             };

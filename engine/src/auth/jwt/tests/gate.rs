@@ -73,7 +73,15 @@ pub fn gates<Fut>(
         for index in 0..shards {
             let meter = Meter::new(segment.shard(index), segment.ring_writer(index).unwrap());
             let (book, store) = (book.clone(), store.clone());
-            let seat = Seat { index, shards, book, memory: Arc::default(), store, throttle: Default::default() };
+            let seat = Seat {
+                index,
+                shards,
+                book,
+                memory: Arc::default(),
+                store,
+                throttle: Default::default(),
+                wishes: None,
+            };
             let shard = Shard::new(io.clone(), meter, plans.clone(), seat, [7, 9]);
             let (listening, own) = (shard.clone(), io.clone());
             io.spawn(async move { listening.desk().listen(&own).await.unwrap() });
