@@ -108,6 +108,8 @@ pub const KEY_WAITERS: u32 = 64;
 pub const SESSION_COOKIE: usize = 3_800;
 /// Cookies of one session. All of them have to fit in a request head.
 pub const SESSION_COOKIES: usize = 4;
+/// How long a login waits for the provider's new keys; control fetches them every ten seconds at most.
+pub const LOGIN_KEY_MS: u64 = 11_000;
 /// How long a login may take, in seconds.
 pub const LOGIN_S: u32 = 600;
 /// Longest path and query that a login goes back to.

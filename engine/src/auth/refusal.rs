@@ -70,6 +70,7 @@ impl Refusal {
             Refusal::Throttled(wait_s) => {
                 fields.push(("Retry-After", wait_s.to_string().into_bytes()));
             }
+            Refusal::Forbidden => {}
             _ => self.challenge(registry, rules, fields),
         }
         LocalReply::new(status, reason)

@@ -29,7 +29,7 @@ use super::credentials::{self, Found};
 use super::jwt::claims::{self, Claims};
 use super::jwt::parse::Token;
 use super::jwt::verify::{KeySet, Verdict};
-use super::registry::{Unfit, key_set};
+use super::registry::{Kind, Unfit, key_set};
 use super::{Call, Check, Identity, Outcome, Refusal, Registry};
 use crate::exchange::Request;
 use crate::limits;
@@ -303,15 +303,23 @@ impl Login {
         };
         let (provider, http) = (self.provider.clone(), call.shard.desk().store().http());
         let (code, verifier) = (code.to_owned(), flow.verifier.clone());
-        let nonce = flow.nonce.clone();
         let asked = call.shard.desk().ask(async move {
-            provider.exchange(&http, &code, &redirect_uri, &verifier, &nonce, now_ms).await
+            provider.exchange(&http, &code, &redirect_uri, &verifier, now_ms).await
         });
-        let (claims, tokens) = match asked.await {
-            Ok(Ok(found)) => found,
+        let tokens = match asked.await {
+            Ok(Ok(tokens)) => tokens,
             Ok(Err(Refusal::Unavailable)) | Err(_) => return unavailable(fields),
             Ok(Err(_)) => return refused(),
         };
+        let claims = match self.claims(call, index, tokens.id_token.as_deref()).await {
+            Ok(claims) => claims,
+            Err(Refusal::Unavailable) => return unavailable(fields),
+            Err(_) => return refused(),
+        };
+        // OpenID Connect Core §3.1.3.7, 11: the token is of this login.
+        if claims.get("nonce").and_then(Value::as_str) != Some(&flow.nonce) {
+            return refused();
+        }
         let tokens = Tokens {
             access_token: tokens.access_token.filter(|_| self.rules.forward_token),
             ..tokens
@@ -328,6 +336,48 @@ impl Login {
             }
             None => LocalReply::new(500, Reason::Internal),
         }
+    }
+
+    /// What an identity token says, if it is good. A key that nobody knows is waited for: the token comes
+    /// from the provider itself, so there is one.
+    async fn claims(
+        &self,
+        call: Call<'_>,
+        index: u32,
+        id_token: Option<&str>,
+    ) -> Result<Claims, Refusal> {
+        let token = Token::read(id_token.unwrap_or_default().as_bytes());
+        let token = token.map_err(|_| Refusal::Invalid)?;
+        let own = &self.provider.keys;
+        if own.loaded && own.judge(&token) != Verdict::Unknown {
+            return self.provider.believed(own, &token, call.wall_ms());
+        }
+        match self.fresh_keys(call, index, &token).await {
+            Some(keys) => self.provider.believed(&keys, &token, call.wall_ms()),
+            None => Err(Refusal::Unavailable),
+        }
+    }
+
+    /// The provider's keys with the one that `token` names, once control has fetched them.
+    async fn fresh_keys(&self, call: Call<'_>, index: u32, token: &Token) -> Option<Arc<KeySet>> {
+        let shard = call.shard;
+        shard.wish(self.provider.keys.wish?);
+        let own = call.registry.authenticators.get(index as usize)?;
+        let until_ms = shard.io.clock().now_ms() + limits::LOGIN_KEY_MS;
+        while shard.io.clock().now_ms() < until_ms {
+            shard.io.sleep_ms(limits::KEY_LOOK_MS).await;
+            let plan = shard.plan();
+            let mut all = plan.plan.auth.authenticators.iter();
+            if let Some(Kind::Login(login)) =
+                all.find(|one| one.name == own.name).map(|one| &one.kind)
+                && login.provider.issuer == self.provider.issuer
+                && login.provider.keys.loaded
+                && login.provider.keys.judge(token) != Verdict::Unknown
+            {
+                return Some(login.provider.keys.clone());
+            }
+        }
+        None
     }
 
     /// Forgets the session here, and has the provider forget it (OpenID Connect RP-Initiated Logout 1.0).
@@ -352,30 +402,22 @@ impl Login {
 }
 
 impl Provider {
-    /// Tokens for a code (RFC 6749 §4.1.3), with the claims of the identity token.
+    /// Tokens for a code (RFC 6749 §4.1.3).
     async fn exchange(
         &self,
         http: &Clients,
         code: &str,
         redirect_uri: &str,
         verifier: &str,
-        nonce: &str,
         now_ms: u64,
-    ) -> Result<(Claims, Tokens), Refusal> {
+    ) -> Result<Tokens, Refusal> {
         let parameters = [
             ("grant_type", "authorization_code"),
             ("code", code),
             ("redirect_uri", redirect_uri),
             ("code_verifier", verifier),
         ];
-        let tokens = self.ask(http, &parameters, now_ms).await?;
-        let id_token = tokens.id_token.as_deref().ok_or(Refusal::Invalid)?;
-        let claims = self.believed(id_token, now_ms)?;
-        // OpenID Connect Core §3.1.3.7, 11: the token is of this login.
-        if claims.get("nonce").and_then(Value::as_str) != Some(nonce) {
-            return Err(Refusal::Invalid);
-        }
-        Ok((claims, tokens))
+        self.ask(http, &parameters, now_ms).await
     }
 
     /// Asks for tokens.
@@ -411,12 +453,9 @@ impl Provider {
     }
 
     /// The claims of an identity token for us (OpenID Connect Core §3.1.3.7).
-    fn believed(&self, id_token: &str, now_ms: u64) -> Result<Claims, Refusal> {
-        let token = Token::read(id_token.as_bytes()).map_err(|_| Refusal::Invalid)?;
-        match self.keys.judge(&token) {
-            Verdict::Good => {}
-            _ if !self.keys.loaded => return Err(Refusal::Unavailable),
-            Verdict::Bad | Verdict::Unknown => return Err(Refusal::Invalid),
+    fn believed(&self, keys: &KeySet, token: &Token, now_ms: u64) -> Result<Claims, Refusal> {
+        if keys.judge(token) != Verdict::Good {
+            return Err(Refusal::Invalid);
         }
         let claims: Map<String, Value> =
             super::jwt::json::object(&token.payload).ok_or(Refusal::Invalid)?;

@@ -8,6 +8,8 @@ use tokio::sync::OnceCell;
 
 use super::session::Session;
 use super::{Provider, Refusal};
+use crate::auth::jwt::parse::Token;
+use crate::auth::jwt::verify::Verdict;
 use crate::limits;
 use crate::store::http::Clients;
 
@@ -85,12 +87,15 @@ impl Provider {
             ..session.clone()
         };
         // OpenID Connect Core §12.2: there may be a new identity token, of the same user.
-        if let Some(id_token) = &tokens.id_token {
-            let claims = match self.believed(id_token, now_ms) {
-                Ok(claims) => claims,
-                Err(Refusal::Unavailable) => return Refreshed::Unknown,
-                Err(_) => return Refreshed::Over,
-            };
+        let token = tokens.id_token.as_deref().map(|text| Token::read(text.as_bytes()));
+        // One with a key that we do not have yet says nothing new: what the session says goes on.
+        let unknown = |token: &Token| self.keys.judge(token) == Verdict::Unknown;
+        if let Some(token) = token
+            && !token.as_ref().is_ok_and(unknown)
+        {
+            let claims =
+                token.ok().and_then(|token| self.believed(&self.keys, &token, now_ms).ok());
+            let Some(claims) = claims else { return Refreshed::Over };
             if claims.get("sub") != session.claims.get("sub") {
                 return Refreshed::Over;
             }
