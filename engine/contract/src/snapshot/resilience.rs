@@ -80,8 +80,7 @@ pub struct RetryBudget {
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        // Envoy's 3 are fewer than what a small fleet loses at once when one of its targets does.
-        RetryBudget { percent: 20, min: 10 }
+        RetryBudget { percent: 20, min: 3 }
     }
 }
 
