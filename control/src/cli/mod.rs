@@ -1,6 +1,7 @@
 //! The command line.
 
 mod admin;
+mod keys;
 mod offline;
 mod remote;
 mod show;
@@ -140,6 +141,24 @@ enum Command {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Make API keys, and tell their hashes
+    #[command(
+        arg_required_else_help = true,
+        after_help = "Examples:\n  sluice keys new\n  sluice keys new --prefix acme --json\n  sluice keys hash < key.txt"
+    )]
+    Keys {
+        #[command(subcommand)]
+        command: keys::Keys,
+    },
+    /// Hash a password for HTTP Basic
+    #[command(
+        arg_required_else_help = true,
+        after_help = "Example:\n  sluice password hash < password.txt"
+    )]
+    Password {
+        #[command(subcommand)]
+        command: keys::Passwords,
+    },
     /// Print the Prometheus metrics
     #[command(
         after_help = "Examples:\n  sluice metrics | grep sluice_requests_total\n  sluice metrics --json"
@@ -200,6 +219,8 @@ enum What {
     Upstreams,
     Listeners,
     Certificates,
+    Authenticators,
+    Consumers,
     Revisions,
     Spec,
 }
@@ -228,6 +249,8 @@ pub fn main(engine: EngineEntry) -> ExitCode {
             })
         }
         Command::Rollback { revision, remote } => remote::rollback(revision, &remote),
+        Command::Keys { command } => keys::keys(&command),
+        Command::Password { command } => keys::passwords(&command),
         Command::Metrics { remote } => remote::metrics(&remote),
     };
     match result {
