@@ -3,26 +3,29 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::spec::{Listener, Route, Spec, Upstream};
+use crate::spec::{self, Authenticator, Consumer, Group, Listener, Route, Spec, Upstream};
 
 /// The difference of two specs; see [`diff`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Diff {
-    /// Fields of `node`, `admin` and `access_log`.
+    /// Fields of `node`, `admin`, `access_log`, `redis` and `auth`.
     pub settings: Vec<FieldChange>,
+    pub authenticators: Changes,
+    pub groups: Changes,
+    pub consumers: Changes,
     pub listeners: Changes,
     pub upstreams: Changes,
     pub routes: Changes,
     /// Routes that stay but move among those that stay.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moved_routes: Vec<Moved>,
 }
 
 /// What happens to the named things of one kind. Each list is in the order of its spec.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Changes {
     /// Names with what they bring, in canonical form.
     pub added: Vec<Named>,
@@ -31,7 +34,7 @@ pub struct Changes {
 }
 
 /// A listener, upstream or route that comes or goes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Named {
     pub name: String,
     /// One line that tells a person which it is.
@@ -39,14 +42,14 @@ pub struct Named {
 }
 
 /// A listener, upstream or route that is in both specs.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Changed {
     pub name: String,
     pub fields: Vec<FieldChange>,
 }
 
 /// A route that moved.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Moved {
     pub name: String,
     /// The route that now stands before it; `None`: it is the first.
@@ -54,13 +57,13 @@ pub struct Moved {
 }
 
 /// One field with its old and its new value; without old it is added, without new removed.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FieldChange {
     /// Path inside its thing, such as `pool.max_idle` or `targets[10.0.0.1:80].weight`.
     pub field: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new: Option<Value>,
 }
 
@@ -71,8 +74,13 @@ pub fn diff(old: &Spec, new: &Spec) -> Diff {
     field_changes("node", &value(&old.node), &value(&new.node), &mut settings);
     field_changes("admin", &value(&old.admin), &value(&new.admin), &mut settings);
     field_changes("access_log", &value(&old.access_log), &value(&new.access_log), &mut settings);
+    field_changes("redis", &value(&old.redis), &value(&new.redis), &mut settings);
+    field_changes("auth", &value(&old.auth), &value(&new.auth), &mut settings);
     Diff {
         settings,
+        authenticators: changes(&old.authenticators, &new.authenticators),
+        groups: changes(&old.groups, &new.groups),
+        consumers: changes(&old.consumers, &new.consumers),
         listeners: changes(&old.listeners, &new.listeners),
         upstreams: changes(&old.upstreams, &new.upstreams),
         routes: changes(&old.routes, &new.routes),
@@ -107,9 +115,15 @@ impl Diff {
 
     fn lines(&self, out: &mut Vec<(char, usize, String)>) {
         out.extend(self.settings.iter().map(|change| field_line(change, 0)));
-        for (kind, changes) in
-            [("listener", &self.listeners), ("upstream", &self.upstreams), ("route", &self.routes)]
-        {
+        let kinds = [
+            ("authenticator", &self.authenticators),
+            ("group", &self.groups),
+            ("consumer", &self.consumers),
+            ("listener", &self.listeners),
+            ("upstream", &self.upstreams),
+            ("route", &self.routes),
+        ];
+        for (kind, changes) in kinds {
             for one in &changes.removed {
                 out.push(('-', 0, format!("{kind} {}: {}", one.name, one.summary)));
             }
@@ -151,6 +165,36 @@ fn field_line(change: &FieldChange, indent: usize) -> (char, usize, String) {
 trait Thing: Serialize + PartialEq {
     fn name(&self) -> &str;
     fn summary(&self) -> String;
+}
+
+impl Thing for Authenticator {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn summary(&self) -> String {
+        self.kind.word().into()
+    }
+}
+
+impl Thing for Group {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn summary(&self) -> String {
+        self.scopes.join(" ")
+    }
+}
+
+impl Thing for Consumer {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn summary(&self) -> String {
+        self.credentials()
+    }
 }
 
 impl Thing for Listener {
@@ -209,7 +253,7 @@ fn value<T: Serialize>(thing: &T) -> Value {
 }
 
 fn field_changes(field: &str, old: &Value, new: &Value, out: &mut Vec<FieldChange>) {
-    compare(field, Some(old), Some(new), out);
+    compare(field, Some(old).filter(|v| !v.is_null()), Some(new).filter(|v| !v.is_null()), out);
 }
 
 fn compare(field: &str, old: Option<&Value>, new: Option<&Value>, out: &mut Vec<FieldChange>) {
@@ -244,8 +288,19 @@ fn compare(field: &str, old: Option<&Value>, new: Option<&Value>, out: &mut Vec<
     }
     // Single values, lists without keys, and lists that only changed their order.
     if out.len() == count {
-        out.push(FieldChange { field: field.into(), old: old.cloned(), new: new.cloned() });
+        let shown = |value: Option<&Value>| value.map(|value| shown(field, value));
+        out.push(FieldChange { field: field.into(), old: shown(old), new: shown(new) });
     }
+}
+
+/// A value as people may see it.
+fn shown(field: &str, value: &Value) -> Value {
+    if spec::is_secret(field) {
+        return spec::REDACTED.into();
+    }
+    let mut value = value.clone();
+    spec::redact(&mut value);
+    value
 }
 
 /// The elements of a list by what identifies them; `None` if something does not, or twice.
@@ -263,7 +318,7 @@ fn key(value: &Value) -> Option<&str> {
     match value {
         Value::String(text) => Some(text),
         Value::Object(fields) => {
-            let names = ["name", "address", "cert"];
+            let names = ["name", "address", "cert", "username", "id", "kid", "sha256", "claim"];
             names.iter().find_map(|name| fields.get(*name))?.as_str()
         }
         _ => None,

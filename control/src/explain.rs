@@ -1,7 +1,8 @@
 //! The router's explanation of one request, as the API and the command line carry it.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
+use contract::snapshot::{AuthenticatorKind, Snapshot, Unidentified};
 use serde::{Deserialize, Serialize};
 
 /// The request to explain.
@@ -63,6 +64,9 @@ pub enum Outcome {
         /// Path and query as the upstream gets them.
         rewritten: String,
         backends: Vec<Share>,
+        /// What is asked of the caller; null: nothing.
+        #[serde(default)]
+        asked: Option<Box<Asked>>,
     },
     NotFound,
     MethodNotAllowed {
@@ -71,6 +75,94 @@ pub enum Outcome {
     BadPath {
         problem: String,
     },
+}
+
+/// What a route asks of its callers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Names, with the kind of each.
+    pub authenticators: Vec<(String, String)>,
+    /// All of them have to know the caller; otherwise any of them is enough.
+    pub all: bool,
+    /// Requests without a credential go on.
+    pub optional: bool,
+    /// As this consumer's.
+    pub anonymous: Option<String>,
+    pub scopes: Vec<String>,
+    /// One of them is needed.
+    pub groups: Vec<String>,
+    pub policy: Option<String>,
+}
+
+/// What the route of this name asks of its callers.
+pub fn asked(snapshot: &Snapshot, route: &str) -> Option<Box<Asked>> {
+    let route = snapshot.routes.iter().find(|one| one.name == route)?;
+    let rules = route.auth.as_ref()?;
+    let auth = &snapshot.auth;
+    let authenticator = |at: &u32| {
+        let one = auth.authenticators.get(*at as usize)?;
+        Some((one.name.clone(), word(&one.kind).to_owned()))
+    };
+    let anonymous = match rules.unidentified {
+        Unidentified::As(at) => auth.consumers.get(at as usize).map(|one| one.name.clone()),
+        Unidentified::Pass | Unidentified::Refuse => None,
+    };
+    Some(Box::new(Asked {
+        authenticators: rules.authenticators.iter().filter_map(authenticator).collect(),
+        all: rules.all,
+        optional: rules.unidentified == Unidentified::Pass,
+        anonymous,
+        scopes: rules.scopes.clone(),
+        groups: rules.groups.clone(),
+        policy: rules.policy.clone(),
+    }))
+}
+
+/// A kind of authenticator, as the spec calls it.
+pub fn word(kind: &AuthenticatorKind) -> &'static str {
+    match kind {
+        AuthenticatorKind::ApiKey(_) => "api_key",
+        AuthenticatorKind::Jwt(_) => "jwt",
+        AuthenticatorKind::Introspection(_) => "introspection",
+        AuthenticatorKind::Login(_) => "login",
+        AuthenticatorKind::Certificate(_) => "certificate",
+        AuthenticatorKind::Basic(_) => "basic",
+        AuthenticatorKind::Signature(_) => "signature",
+        AuthenticatorKind::External(_) => "external",
+    }
+}
+
+impl fmt::Display for Asked {
+    /// For people: `any of keys (api_key), corp (jwt); scopes orders:read`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.authenticators.iter().map(|(name, kind)| format!("{name} ({kind})"));
+        let names: Vec<String> = names.collect();
+        match (names.len(), self.all) {
+            (1, _) => {}
+            (_, true) => f.write_str("all of ")?,
+            (_, false) => f.write_str("any of ")?,
+        }
+        f.write_str(&names.join(", "))?;
+        if self.optional {
+            f.write_str(", or nobody")?;
+        }
+        if let Some(consumer) = &self.anonymous {
+            write!(f, ", or nobody as {consumer}")?;
+        }
+        if !self.scopes.is_empty() {
+            write!(f, "; scopes {}", self.scopes.join(" "))?;
+        }
+        if !self.groups.is_empty() {
+            write!(f, "; in {}", self.groups.join(" or "))?;
+        }
+        match &self.policy {
+            Some(policy) => {
+                let words: Vec<&str> = policy.split_whitespace().collect();
+                write!(f, "; {}", words.join(" "))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +188,7 @@ impl Explanation {
         let mut text = String::new();
         // Writing to a String cannot fail.
         _ = match &self.outcome {
-            Outcome::Matched { route, rewritten, backends } => {
+            Outcome::Matched { route, rewritten, backends, asked } => {
                 let total: u32 = backends.iter().map(|share| share.weight).sum();
                 let shares: Vec<String> = backends
                     .iter()
@@ -105,9 +197,11 @@ impl Explanation {
                         _ => format!("{} ({} of {total})", share.upstream, share.weight),
                     })
                     .collect();
-                writeln!(
+                let asked = asked.as_ref().map(|asked| format!("auth      {asked}\n"));
+                write!(
                     text,
-                    "route     {route}\nupstream  {}\npath      {rewritten}",
+                    "route     {route}\n{}upstream  {}\npath      {rewritten}\n",
+                    asked.unwrap_or_default(),
                     shares.join(", ")
                 )
             }
@@ -151,6 +245,49 @@ mod tests {
         assert_eq!(ask("https://a.example?q").path_and_query, "/?q");
         assert_eq!(ask("/only").host, "");
         assert!(Question::new("GET", "a.example/x", vec![]).is_err());
+    }
+
+    #[test]
+    fn what_is_asked_of_callers_is_told() {
+        let text = "version: 1
+listeners: [{name: a, listen: ':1'}]
+upstreams: [{name: u, targets: ['10.0.0.1:1']}]
+authenticators: [{name: keys, api_key: }, {name: people, basic: {}}]
+consumers: [{name: guest}]
+groups: [{name: gold}, {name: staff}]
+routes:
+- {name: open, upstream: u}
+- {name: one, upstream: u, match: {path: /one}, auth: keys}
+- name: more
+  upstream: u
+  match: {path: /more}
+  auth: {all: [keys, people], anonymous: guest, scopes: [a, b], groups: [gold, staff], policy: '1
+    == 1'}
+";
+        let loaded = crate::spec::load("t.yaml", text);
+        let spec = loaded.spec.unwrap_or_else(|| panic!("{:?}", loaded.problems));
+        let snapshot = crate::fit::plain(&spec, &crate::material::Material::default());
+        let told = |route| asked(&snapshot, route).map(|asked| asked.to_string());
+        assert_eq!(told("open"), None);
+        assert_eq!(told("one").as_deref(), Some("keys (api_key)"));
+        assert_eq!(
+            told("more").as_deref(),
+            Some(
+                "all of keys (api_key), people (basic), or nobody as guest; scopes a b; in gold or \
+                 staff; 1 == 1"
+            )
+        );
+        let outcome = Outcome::Matched {
+            route: "one".into(),
+            rewritten: "/one".into(),
+            backends: vec![Share { upstream: "u".into(), weight: 1 }],
+            asked: asked(&snapshot, "one"),
+        };
+        let answer = Explanation { outcome, path: "/one".into(), others: Vec::new() };
+        let expected = "route     one\nauth      keys (api_key)\nupstream  u\npath      /one\n";
+        assert_eq!(answer.to_text(false), expected);
+        let json = serde_json::to_string(&answer).unwrap();
+        assert_eq!(serde_json::from_str::<Explanation>(&json).unwrap(), answer);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub type Judge = fn(&Snapshot) -> Result<(), Unfit>;
 /// Why the engine cannot take a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfit {
-    /// `listener`, `upstream` or `route`.
+    /// `listener`, `upstream`, `route`, `authenticator` or `consumer`.
     pub entity: &'static str,
     pub name: String,
     /// Path of the field inside the entity: of a route in the snapshot's words, such as
@@ -131,6 +131,14 @@ fn problem(file: &str, spec: &Spec, places: &spec::Places, unfit: Unfit) -> Prob
     let (at, field) = match entity {
         "listener" => (spec.listeners.iter().position(|one| one.name == name), field),
         "upstream" => (spec.upstreams.iter().position(|one| one.name == name), field),
+        "consumer" => (spec.consumers.iter().position(|one| one.name == name), field),
+        "authenticator" => {
+            let at = spec.authenticators.iter().position(|one| one.name == name);
+            let kind = at.and_then(|at| spec.authenticators.get(at)).map(|one| one.kind.word());
+            // What tokens have in common stands beside the rest in the spec.
+            let field = field.strip_prefix("tokens.").unwrap_or(&field);
+            (at, format!("{}.{field}", kind.unwrap_or_default()))
+        }
         _ => (spec.routes.iter().position(|one| one.name == name), of_spec(&field)),
     };
     let field = at.map_or_else(String::new, |at| format!("{entity}s[{at}].{field}"));
@@ -143,7 +151,11 @@ fn problem(file: &str, spec: &Spec, places: &spec::Places, unfit: Unfit) -> Prob
         field,
         value: Some(name),
         message: format!("the engine cannot take this {entity}: {problem}"),
-        code: if entity == "route" { "unfit-route" } else { "unfit-tls" },
+        code: match entity {
+            "route" => "unfit-route",
+            "authenticator" | "consumer" => "unfit-auth",
+            _ => "unfit-tls",
+        },
         related: None,
     }
 }
@@ -187,6 +199,30 @@ mod tests {
             text,
             ["t.yaml:6:66: error[unfit-route]: routes[1].match.hosts[1]: the engine cannot take \
               this route: no room (found `two`)"]
+        );
+    }
+
+    #[test]
+    fn what_the_engine_refuses_of_authenticators_is_an_error_at_its_place() {
+        let text = format!(
+            "{}authenticators:\n- name: corp\n  jwt:\n    issuer: any\n    audiences: any\n    \
+             jwks_url: https://id.example.com/keys\n    groups_claim: groups\n",
+            SPEC.replace("upstream: users, match: {path: /x}", "upstream: users, auth: corp")
+        );
+        let refuse: Judge = |_| {
+            Err(Unfit {
+                entity: "authenticator",
+                name: "corp".into(),
+                field: "tokens.groups_claim".into(),
+                problem: "no such claim".into(),
+            })
+        };
+        let loaded = load("t.yaml", text.as_bytes(), None, refuse);
+        let text: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            text,
+            ["t.yaml:13:19: error[unfit-auth]: authenticators[0].jwt.groups_claim: the engine \
+              cannot take this authenticator: no such claim (found `corp`)"]
         );
     }
 

@@ -8,7 +8,7 @@ use contract::snapshot::Snapshot;
 use control::{
     cli,
     entry::{EngineEntry, EngineStart},
-    explain::{Explanation, Other, Outcome, Question, Share},
+    explain::{Explanation, Other, Outcome, Question, Share, asked},
     fit::Unfit,
 };
 use engine::{
@@ -47,6 +47,7 @@ fn explain_request(snapshot: &Snapshot, question: &Question) -> Result<Explanati
     let answer = explain::explain(snapshot.clone(), &request).map_err(|error| error.to_string())?;
     let outcome = match answer.outcome {
         explain::Outcome::Matched(matched) => Outcome::Matched {
+            asked: asked(snapshot, &matched.route),
             route: matched.route,
             rewritten: matched.rewritten,
             backends: matched

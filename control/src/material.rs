@@ -7,6 +7,7 @@
 mod file;
 mod keyring;
 mod leaf;
+mod recover;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -136,6 +137,7 @@ impl Material {
                 material.recover_pair(snapshot, cert, key, at);
             }
         }
+        material.recover_keyring(spec, snapshot);
         material
     }
 

@@ -17,7 +17,7 @@ mod tree;
 pub use files::rooted_text;
 pub use model::*;
 pub use problem::{Problem, Problems, Severity};
-pub use read::{Mark, Places};
+pub use read::{Mark, Places, REDACTED};
 pub use render::render;
 #[allow(unused_imports)] // Part of the model, whoever names it.
 pub use scalars::{Cidr, Digest, TargetAddress, TargetHost, Timestamp};

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     explain::{Explanation, Question},
     running::{Change, Running},
+    spec::redacted,
     store::{Revision, RevisionLine},
 };
 
@@ -97,12 +98,14 @@ pub async fn explain(
     Ok(Json(running.explain(question).await?))
 }
 
-/// `GET /v1/spec`: the running revision.
+/// `GET /v1/spec`: the running revision, without secrets.
 pub async fn spec(
     State(running): State<Running>,
 ) -> ([(axum::http::HeaderName, String); 1], Json<model::Running>) {
     let current = running.current();
     let etag = format!("\"{}\"", current.revision.id);
+    let canonical = serde_json::to_string(&*current.spec).unwrap_or_default();
+    let (spec, source) = redacted(&canonical, &current.revision.source);
     let answer = model::Running {
         revision: current.revision.id,
         epoch: current.snapshot.epoch,
@@ -110,8 +113,8 @@ pub async fn spec(
         message: current.revision.message.clone(),
         created_ms: current.revision.created_ms,
         source_name: current.revision.source_name.clone(),
-        source: current.revision.source.clone(),
-        spec: serde_json::to_value(&*current.spec).unwrap_or_default(),
+        source,
+        spec,
     };
     ([(axum::http::header::ETAG, etag)], Json(answer))
 }
@@ -121,10 +124,12 @@ pub async fn revisions(State(running): State<Running>) -> Result<Json<Vec<Revisi
     Ok(Json(running.revisions(MAX_LISTED).await?))
 }
 
-/// `GET /v1/revisions/{id}`.
+/// `GET /v1/revisions/{id}`, without secrets.
 pub async fn revision(
     State(running): State<Running>,
     Path(id): Path<u64>,
 ) -> Result<Json<Revision>, Problem> {
-    Ok(Json(running.revision(id).await?))
+    let revision = running.revision(id).await?;
+    let (spec, source) = redacted(&revision.spec, &revision.source);
+    Ok(Json(Revision { spec: spec.to_string(), source, ..revision }))
 }

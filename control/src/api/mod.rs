@@ -4,6 +4,7 @@
 //! visitor's browser, requests with an `Origin` and, on the loopback, requests under a foreign
 //! host name (DNS rebinding) are refused.
 
+mod callers;
 mod config;
 mod guard;
 pub mod model;
@@ -38,7 +39,9 @@ pub fn router(running: Running) -> Router {
         .route("/routes", get(state::routes))
         .route("/upstreams", get(state::upstreams))
         .route("/listeners", get(state::listeners))
-        .route("/certificates", get(state::certificates));
+        .route("/certificates", get(state::certificates))
+        .route("/authenticators", get(callers::authenticators))
+        .route("/consumers", get(callers::consumers));
     let guard = guard::Guard::new(running.admin());
     Router::new()
         .nest("/v1", v1)

@@ -192,7 +192,43 @@ pub struct Certificate {
     pub file: String,
 }
 
-/// The running spec.
+/// A way to prove who one is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Authenticator {
+    pub name: String,
+    /// `api_key`, `jwt`, `introspection`, `login`, `certificate`, `basic`, `signature` or `external`.
+    pub kind: String,
+    /// Whose tokens it takes; null: anybody's, or none.
+    pub issuer: Option<String>,
+    /// What it asks, or gets keys from: a URL or a file; null: nothing.
+    pub source: Option<String>,
+    /// Keys that it verifies tokens with; null: it has no use for any, or they have not come yet.
+    pub keys: Option<usize>,
+    /// Whether it has what it needs from others; without, callers get 503.
+    pub ready: bool,
+    /// Routes that ask for it.
+    pub routes: usize,
+}
+
+/// Someone who calls. No secrets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Consumer {
+    pub name: String,
+    pub groups: Vec<String>,
+    /// With those of its groups.
+    pub scopes: Vec<String>,
+    /// Name of its limit policy.
+    pub limits: Option<String>,
+    pub api_keys: usize,
+    /// Of the API keys those that have ended.
+    pub expired_api_keys: usize,
+    pub passwords: usize,
+    pub certificates: usize,
+    pub signing_keys: usize,
+    pub subjects: usize,
+}
+
+/// The running spec. Secrets that stand in it are left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Running {
     pub revision: u64,

@@ -11,13 +11,11 @@ use std::{
 
 use clap::{Args, Subcommand};
 use contract::snapshot::{REDIS_USED, is_redis_item, is_redis_word};
-use ring::{
-    digest::{SHA256, digest},
-    rand::{SecureRandom, SystemRandom},
-};
+use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 
 use self::servers::Servers;
+use super::keys::new_key;
 use super::{Failure, color, exit, offline, table::Table};
 use crate::records::date;
 
@@ -270,33 +268,6 @@ impl Row {
             "last_used_s": self.used_s,
         })
     }
-}
-
-/// A key of 256 random bits, and its first characters.
-fn new_key(prefix: &str) -> Result<(String, String), Failure> {
-    let mut secret = [0; 32];
-    SystemRandom::new()
-        .fill(&mut secret)
-        .map_err(|_| Failure::new(exit::FAILURE, "the system has no random numbers"))?;
-    let secret = base64url(&secret);
-    let shown = format!("{prefix}_{}", secret.get(..4).unwrap_or_default());
-    Ok((format!("{prefix}_{secret}"), shown))
-}
-
-/// RFC 4648 §5, without padding.
-fn base64url(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::new();
-    for piece in bytes.chunks(3) {
-        let mut group = [0; 3];
-        group[..piece.len()].copy_from_slice(piece);
-        let bits = u32::from_be_bytes([0, group[0], group[1], group[2]]);
-        for digit in 0..=piece.len() {
-            let value = bits >> (18 - 6 * digit) & 63;
-            text.push(char::from(DIGITS[value as usize]));
-        }
-    }
-    text
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod admin;
+mod keys;
 mod keys_redis;
 mod offline;
 mod remote;
@@ -141,10 +142,23 @@ enum Command {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Make, revoke and list API keys in Redis
+    /// Make API keys for the spec or Redis, and revoke and list those in Redis
+    #[command(
+        arg_required_else_help = true,
+        after_help = "Examples:\n  sluice keys new\n  sluice keys new --prefix acme --json\n  sluice keys hash < key.txt\n  sluice keys put --redis redis://localhost --consumer acme"
+    )]
     Keys {
         #[command(subcommand)]
-        command: keys_redis::RedisKeys,
+        command: keys::Keys,
+    },
+    /// Hash a password for HTTP Basic
+    #[command(
+        arg_required_else_help = true,
+        after_help = "Example:\n  sluice password hash < password.txt"
+    )]
+    Password {
+        #[command(subcommand)]
+        command: keys::Passwords,
     },
     /// Print the Prometheus metrics
     #[command(
@@ -206,6 +220,8 @@ enum What {
     Upstreams,
     Listeners,
     Certificates,
+    Authenticators,
+    Consumers,
     Revisions,
     Spec,
 }
@@ -234,7 +250,8 @@ pub fn main(engine: EngineEntry) -> ExitCode {
             })
         }
         Command::Rollback { revision, remote } => remote::rollback(revision, &remote),
-        Command::Keys { command } => command.run(),
+        Command::Keys { command } => keys::keys(command),
+        Command::Password { command } => keys::passwords(&command),
         Command::Metrics { remote } => remote::metrics(&remote),
     };
     match result {

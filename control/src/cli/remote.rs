@@ -12,12 +12,13 @@ use super::{
     show,
 };
 use crate::{
-    api::model::{Applied, Certificate, Listener, Route, Running, Status, Upstream},
-    diff,
+    api::model::{
+        Applied, Authenticator, Certificate, Consumer, Listener, Route, Running, Status, Upstream,
+    },
+    diff::Diff,
     entry::EngineEntry,
     explain::{Explanation, Question},
     exposition,
-    spec::Spec,
     store::RevisionLine,
 };
 
@@ -57,14 +58,15 @@ pub fn rollback(revision: Option<u64>, remote: &Remote) -> Result<(), Failure> {
 }
 
 pub fn diff(file: &Path, remote: &Remote, engine: &EngineEntry) -> Result<(), Failure> {
-    let new = Source::read(file)?.checked(remote.json, engine)?.whole.spec;
-    let running: Running = Admin::new(remote).get("/v1/spec")?;
-    let old: Spec = serde_json::from_value(running.spec)?;
-    let diff = diff::diff(&old, &new);
+    let good = Source::read(file)?.checked(remote.json, engine)?;
+    let admin = Admin::new(remote);
+    // Control compares: secrets that stand in the running spec never leave it.
+    let diff: Diff = admin.post("/v1/diff", &[], &good.text)?;
     if remote.json {
         print_json(&diff);
     } else if diff.is_empty() {
-        print_text(&format!("no difference to revision {}\n", running.revision));
+        let status: Status = admin.get("/v1/status")?;
+        print_text(&format!("no difference to revision {}\n", status.revision));
     } else {
         print_text(&diff.to_text(color(&std::io::stdout())));
     }
@@ -77,6 +79,10 @@ pub fn get(what: What, remote: &Remote) -> Result<(), Failure> {
         What::Upstreams => list::<Upstream>("/v1/upstreams", remote, show::upstreams),
         What::Listeners => list::<Listener>("/v1/listeners", remote, show::listeners),
         What::Certificates => list::<Certificate>("/v1/certificates", remote, show::certificates),
+        What::Authenticators => {
+            list::<Authenticator>("/v1/authenticators", remote, show::authenticators)
+        }
+        What::Consumers => list::<Consumer>("/v1/consumers", remote, show::consumers),
         What::Revisions => list::<RevisionLine>("/v1/revisions", remote, show::revisions),
         What::Spec => {
             let running: Running = Admin::new(remote).get("/v1/spec")?;

@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use super::{offline::count, table::Table};
 use crate::{
-    api::model::{Applied, Certificate, Listener, Route, Share, Status, Target, Upstream},
+    api::model::{
+        Applied, Authenticator, Certificate, Consumer, Listener, Route, Share, Status, Target,
+        Upstream,
+    },
     records::date,
     store::RevisionLine,
 };
@@ -155,6 +158,54 @@ pub fn certificates(certificates: &[Certificate], color: bool) -> String {
     or_none(table, "no certificates", color)
 }
 
+pub fn authenticators(authenticators: &[Authenticator], color: bool) -> String {
+    let mut table = Table::new(&["NAME", "KIND", "ROUTES", "KEYS", "STATE", "ISSUER", "FROM"]);
+    for one in authenticators {
+        table.row([
+            one.name.clone(),
+            one.kind.clone(),
+            one.routes.to_string(),
+            one.keys.map(|keys| keys.to_string()).unwrap_or_default(),
+            if one.ready { "ready" } else { "waits for its provider" }.into(),
+            one.issuer.clone().unwrap_or_default(),
+            one.source.clone().unwrap_or_default(),
+        ]);
+    }
+    or_none(table, "no authenticators", color)
+}
+
+pub fn consumers(consumers: &[Consumer], color: bool) -> String {
+    let mut table = Table::new(&[
+        "NAME",
+        "GROUPS",
+        "SCOPES",
+        "LIMITS",
+        "KEYS",
+        "PASSWORDS",
+        "CERTIFICATES",
+        "SIGNING KEYS",
+        "SUBJECTS",
+    ]);
+    for one in consumers {
+        let keys = match one.expired_api_keys {
+            0 => one.api_keys.to_string(),
+            expired => format!("{} ({expired} ended)", one.api_keys),
+        };
+        table.row([
+            one.name.clone(),
+            one.groups.join(","),
+            one.scopes.join(" "),
+            one.limits.clone().unwrap_or_default(),
+            keys,
+            one.passwords.to_string(),
+            one.certificates.to_string(),
+            one.signing_keys.to_string(),
+            one.subjects.to_string(),
+        ]);
+    }
+    or_none(table, "no consumers", color)
+}
+
 pub fn revisions(revisions: &[RevisionLine], color: bool) -> String {
     let mut table = Table::new(&["REVISION", "CREATED (UTC)", "AUTHOR", "FROM", "MESSAGE"]);
     for revision in revisions {
@@ -196,7 +247,7 @@ pub fn status(status: &Status, color: bool) -> String {
         _ = writeln!(text, "unresolved  {}: {}", host.host, host.error);
     }
     for error in &status.certificate_errors {
-        _ = writeln!(text, "certificate {error} (the one in use stays)");
+        _ = writeln!(text, "file        {error} (what it held before stays in use)");
     }
     let mut table =
         Table::new(&["SHARD", "EPOCH", "STATE", "REQUESTS", "CONNECTIONS", "RECORDS DROPPED"]);
@@ -274,6 +325,43 @@ mod tests {
         ] {
             assert_eq!(time(us), text);
         }
+    }
+
+    #[test]
+    fn callers_are_listed() {
+        let one = Consumer {
+            name: "app".into(),
+            groups: vec!["gold".into(), "eu".into()],
+            scopes: vec!["a".into(), "b".into()],
+            limits: None,
+            api_keys: 2,
+            expired_api_keys: 1,
+            passwords: 0,
+            certificates: 1,
+            signing_keys: 0,
+            subjects: 3,
+        };
+        assert_eq!(
+            consumers(&[one], false),
+            "NAME  GROUPS   SCOPES  LIMITS  KEYS         PASSWORDS  CERTIFICATES  SIGNING KEYS  \
+             SUBJECTS\n\
+             app   gold,eu  a b             2 (1 ended)  0          1             0             3\n"
+        );
+        let one = Authenticator {
+            name: "corp".into(),
+            kind: "jwt".into(),
+            issuer: Some("https://id.example.com".into()),
+            source: None,
+            keys: None,
+            ready: false,
+            routes: 3,
+        };
+        assert_eq!(
+            authenticators(&[one], false),
+            "NAME  KIND  ROUTES  KEYS  STATE                   ISSUER                  FROM\n\
+             corp  jwt   3             waits for its provider  https://id.example.com\n"
+        );
+        assert_eq!(consumers(&[], false), "no consumers\n");
     }
 
     #[test]

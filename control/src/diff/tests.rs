@@ -102,3 +102,58 @@ fn only_the_routes_that_moved_are_named() {
     new.routes.insert(2, a);
     assert_eq!(diff(&old, &new).to_string(), "~ route a: moved after c\n");
 }
+
+const CALLERS: &str = r#"
+version: 1
+redis: {url: "redis://10.0.0.1:6379"}
+listeners: [{name: web, listen: ":8080"}]
+authenticators:
+- {name: keys, api_key: {}}
+- {name: signed, signature: {}}
+groups: [{name: gold, scopes: [orders:read]}]
+consumers:
+- name: app
+  groups: [gold]
+  api_keys: [{sha256: "0000000000000000000000000000000000000000000000000000000000000000"}]
+  signing_keys: [{id: k1, secret: {inline: an-old-secret-of-32-bytes-or-more}}]
+upstreams: [{name: users, targets: ["10.0.0.1:80"]}]
+routes: [{name: a, upstream: users, auth: [keys, signed]}]
+"#;
+
+#[test]
+fn callers_are_told_without_their_secrets() {
+    let new = CALLERS
+        .replace("an-old-secret", "another-secret")
+        .replace("[{name: gold, scopes: [orders:read]}]", "[{name: gold, limits: plan}]")
+        .replace("redis: {url: \"redis://10.0.0.1:6379\"}\n", "auth: {throttle: {failures: 5}}\n")
+        .replace("auth: [keys, signed]", "auth: {all: [keys, signed], scopes: [orders:write]}")
+        .replace(
+            "upstreams: [",
+            "- {name: new, signing_keys: [{id: k2, secret: {inline: brand-new-secret-of-32-bytes-or-more}}]}\n\
+             upstreams: [",
+        );
+    let (old, new) = (spec(CALLERS), spec(&new));
+    let diff = diff(&old, &new);
+    let expected = r#"- redis: {"cluster":false,"urls":["redis://10.0.0.1:6379"]}
+~ auth.throttle.failures: 50 -> 5
+~ group gold
+    + limits: "plan"
+    - scopes: "orders:read"
++ consumer new: 1 signing key
+~ consumer app
+    ~ signing_keys[k1].secret.inline: "[redacted]" -> "[redacted]"
+~ route a
+    + auth.all: ["keys","signed"]
+    - auth.any: ["keys","signed"]
+    + auth.scopes: "orders:write"
+"#;
+    assert_eq!(diff.to_string(), expected);
+    let json = serde_json::to_string(&diff).expect("serialises");
+    assert!(!json.contains("secret-of"), "{json}");
+    assert_eq!(serde_json::from_str::<super::Diff>(&json).expect("comes back"), diff);
+    // A key that comes or goes as a whole brings its secret along.
+    let mut gone = old.clone();
+    gone.consumers[0].signing_keys.clear();
+    let text = super::diff(&old, &gone).to_string();
+    assert!(text.contains("[redacted]") && !text.contains("secret-of"), "{text}");
+}

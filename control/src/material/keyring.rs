@@ -28,11 +28,11 @@ const MAX_SECRET: u64 = 64 << 10;
 /// Secrets and keys by the file that holds them.
 #[derive(Clone, Default, PartialEq)]
 pub struct Keyring {
-    secrets: BTreeMap<String, Arc<[u8]>>,
-    sets: BTreeMap<String, Arc<Vec<VerifyKey>>>,
-    public_keys: BTreeMap<String, Arc<KeyMaterial>>,
+    pub(super) secrets: BTreeMap<String, Arc<[u8]>>,
+    pub(super) sets: BTreeMap<String, Arc<Vec<VerifyKey>>>,
+    pub(super) public_keys: BTreeMap<String, Arc<KeyMaterial>>,
     /// PKCS#8 in DER.
-    private_keys: BTreeMap<String, Arc<[u8]>>,
+    pub(super) private_keys: BTreeMap<String, Arc<[u8]>>,
 }
 
 impl fmt::Debug for Keyring {

@@ -1,6 +1,8 @@
 //! Broken specs and what is said of them; round trips; noise.
 
+mod auth;
 mod broken;
+mod callers;
 mod random;
 mod resilience;
 mod secure;

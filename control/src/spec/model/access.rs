@@ -36,9 +36,12 @@ pub enum Unidentified {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Networks {
-    /// Only these. Empty: all.
+    /// Only these. Without it: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub allow: Vec<Cidr>,
     /// Not these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<Cidr>,
 }
 

@@ -58,6 +58,22 @@ pub struct Consumer {
     pub subjects: Vec<Subject>,
 }
 
+impl Consumer {
+    /// How many credentials it has of which kind, for people: `2 api keys, 1 password`.
+    pub fn credentials(&self) -> String {
+        let kinds = [
+            (self.api_keys.len(), "api key"),
+            (self.passwords.len(), "password"),
+            (self.certificates.len(), "certificate"),
+            (self.signing_keys.len(), "signing key"),
+            (self.subjects.len(), "subject"),
+        ];
+        let some = kinds.into_iter().filter(|(count, _)| *count > 0);
+        let some = some.map(|(n, noun)| format!("{n} {noun}{}", if n == 1 { "" } else { "s" }));
+        some.collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// An API key, of which only a hash is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -126,7 +126,7 @@ fn password(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Password> {
         let message = "the password itself does not belong here; write its hash as `hash`, which \
                        `sluice password hash` makes";
         walk.problems.error("plain-secret", password.mark, &f.at("password"), None, message.into());
-        walk.problems.mark_broken(&f.at("hash"));
+        return None;
     }
     let username = f.require(walk, "username", "a name to log in with", |walk, node, path| {
         walk.parsed(node, path, "bad-value", |text| match text {

@@ -8,17 +8,17 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
-use super::{EXAMPLES, resilience};
+use super::{EXAMPLES, callers, resilience};
 use crate::compile::{Inputs, compile};
 use crate::keys::Fetched;
 use crate::material::Material;
 use crate::spec::*;
 
-fn texts(list: &[&str]) -> Vec<String> {
+pub fn texts(list: &[&str]) -> Vec<String> {
     list.iter().map(|text| (*text).to_string()).collect()
 }
 
-fn cidr() -> impl Strategy<Value = Cidr> {
+pub fn cidr() -> impl Strategy<Value = Cidr> {
     let text = prop_oneof![
         (any::<u32>(), 0u32..=32).prop_map(|(ip, prefix)| {
             let ones = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
@@ -223,6 +223,7 @@ prop_compose! {
         tls in option::of(upstream_tls()),
         health in option::of(health()),
         resilience in resilience::upstream(at),
+        credentials in option::of(callers::credentials()),
     ) -> Upstream {
         let protocol = match protocol {
             Protocol::Auto if tls.is_none() => Protocol::Http2,
@@ -239,6 +240,7 @@ prop_compose! {
             protocol,
             tls,
             health: health.filter(|health| protocol != Protocol::Http1 || !grpc(health)),
+            credentials,
             ..resilience
         }
     }
@@ -259,7 +261,7 @@ fn condition(header: bool) -> impl Strategy<Value = FieldMatch> {
 }
 
 prop_compose! {
-    fn route(at: usize, upstreams: usize)(
+    fn route(at: usize, upstreams: usize, callers: usize)(
         hosts in subsequence(texts(&["a.com", "*.b.com", "127.0.0.1", "[::1]", "xn--a"]), 0..5),
         methods in subsequence(texts(&["GET", "HEAD", "POST", "PURGE"]), 0..4),
         headers in vec(condition(true), 0..3),
@@ -280,6 +282,8 @@ prop_compose! {
             select(vec![Priority::Low, Priority::Normal, Priority::High, Priority::Critical]),
         (mirrored, per_ten_thousand) in (option::of(0..upstreams), 0u16..=10_000),
         deadline_header in option::of(select(texts(&["x-deadline-ms", "1"]))),
+        auth in option::of(callers::route_auth(callers)),
+        (networks, cors) in (option::of(callers::networks()), option::of(callers::cors())),
     ) -> Route {
         // Each route has a path of its own, so that none shadows another.
         let path = match kind {
@@ -315,43 +319,54 @@ prop_compose! {
             priority,
             mirror,
             deadline_header,
+            auth,
+            networks,
+            cors,
         }
     }
 }
 
 fn spec() -> impl Strategy<Value = Spec> {
-    (1u16..4, 1usize..4, 0usize..6).prop_flat_map(|(listeners, upstreams, routes)| {
-        (
-            (0..listeners).map(listener).collect::<Vec<_>>(),
-            (0..upstreams).map(upstream).collect::<Vec<_>>(),
-            (0..routes).map(|at| route(at, upstreams)).collect::<Vec<_>>(),
-            ("[a-z0-9.-]{1,20}", 1u32..=3_600_000, locality(), 0u32..=60_000, 0u8..=100),
-            option::of(select(texts(&["-", "off", "/var/log/a b.log", "true"]))),
-        )
-            .prop_map(|(listeners, upstreams, mut routes, node, path)| {
-                let (via, drain_timeout_ms, locality, queue_delay_ms, memory_percent) = node;
-                for route in &mut routes {
-                    route.grpc_web &= route.upstreams.iter().all(|backend| {
-                        let old = |upstream: &Upstream| upstream.protocol == Protocol::Http1;
-                        !upstreams.iter().any(|one| one.name == backend.name && old(one))
-                    });
-                }
-                Spec {
-                    version: VERSION,
-                    node: Node {
-                        via,
-                        drain_timeout_ms,
-                        locality,
-                        overload: Overload { queue_delay_ms, memory_percent },
-                    },
-                    admin: Admin::default(),
-                    access_log: AccessLog { path },
-                    listeners,
-                    upstreams,
-                    routes,
-                }
-            })
-    })
+    (1u16..4, 1usize..4, 0usize..6, 1usize..5).prop_flat_map(
+        |(listeners, upstreams, routes, count)| {
+            (
+                (0..listeners).map(listener).collect::<Vec<_>>(),
+                (0..upstreams).map(upstream).collect::<Vec<_>>(),
+                (0..routes).map(|at| route(at, upstreams, count)).collect::<Vec<_>>(),
+                ("[a-z0-9.-]{1,20}", 1u32..=3_600_000, locality(), 0u32..=60_000, 0u8..=100),
+                option::of(select(texts(&["-", "off", "/var/log/a b.log", "true"]))),
+                callers::callers(count),
+            )
+                .prop_map(|(listeners, upstreams, mut routes, node, path, callers)| {
+                    let (via, drain_timeout_ms, locality, queue_delay_ms, memory_percent) = node;
+                    for route in &mut routes {
+                        route.grpc_web &= route.upstreams.iter().all(|backend| {
+                            let old = |upstream: &Upstream| upstream.protocol == Protocol::Http1;
+                            !upstreams.iter().any(|one| one.name == backend.name && old(one))
+                        });
+                    }
+                    Spec {
+                        version: VERSION,
+                        node: Node {
+                            via,
+                            drain_timeout_ms,
+                            locality,
+                            overload: Overload { queue_delay_ms, memory_percent },
+                        },
+                        admin: Admin::default(),
+                        access_log: AccessLog { path },
+                        redis: callers.redis,
+                        auth: callers.auth,
+                        authenticators: callers.authenticators,
+                        groups: callers.groups,
+                        consumers: callers.consumers,
+                        listeners,
+                        upstreams,
+                        routes,
+                    }
+                })
+        },
+    )
 }
 
 fn errors(loaded: &Loaded) -> Vec<String> {
@@ -407,10 +422,18 @@ proptest! {
         let hedges = snapshot.upstreams.iter().flat_map(|upstream| upstream.hedge);
         let given = spec.upstreams.iter().flat_map(|upstream| upstream.hedge.as_option());
         prop_assert_eq!(hedges.count(), given.count());
-        // Certificates are not there, so that upstreams over TLS are refused; the rest is not.
+        prop_assert_eq!(snapshot.auth.consumers.len(), spec.consumers.len());
+        for (flat, one) in snapshot.auth.authenticators.iter().zip(&spec.authenticators) {
+            prop_assert_eq!((&flat.name, crate::explain::word(&flat.kind)), (&one.name, one.kind.word()));
+        }
+        // Files are not there, so that what needs them is refused; the rest is not.
         let mut flat = snapshot;
         flat.listeners.clear();
-        flat.upstreams.iter_mut().for_each(|upstream| upstream.tls = None);
+        for upstream in &mut flat.upstreams {
+            (upstream.tls, upstream.credentials) = (None, None);
+        }
+        flat.auth = contract::snapshot::Auth::default();
+        flat.routes.iter_mut().for_each(|route| route.auth = None);
         prop_assert_eq!(contract::snapshot::Snapshot::decode(&flat.encode()), Ok(flat));
     }
 

@@ -61,8 +61,16 @@ fn validate(root: &Value, schema: &Value, value: &Value, path: &str, out: &mut V
                 true
             }
             ("additionalProperties", Value::Object(fields)) => {
-                assert_eq!(rule, &Value::Bool(false), "{path}");
-                fields.keys().all(|name| properties.contains_key(name))
+                let others = fields.iter().filter(|(name, _)| !properties.contains_key(*name));
+                match rule {
+                    Value::Bool(false) => others.count() == 0,
+                    rule => {
+                        for (name, field) in others {
+                            validate(root, rule, field, &format!("{path}.{name}"), out);
+                        }
+                        true
+                    }
+                }
             }
             ("required", Value::Object(fields)) => {
                 let names = rule.as_array().expect("a list").iter();
