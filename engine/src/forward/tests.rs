@@ -2,6 +2,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test is the peer of the gateway")]
 
+mod grants;
+
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -217,6 +219,15 @@ fn gateway(
     upstreams: Vec<snapshot::Upstream>,
     client: impl FnOnce(SocketAddr) + Send + 'static,
 ) -> HashMap<&'static str, u64> {
+    let snapshot = Snapshot { upstreams, routes: vec![route], ..Default::default() };
+    gateway_of(snapshot, client)
+}
+
+/// The same with a listener and no more added to `snapshot`.
+fn gateway_of(
+    snapshot: Snapshot,
+    client: impl FnOnce(SocketAddr) + Send + 'static,
+) -> HashMap<&'static str, u64> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let snapshot = Snapshot {
@@ -232,9 +243,7 @@ fn gateway(
             h2c: false,
             limits: Default::default(),
         }],
-        upstreams,
-        routes: vec![route],
-        ..Default::default()
+        ..snapshot
     };
     let plan = Arc::new(Plan::build(snapshot).unwrap());
     let counted: Arc<Mutex<HashMap<&'static str, u64>>> = Arc::default();
@@ -252,6 +261,8 @@ fn gateway(
         };
         let plans = Arc::new(Swap::new(plan, 1));
         let shard = Shard::new(io.clone(), meter, plans, seat, [7, 9]);
+        let (asking, own) = (shard.clone(), io.clone());
+        io.spawn(async move { drop(asking.desk().listen(&own).await) });
         let acceptor = Acceptor::new(&io, listener.into());
         let (accepting, own) = (shard.clone(), io.clone());
         io.spawn(async move {
