@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test is the peer of the gateway")]
 
+mod grants;
 mod http2;
 
 use std::collections::HashMap;
@@ -219,6 +220,15 @@ fn gateway(
     upstreams: Vec<snapshot::Upstream>,
     client: impl FnOnce(SocketAddr) + Send + 'static,
 ) -> HashMap<&'static str, u64> {
+    let snapshot = Snapshot { upstreams, routes: vec![route], ..Default::default() };
+    gateway_of(snapshot, client)
+}
+
+/// The same with a listener and no more added to `snapshot`.
+fn gateway_of(
+    snapshot: Snapshot,
+    client: impl FnOnce(SocketAddr) + Send + 'static,
+) -> HashMap<&'static str, u64> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let snapshot = Snapshot {
@@ -234,9 +244,7 @@ fn gateway(
             h2c: false,
             limits: Default::default(),
         }],
-        upstreams,
-        routes: vec![route],
-        ..Default::default()
+        ..snapshot
     };
     let plan = Arc::new(Plan::build(snapshot).unwrap());
     let counted: Arc<Mutex<HashMap<&'static str, u64>>> = Arc::default();
@@ -256,6 +264,8 @@ fn gateway(
         };
         let plans = Arc::new(Swap::new(plan, 1));
         let shard = Shard::new(io.clone(), meter, plans, seat, [7, 9]);
+        let (asking, own) = (shard.clone(), io.clone());
+        io.spawn(async move { drop(asking.desk().listen(&own).await) });
         let acceptor = Acceptor::new(&io, listener.into());
         let (accepting, own) = (shard.clone(), io.clone());
         io.spawn(async move {

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test is the peer of the gateway")]
 
 pub(crate) mod authorization_server;
+mod grant;
 mod http;
 mod oauth_client;
 
