@@ -170,6 +170,7 @@ fn field(field: &FieldMatch) -> flat::FieldMatch {
 }
 
 #[cfg(test)]
+<<<<<<< HEAD
 mod tests {
     use super::*;
     use crate::spec::load;
@@ -361,3 +362,6 @@ routes:
         assert_eq!(events.timeouts.connect_ms, 0);
     }
 }
+=======
+mod tests;
+>>>>>>> w5/spec

@@ -89,7 +89,7 @@ impl Default for ApiKeys {
 }
 
 /// Where API keys are known.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyStore {
     /// In the spec.

@@ -90,6 +90,43 @@ impl From<CredentialSource> for SourceForm {
     }
 }
 
+/// A claim that must be there: its name, or how it must be.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code)] // Only its schema is used.
+pub enum AnyClaimRule {
+    /// Name of the claim.
+    Short(String),
+    Full(ClaimRuleForm),
+}
+
+/// Where API keys are known: embedded (in the spec), or in Redis too.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code)] // Only its schema is used.
+pub enum KeyStoreForm {
+    Word(KeyStoreWord),
+    Redis(RedisStore),
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(dead_code)] // Only its schema is used.
+pub enum KeyStoreWord {
+    /// In the spec.
+    Embedded,
+    /// In the spec's redis too, with the defaults.
+    Redis,
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)] // Only its schema is used.
+pub struct RedisStore {
+    /// In the spec's redis, too.
+    redis: RedisKeys,
+}
+
 /// A claim that must be there; with one of one_of, equals and prefix also like this.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -461,7 +498,8 @@ pub fn fold_kinds(schema: &mut Schema) {
 }
 
 schema_as!(CredentialSource, SourceForm);
-schema_as!(ClaimRule, ClaimRuleForm);
+schema_as!(ClaimRule, AnyClaimRule);
+schema_as!(KeyStore, KeyStoreForm);
 schema_as!(Discovery, DiscoveryForm);
 schema_as!(RouteAuth, RouteAuthForm);
 schema_as!(Origins, OriginsForm);

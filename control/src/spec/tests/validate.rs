@@ -204,6 +204,55 @@ fn the_schema_refuses_what_loading_refuses() {
     }
 }
 
+/// The same for callers, whose schema is put together of several types.
+#[test]
+fn the_schema_refuses_callers_that_loading_refuses() {
+    let good = "version: 1\nlisteners: [{name: web, listen: ':80'}]\nredis: {url: 'redis://a'}\n\
+        upstreams: [{name: a, targets: ['a:1'], credentials: {token_url: 'https://a/t',\n  client: {id: a, \
+        secret: {file: s}}}}]\nauthenticators:\n- {name: k, api_key: {from: [bearer, {header: x}], store: \
+        redis}}\n- {name: j, jwt: {issuer: any, audiences: [b], jwks_file: f, require: [t, {claim: u, equals: \
+        1}],\n    claim_headers: {sub: x-a}}}\n- {name: s, jwt: {issuer: i, audiences: any, keys: [{secret: \
+        {file: s}, algorithm: HS256}]}}\nconsumers: [{name: c, certificates: [{dns: '*.x'}], subjects: \
+        [{authenticator: j, value: v}]}]\nroutes: [{name: r, upstream: a, auth: {any: [k, j, s], optional: \
+        true}, cors: {origins: '*'}}]\n";
+    assert_eq!(against_schema(&as_json(good)), Vec::<String>::new());
+    let problems = load("t", good).problems;
+    assert!(
+        problems.iter().all(|one| one.severity == crate::spec::Severity::Warning),
+        "{problems:?}"
+    );
+    for (from, to) in [
+        ("url: 'redis", "urls: 'redis"),
+        ("{url: 'redis://a'}", "{}"),
+        ("[bearer,", "[basic,"),
+        ("{header: x}", "{headers: x}"),
+        ("store: redis", "store: {redis: {prefx: a}}"),
+        ("store: redis", "store: rediss"),
+        ("api_key: {from", "api_key: {form"),
+        (", jwks_file: f", ""),
+        (", jwks_file: f", ", jwks_file: f, jwks_url: 'https://a/k'"),
+        ("issuer: any, ", ""),
+        ("audiences: [b]", "audience: [b]"),
+        ("equals: 1", "equal: 1"),
+        ("claim_headers: {sub: x-a}", "claim_headers: {sub: 1}"),
+        (", algorithm: HS256", ""),
+        ("algorithm: HS256", "algorithm: HS257"),
+        ("{secret: {file: s}, algorithm", "{secret: {path: s}, algorithm"),
+        ("{secret: {file: s}, algorithm", "{algorithm"),
+        ("[{dns: '*.x'}]", "[{dns: a, cn: b}]"),
+        ("any: [k, j, s]", "some: [k, j, s]"),
+        ("any: [k, j, s]", "any: [k, j, s], all: [k]"),
+        ("origins: '*'", "origins: all"),
+        ("token_url: 'https://a/t',", ""),
+        ("client: {id: a,", "client: {"),
+    ] {
+        let bad = good.replace(from, to);
+        assert_ne!(bad, good, "{from}");
+        assert!(!against_schema(&as_json(&bad)).is_empty(), "{bad}");
+        assert!(load("t", &bad).spec.is_none(), "{bad}");
+    }
+}
+
 #[test]
 fn the_schema_says_which_draft_it_is() {
     let schema = schema();
