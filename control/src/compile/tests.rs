@@ -72,7 +72,7 @@ upstreams:
   balance: {hash: {header: X-User}, load_percent: 150}
   targets: [{address: '10.0.0.1:1', priority: 1, locality: eu-1b}]
   timeouts: {try_ms: 500}
-  retry: {on: [503, reset, 409], methods: [POST], body_bytes: 1KiB}
+  retry: {on: [unavailable, 503, reset, 409, resource_exhausted], methods: [POST], body_bytes: 1KiB}
   retry_budget: {percent: 5, min: 0}
   hedge: {quantile: 0.9, min_ms: 7}
   bounds: {max_requests: 100}
@@ -114,6 +114,7 @@ routes:
         flat::Retry {
             on,
             statuses: vec![409, 503],
+            grpc_statuses: vec![8, 14],
             methods: flat::RetryMethods::Listed(vec!["POST".into()]),
             body_bytes: 1024,
             ..flat::Retry::default()
