@@ -32,6 +32,7 @@ const assertionKey = await generateKeyPair('ES256', { extractable: true });
 const counts = { token: 0, introspection: 0, refresh: 0, jwks: 0 };
 let provider;
 
+// Each time with new keys, which need new names.
 async function startProvider(kid) {
     const machine = { redirect_uris: [], response_types: [], grant_types: ['client_credentials'] };
     const oidc = new Provider(issuer, {
@@ -224,7 +225,7 @@ async function rotation() {
     const old = counts.jwks;
     const still = await get('/public');
     check('the gateway goes on while the provider is away', still.status === 200);
-    await startProvider('second');
+    await startProvider('third');
     // A fetch that was just made is not made again before its time.
     await sleep(10_500);
     const jwt = await token({ resource: audience, scope: 'orders:read' });
