@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::spec::model::{
-    ClaimRule, ClaimTest, ClientProof, CredentialSource, Discovery, OAuthClient, Origins,
-    RouteAuth, Secret, Unidentified,
+    ClaimRule, ClaimTest, ClientProof, CredentialSource, Discovery, KeyStore, OAuthClient, Origins,
+    RedisKeys, RouteAuth, Secret, Unidentified,
 };
 use crate::spec::scalars::{Digest, Timestamp};
 
