@@ -27,7 +27,7 @@ fn a_key_is_made_listed_and_revoked() {
     assert_eq!(made.code, Some(0), "{made:?}");
     // The key alone, so that a script can take it.
     let key = made.stdout.trim_end();
-    assert!(key.starts_with("slk_") && key.len() == 47, "{made:?}");
+    assert!(key.starts_with("slk_") && key.len() == 53, "{made:?}");
     assert!(!made.stderr.contains(key), "once is enough");
     let listed = json(&keys(&[&redis], &["list", "--json"]));
     let digest = text(&listed[0], "sha256");

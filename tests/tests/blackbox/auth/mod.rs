@@ -1,5 +1,6 @@
 //! Who may call, and from where.
 
+mod callers;
 mod cors;
 mod networks;
 mod passwords;

@@ -22,7 +22,7 @@ use tests::{
 };
 
 /// Writes an identity as NAME.pem and NAME.key, each at once.
-fn place(dir: &std::path::Path, name: &str, identity: &Identity) {
+pub(crate) fn place(dir: &std::path::Path, name: &str, identity: &Identity) {
     for (end, text) in [("key", &identity.key), ("pem", &identity.cert)] {
         let new = dir.join(format!("{name}.{end}.new"));
         std::fs::write(&new, text).unwrap();
@@ -31,15 +31,15 @@ fn place(dir: &std::path::Path, name: &str, identity: &Identity) {
 }
 
 /// A certificate's entry in a spec, with more settings.
-fn entry(name: &str, settings: &str) -> String {
+pub(crate) fn entry(name: &str, settings: &str) -> String {
     let comma = if settings.is_empty() { "" } else { ", " };
     format!("{{ cert: \"{{DIR}}/{name}.pem\", key: \"{{DIR}}/{name}.key\"{comma}{settings} }}")
 }
 
 /// One TLS listener, besides the clear one, on port PORTTLS.
-struct Edge {
+pub(crate) struct Edge {
     gateway: Gateway,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 /// `settings` of `tls:` and its certificates.
@@ -52,7 +52,7 @@ fn edge(spec: Spec, files: &[(&str, &Identity)], settings: &str, certificates: &
 }
 
 /// As [`edge`], in a directory with more files, and with more settings of the listener.
-fn edge_in(
+pub(crate) fn edge_in(
     scratch: Scratch,
     spec: Spec,
     settings: &str,
@@ -71,7 +71,11 @@ fn edge_in(
 }
 
 /// A request over a TLS connection of its own; `Err`: no handshake or no answer.
-fn ask(address: SocketAddr, tls: &TlsClient, text: &str) -> Result<tests::Response, String> {
+pub(crate) fn ask(
+    address: SocketAddr,
+    tls: &TlsClient,
+    text: &str,
+) -> Result<tests::Response, String> {
     let (stream, _) = tls.connect(address).map_err(|e| format!("handshake: {e}"))?;
     let mut client = Client::over(stream);
     client.send(text);
