@@ -282,6 +282,7 @@ pub fn jws(algorithm: JwsAlgorithm) -> flat::JwsAlgorithm {
         JwsAlgorithm::Ps512 => flat::JwsAlgorithm::Ps512,
         JwsAlgorithm::Es256 => flat::JwsAlgorithm::Es256,
         JwsAlgorithm::Es384 => flat::JwsAlgorithm::Es384,
+        JwsAlgorithm::Es512 => flat::JwsAlgorithm::Es512,
         JwsAlgorithm::EdDsa => flat::JwsAlgorithm::EdDsa,
     }
 }

@@ -23,8 +23,8 @@ use crate::spec::{
 };
 
 /// What a fetched set's keys may be for at most: all but the symmetric algorithms, since whoever can
-/// read the set could sign with its keys, and ES512, which cannot be verified here.
-pub const REMOTE_ALGORITHMS: [JwsAlgorithm; 9] = [
+/// read the set could sign with its keys.
+pub const REMOTE_ALGORITHMS: [JwsAlgorithm; 10] = [
     JwsAlgorithm::Rs256,
     JwsAlgorithm::Rs384,
     JwsAlgorithm::Rs512,
@@ -33,6 +33,7 @@ pub const REMOTE_ALGORITHMS: [JwsAlgorithm; 9] = [
     JwsAlgorithm::Ps512,
     JwsAlgorithm::Es256,
     JwsAlgorithm::Es384,
+    JwsAlgorithm::Es512,
     JwsAlgorithm::EdDsa,
 ];
 

@@ -77,6 +77,7 @@ pub enum JwsAlgorithm {
     Ps512,
     Es256,
     Es384,
+    Es512,
     #[serde(rename = "EdDSA")]
     EdDsa,
 }
@@ -101,6 +102,7 @@ impl JwsAlgorithm {
             JwsAlgorithm::Ps512 => "PS512",
             JwsAlgorithm::Es256 => "ES256",
             JwsAlgorithm::Es384 => "ES384",
+            JwsAlgorithm::Es512 => "ES512",
             JwsAlgorithm::EdDsa => "EdDSA",
         }
     }
@@ -147,7 +149,7 @@ impl Jwt {
     /// All that cannot be signed by whoever can verify.
     pub(crate) fn default_algorithms() -> Vec<JwsAlgorithm> {
         use JwsAlgorithm::*;
-        vec![Rs256, Rs384, Rs512, Ps256, Ps384, Ps512, Es256, Es384, EdDsa]
+        vec![Rs256, Rs384, Rs512, Ps256, Ps384, Ps512, Es256, Es384, Es512, EdDsa]
     }
 }
 

@@ -13,7 +13,7 @@ use crate::spec::model::*;
 use crate::spec::scalars;
 use crate::spec::tree::{Node, Value};
 
-const ALGORITHMS: [JwsAlgorithm; 12] = [
+const ALGORITHMS: [JwsAlgorithm; 13] = [
     JwsAlgorithm::Rs256,
     JwsAlgorithm::Rs384,
     JwsAlgorithm::Rs512,
@@ -22,6 +22,7 @@ const ALGORITHMS: [JwsAlgorithm; 12] = [
     JwsAlgorithm::Ps512,
     JwsAlgorithm::Es256,
     JwsAlgorithm::Es384,
+    JwsAlgorithm::Es512,
     JwsAlgorithm::EdDsa,
     JwsAlgorithm::Hs256,
     JwsAlgorithm::Hs384,
@@ -199,9 +200,6 @@ fn algorithm(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<JwsAlgorith
     let message = match &node.value {
         Value::Text(text) if text == "none" => {
             "`none` is no signature: anybody could write such tokens"
-        }
-        Value::Text(text) if text == "ES512" => {
-            "ES512 (P-521) cannot be verified here; let the provider sign with ES256 or ES384"
         }
         _ => return walk.word(node, path, &ALGORITHMS.map(|one| (one.name(), one))),
     };

@@ -171,7 +171,7 @@ pub enum JwsAlgorithm {
     Ps512,
     Es256,
     Es384,
-    /// P-521. Named so that it can be refused with a reason: `ring` does not have it.
+    /// P-521.
     Es512,
     EdDsa,
 }
