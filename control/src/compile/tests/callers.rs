@@ -7,7 +7,7 @@ const ISSUER: &str = "https://id.example.com";
 const DOCUMENT: &str = "https://id.example.com/.well-known/openid-configuration";
 
 const SPEC: &str = "version: 1
-redis: {urls: ['redis://10.0.0.1', 'redis://10.0.0.2:7000/3'], username: g w, password: {inline: 'p@ss/w:rd'}}
+redis: {urls: ['redis://10.0.0.1', 'redis://10.0.0.2:7000/3'], username: g+w, password: {inline: 'p@ss/w:rd'}}
 auth: {throttle: {failures: 7, window_ms: 5000}}
 authenticators:
 - name: keys
@@ -124,7 +124,7 @@ fn consumers_have_what_their_groups_have() {
     let redis = auth.redis.as_ref().expect("is there");
     assert_eq!(
         redis.urls,
-        ["redis://g%20w:p%40ss%2Fw%3Ard@10.0.0.1", "redis://g%20w:p%40ss%2Fw%3Ard@10.0.0.2:7000/3"]
+        ["redis://g%2Bw:p%40ss%2Fw%3Ard@10.0.0.1", "redis://g%2Bw:p%40ss%2Fw%3Ard@10.0.0.2:7000/3"]
     );
 }
 
