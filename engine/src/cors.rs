@@ -42,9 +42,11 @@ enum Origins {
     Listed {
         exact: HashSet<Box<[u8]>>,
         /// Scheme with `://`, and what follows one or more labels: `.example.com:8443`.
-        below: Box<[(Box<[u8]>, Box<[u8]>)]>,
+        below: Box<[Below]>,
     },
 }
+
+type Below = (Box<[u8]>, Box<[u8]>);
 
 /// What is wrong with a route's rules: the field, and what to write instead.
 type Unfit = (String, String);
@@ -135,8 +137,9 @@ impl Cors {
     }
 
     fn allows_header(&self, name: &[u8]) -> bool {
-        let same = |allowed: &Box<str>| allowed.as_bytes().eq_ignore_ascii_case(name);
-        is_token(name) && self.headers.as_ref().is_none_or(|allowed| allowed.iter().any(same))
+        let same = |allowed: &str| allowed.as_bytes().eq_ignore_ascii_case(name);
+        let listed = |all: &[Box<str>]| all.iter().any(|allowed| same(allowed));
+        is_token(name) && self.headers.as_deref().is_none_or(listed)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Broken specs and what is said of them; round trips; noise.
 
+mod access;
 mod auth;
 mod broken;
 mod callers;

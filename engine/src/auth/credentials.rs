@@ -117,10 +117,10 @@ pub fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// The values of the cookies of that name (RFC 6265 §5.4), without quotes.
-pub fn cookies<'a, 'n>(
+pub fn cookies<'a>(
     head: &'a RequestHead,
     bytes: &'a [u8],
-    name: &'n [u8],
+    name: &[u8],
 ) -> impl Iterator<Item = &'a [u8]> {
     fields(head, bytes, b"cookie").flat_map(|line| line.split(|&byte| byte == b';')).filter_map(
         move |pair| {

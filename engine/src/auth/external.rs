@@ -10,6 +10,7 @@ use contract::snapshot::{self, Snapshot};
 use ring::digest::{Context, SHA256};
 
 use super::credentials::{Found, fields};
+use super::identity::Fields;
 use super::registry::{Registry, Unfit};
 use super::{Call, Check, Identity, Outcome, Refusal};
 use crate::io::wall_ms;
@@ -42,7 +43,7 @@ struct Service {
 /// What the service says of a request.
 #[derive(Clone, Debug)]
 enum Decision {
-    Allowed { consumer: Option<Arc<str>>, fields: Arc<[(Box<str>, Box<[u8]>)]> },
+    Allowed { consumer: Option<Arc<str>>, fields: Fields },
     Refused(Refusal),
 }
 
@@ -57,11 +58,11 @@ impl External {
     /// # Errors
     /// A field cannot be sent or taken, or a certificate cannot be used.
     pub fn build(from: &snapshot::External, snapshot: &Snapshot) -> Result<External, Unfit> {
-        let consumer = from.consumer_header.iter().map(|name| name_of(name, "consumer_header"));
+        let consumer = from.consumer_header.as_ref().map(|name| name_of(name, "consumer_header"));
         let service = Service {
             endpoint: Endpoint::build(&from.endpoint, None, snapshot)?,
             take: from.take.iter().map(|name| name_of(name, "take")).collect::<Result<_, _>>()?,
-            consumer: consumer.last().transpose()?,
+            consumer: consumer.transpose()?,
             cache_ms: from.cache_ms.into(),
             answers: Answers::default(),
         };

@@ -65,6 +65,7 @@ pub struct Authenticator {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there are few of them, and they stay where they are")]
 pub enum Kind {
     ApiKey(ApiKeys),
     Jwt(Jwt),

@@ -135,8 +135,9 @@ impl Signature {
         let covers = |wanted: &str| {
             input.items.iter().any(|item| name(item) == Some(wanted) && item.params.is_empty())
         };
-        let needed = |wanted: &&Box<str>| has_body || &***wanted != "content-digest";
-        self.components.iter().filter(needed).all(|wanted| covers(wanted)).then_some(())
+        let needed = |wanted: &str| has_body || wanted != "content-digest";
+        let mut wanted = self.components.iter().filter(|wanted| needed(wanted));
+        wanted.all(|wanted| covers(wanted)).then_some(())
     }
 }
 

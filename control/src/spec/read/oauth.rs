@@ -175,9 +175,7 @@ pub(super) fn client(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<OAu
         "cert" => "a PEM file with our certificate chain",
         _ => "a PEM file with our private key",
     };
-    let read_file = |walk: &mut Walk<'_>, name: &str| {
-        f.require(walk, name, expected(name), |walk, node, path| file(walk, node, path))
-    };
+    let read_file = |walk: &mut Walk<'_>, name: &str| f.require(walk, name, expected(name), file);
     let proof = match method {
         ProofWord::None => Some(ClientProof::None),
         ProofWord::Basic => {

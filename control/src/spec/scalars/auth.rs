@@ -308,7 +308,7 @@ mod tests {
         let text = "00ff".repeat(16);
         let digest: Digest = text.parse().expect("is one");
         assert_eq!(digest.to_string(), text);
-        let colons: Vec<&str> = vec!["00", "FF"].repeat(16);
+        let colons: Vec<&str> = ["00", "FF"].repeat(16);
         assert_eq!(colons.join(":").parse(), Ok(digest));
         for wrong in ["", "00", &"0g".repeat(32), &"0".repeat(66), "ü"] {
             assert!(wrong.parse::<Digest>().is_err(), "{wrong}");

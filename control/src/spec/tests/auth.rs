@@ -6,7 +6,7 @@ use crate::spec::{load, *};
 
 /// A gateway whose one route asks for `auth` (line 4); `more` begins on line 5.
 #[track_caller]
-fn gateway(auth: &str, more: &str, expected: &[&str]) -> String {
+pub(super) fn gateway(auth: &str, more: &str, expected: &[&str]) -> String {
     let text = format!(
         "version: 1\nlisteners: [{{name: a, listen: ':1', tls: {{certificates: [{{cert: c, key: k, \
          client_auth: {{mode: request, ca: a}}}}]}}}}]\n\
@@ -567,30 +567,6 @@ fn authenticators_that_do_not_fit_a_route() {
                 upstreams: [{name: u, targets: ['10.0.0.1:1'], balance: {hash: consumer}}]\n\
                 routes: [{name: r, upstream: u}]\n";
     mentions(&says(text, &["3:64 unused-hash"]).join("\n"), "{hash: client_ip}");
-}
-
-#[test]
-fn networks_and_origins() {
-    let route = |fields: &str, expected: &[&str]| gateway(fields, "", expected);
-    route("networks: {allow: [10.0.0.0/8], deny: [10.1.0.0/16]}", &[]);
-    route("networks: {allow: []}", &["4:51 empty-list"]);
-    route("networks: {deny: [10.0.0.1/8]}", &["4:51 bad-cidr"]);
-    route("networks: {allow: [10.0.0.0/8], deny: [10.0.0.0/8]}", &["4:52 denied-network"]);
-    route("networks:", &["4:33 empty-field"]);
-    route("cors: {origins: ['https://a.example'], credentials: true}", &[]);
-    route("cors: {}", &["4:39 missing-field"]);
-    route("cors: {origins: []}", &["4:49 empty-list"]);
-    route("cors: {origins: https://a.example}", &["4:49 wrong-type"]);
-    mentions(
-        &route("cors: {origins: '*', credentials: true}", &["4:67 cors-any-with-credentials"]),
-        "list the origins",
-    );
-    mentions(&route("cors: {origins: ['*']}", &["4:50 bad-origin"]), "origins: \"*\"");
-    mentions(&route("cors: {origins: ['null']}", &["4:50 bad-origin"]), "sandboxed");
-    route("cors: {origins: ['a.example']}", &["4:50 bad-origin"]);
-    route("cors: {origins: '*', methods: ['*']}", &["4:64 bad-method"]);
-    route("cors: {origins: '*', headers: ['*']}", &["4:64 bad-field-name"]);
-    route("cors: {origins: '*', max_age_s: 86401}", &["4:65 out-of-range"]);
 }
 
 #[test]

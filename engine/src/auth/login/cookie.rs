@@ -21,8 +21,7 @@ pub fn whole<'a>(head: &'a RequestHead, bytes: &'a [u8], name: &str) -> Option<C
 /// The first cookie of that name that says something: the more specific path's (RFC 6265 §5.4).
 pub fn one<'a>(head: &'a RequestHead, bytes: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let mut all = credentials::cookies(head, bytes, name.as_bytes());
-    let found = all.find(|value| !value.is_empty());
-    found
+    all.find(|value| !value.is_empty())
 }
 
 /// The names of all cookies that a session may be spread over.

@@ -1,5 +1,3 @@
-use std::time::Instant;
-
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -363,39 +361,5 @@ proptest! {
     #[test]
     fn no_text_is_too_odd(text in "\\PC{0,60}") {
         let _ = Memory::default().policy(&text);
-    }
-}
-
-/// How long a policy takes: `cargo test --release -- --ignored --nocapture policies_are_quick`.
-#[test]
-#[ignore = "a measurement"]
-fn policies_are_quick() {
-    for text in [
-        "true",
-        r#"request.method == "POST""#,
-        r#"request.path.startsWith("/v1/") && "ops" in consumer.groups"#,
-        r#"claims.tenant == "acme" && request.headers["x-env"] == "prod""#,
-        r#"ip_in(request.ip, "192.0.2.0/24") && request.path.matches("^/v[0-9]+/")"#,
-    ] {
-        let policy = policy(text);
-        let mut head = RequestHead::new();
-        let bytes = REQUEST.as_bytes();
-        head.parse(bytes, &HeadLimits::REQUEST).unwrap();
-        let groups = ["staff".into(), "ops".into()];
-        let claims = json!({"tenant": "acme"});
-        let caller = Caller {
-            id: "ada",
-            groups: &groups,
-            scopes: &[],
-            anonymous: false,
-            claims: claims.as_object(),
-        };
-        let facts = facts(&policy, &head, bytes, Some(caller));
-        #[allow(clippy::disallowed_methods, reason = "a measurement")]
-        let start = Instant::now();
-        for _ in 0..100_000 {
-            assert_eq!(policy.holds(std::hint::black_box(&facts)), Ok(true));
-        }
-        println!("{:>6.0} ns  {text}", start.elapsed().as_nanos() as f64 / 100_000.0);
     }
 }

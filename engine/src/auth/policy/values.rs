@@ -210,7 +210,7 @@ impl<T: Lookup> Container for Lazy<T> {
     }
 }
 
-fn name<'a>(key: &'a dyn Val) -> Result<&'a str> {
+fn name(key: &dyn Val) -> Result<&str> {
     let wrong = || ExecutionError::UnexpectedType {
         got: key.get_type().name().into(),
         want: "string".into(),
@@ -334,6 +334,7 @@ pub fn texts<'v>(from: &'v [Box<str>]) -> Option<CowVal<'v, 'v>> {
     if from.len() > limits::POLICY_ITEMS {
         return None;
     }
-    let text = |text: &'v Box<str>| Box::new(CelString::from(&**text)) as Box<dyn Val + 'v>;
-    Some(CowVal::owned(CelList::from(from.iter().map(text).collect::<Vec<_>>())))
+    let text = |text: &'v str| Box::new(CelString::from(text)) as Box<dyn Val + 'v>;
+    let texts = from.iter().map(|one| text(one));
+    Some(CowVal::owned(CelList::from(texts.collect::<Vec<_>>())))
 }

@@ -77,6 +77,7 @@ impl RedisServer {
             sleep(Duration::from_millis(10));
         }
         let _ = process.kill();
+        let _ = process.wait();
         false
     }
 
