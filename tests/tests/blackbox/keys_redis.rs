@@ -32,15 +32,15 @@ fn a_key_is_made_listed_and_revoked() {
     let listed = json(&keys(&[&redis], &["list", "--json"]));
     let digest = text(&listed[0], "sha256");
     assert_eq!(text(&listed[0], "consumer"), "acme");
-    assert_eq!(text(&listed[0], "prefix"), &key[..8]);
+    assert_eq!(text(&listed[0], "prefix"), &key[..10]);
     assert!(listed[0]["expires_ms"].is_null() && listed[0]["last_used_s"].is_null());
     let record = redis.command(&["GET", &format!("sluice:key:{digest}")]);
-    assert_eq!(record, format!(r#"{{"consumer":"acme","prefix":"{}"}}"#, &key[..8]));
+    assert_eq!(record, format!(r#"{{"consumer":"acme","prefix":"{}"}}"#, &key[..10]));
     assert!(!redis.command(&["KEYS", "*"]).contains(key), "only its hash is stored");
 
     redis.command(&["SET", &format!("sluice:used:{digest}"), "1700000000"]);
     let listed = keys(&[&redis], &["list"]);
-    for part in [&key[..8], "acme", "never", "2023-11-14T22:13:20", digest] {
+    for part in [&key[..10], "acme", "never", "2023-11-14T22:13:20", digest] {
         assert!(listed.stdout.contains(part), "{part}: {listed:?}");
     }
 

@@ -275,7 +275,7 @@ fn a_key_taken_out_of_the_spec_ends_with_the_apply() {
         assert_eq!(status(&gateway), 200);
     }
     let key = hex(digest::digest(&digest::SHA256, KEY.as_bytes()).as_ref());
-    gateway.apply(&with.text().replace(&key, &"0".repeat(64)));
+    gateway.apply(&with.text().replace(&key, &"f".repeat(64)));
     for _ in 0..4 {
         assert_eq!(status(&gateway), 401, "no shard remembers it");
     }

@@ -99,7 +99,7 @@ fn every_answer_says_once_who_may_read_it() {
     let (origin, gateway) = shared(rules);
     let answer = ask(&gateway, "GET /x", &[("Origin", APP)]);
     assert_eq!(answer.head.all("access-control-allow-origin"), [APP]);
-    assert_eq!(answer.head.all("access-control-expose-headers"), ["X-Total"]);
+    assert_eq!(answer.head.all("access-control-expose-headers"), ["x-total"]);
     assert_eq!(answer.head.all("access-control-allow-credentials"), ["true"]);
     assert!(answer.head.all("access-control-allow-methods").is_empty(), "that was the origin's");
     let answer = ask(&gateway, "GET /x", &[]);

@@ -40,7 +40,7 @@ fn the_address_that_trusted_proxies_forward_for_decides() {
     assert_eq!(gateway.ask(two).status, 200, "lines are one list");
     let refused = gateway.ask(from("198.51.100.1"));
     assert_eq!(refused.problem().as_deref(), Ok("address_denied"));
-    assert_eq!(origin.seen().len(), 7);
+    assert_eq!(origin.seen().len(), 6);
 }
 
 #[test]
