@@ -139,8 +139,6 @@ fn a_dropped_future_leaks_no_buffer_no_fd_and_no_slot() {
     let (socket, address) = listener();
     let (never_accepts, elsewhere) = listener();
     shard(small(), move |io| async move {
-        settle(&io).await;
-        let quiet = io.in_flight();
         for round in 0..20 {
             // A receive, a flush behind a full socket, a connect and an accept, all abandoned.
             let acceptor = Acceptor::new(&io, socket.as_fd().try_clone_to_owned().unwrap());
@@ -177,7 +175,7 @@ fn a_dropped_future_leaks_no_buffer_no_fd_and_no_slot() {
             assert!(ended);
         }
         assert_eq!(io.0.buffers.in_use(), 0, "buffers");
-        assert_eq!(io.in_flight(), quiet, "operations");
+        assert!(io.in_flight() <= 3, "only the polls of glommio's three rings remain");
         drop(never_accepts);
     });
 }
