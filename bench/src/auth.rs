@@ -177,7 +177,10 @@ impl Signer {
             EcdsaKeyPair::generate_pkcs8(algorithm, &random).map_err(wrong("no randomness"))?;
         let es256 = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random)
             .map_err(|error| error.to_string())?;
-        let rs256 = RsaKeyPair::from_pkcs8(rsa_key).map_err(|error| error.to_string())?;
+        // openssl 3.0 writes PKCS#1 here, others PKCS#8.
+        let rs256 = RsaKeyPair::from_pkcs8(rsa_key)
+            .or_else(|_| RsaKeyPair::from_der(rsa_key))
+            .map_err(|error| error.to_string())?;
         let mut secret = [0; 32];
         random.fill(&mut secret).map_err(wrong("no randomness"))?;
         Ok(Signer { es256, rs256, random, api_key: format!("slk_{}", hex(&secret)) })
@@ -484,7 +487,6 @@ fn rsa_key(directory: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
     if !made.status.success() {
         return Err(format!("openssl: {}", String::from_utf8_lossy(&made.stderr)).into());
     }
-    // PKCS#8 wraps PKCS#1; ring takes the former.
     Ok(std::fs::read(file)?)
 }
 
