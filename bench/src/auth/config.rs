@@ -35,7 +35,8 @@ routes:
 pub fn nginx(listen: u16, origin: u16, directory: &Path, api_key: &str) -> String {
     let begin = peer::config::nginx_process(directory);
     format!(
-        "{begin}  map $http_x_api_key $consumer {{ default \"\"; \"{api_key}\" bench-client; }}
+        "{begin}  map_hash_bucket_size 256;
+  map $http_x_api_key $consumer {{ default \"\"; \"{api_key}\" bench-client; }}
   upstream origin {{ server 127.0.0.1:{origin}; keepalive 1024; keepalive_requests 1000000000; }}
   server {{
     listen 127.0.0.1:{listen} reuseport;
@@ -44,6 +45,8 @@ pub fn nginx(listen: u16, origin: u16, directory: &Path, api_key: &str) -> Strin
     location /open/ {{ proxy_pass http://origin/; }}
     location /key/ {{
       if ($consumer = \"\") {{ return 401; }}
+      # Those of the server do not count beside any of its own.
+      proxy_set_header Connection \"\";
       proxy_set_header X-Consumer-Id $consumer;
       proxy_pass http://origin/;
     }}
