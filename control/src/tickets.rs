@@ -12,6 +12,7 @@ use std::{
 };
 
 use contract::snapshot::TicketKey;
+use data_encoding::HEXLOWER;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 /// Age at which the sealing key gets a successor, in seconds.
@@ -107,7 +108,11 @@ impl Tickets {
     fn write(&self) -> io::Result<()> {
         let mut text = format!("{HEADING}\n");
         for Dated { made, key } in &self.keys {
-            text.push_str(&format!("{made} {} {}\n", hex(&key.name), hex(&key.secret)));
+            text.push_str(&format!(
+                "{made} {} {}\n",
+                HEXLOWER.encode(&key.name),
+                HEXLOWER.encode(&key.secret)
+            ));
         }
         // Replaced whole. The new file must be ours from its first moment, so one that is left over
         // goes first.
@@ -126,10 +131,6 @@ fn random(bytes: &mut [u8]) -> io::Result<()> {
         filled += getrandom(rest, GetRandomFlags::empty())?;
     }
     Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn parse(line: &str) -> Option<Dated> {

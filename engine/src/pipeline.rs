@@ -46,7 +46,7 @@ async fn decide(
     own_methods(request)?;
     admit_site(request)?;
     request.normalise_path()?;
-    auth::login::own_path(shard, request).await?;
+    auth::login::own_path(shard, &plan.plan.auth, request).await?;
     let index = find_route(&plan.plan, request)?;
     let route = plan.plan.route(index);
     request.notes.route = Some(index);

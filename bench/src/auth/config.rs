@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
+use data_encoding::HEXLOWER;
 use ring::digest::{SHA256, digest};
 
-use super::{AUDIENCE, ISSUER, hex};
+use super::{AUDIENCE, ISSUER};
 use crate::peer;
 
 pub fn sluice(listen: u16, admin: u16, origin: u16, jwks: &Path, api_key: &str) -> String {
-    let (jwks, hash) = (jwks.display(), hex(digest(&SHA256, api_key.as_bytes()).as_ref()));
+    let (jwks, hash) =
+        (jwks.display(), HEXLOWER.encode(digest(&SHA256, api_key.as_bytes()).as_ref()));
     let jwt = format!(
         "issuer: \"{ISSUER}\", jwks_file: \"{jwks}\", audiences: [ {AUDIENCE} ], consumer_claim: client_id"
     );
@@ -66,23 +68,8 @@ pub fn envoy(listen: u16, origin: u16, jwks: &Path) -> String {
         )
     };
     let routes = ["open", "es256", "rs256"].map(route).concat();
-    format!(
-        "static_resources:
-  listeners:
-  - name: web
-    address: {{ socket_address: {{ address: 127.0.0.1, port_value: {listen} }} }}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: web
-          codec_type: HTTP1
-          generate_request_id: false
-          stream_idle_timeout: 3600s
-          common_http_protocol_options: {{ idle_timeout: 3600s }}
-          http_filters:
-          - name: envoy.filters.http.jwt_authn
+    let jwt = format!(
+        "          - name: envoy.filters.http.jwt_authn
             typed_config:
               \"@type\": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication
               providers:
@@ -98,11 +85,11 @@ pub fn envoy(listen: u16, origin: u16, jwks: &Path) -> String {
                 requires: {{ provider_name: tokens }}
               - match: {{ prefix: /rs256/ }}
                 requires: {{ provider_name: tokens }}
-          - name: envoy.filters.http.router
-            typed_config:
-              \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
-              suppress_envoy_headers: true
-          route_config:
+"
+    );
+    let begin = peer::config::envoy_process(listen, "HTTP1", &jwt);
+    format!(
+        "{begin}          route_config:
             virtual_hosts:
             - name: all
               domains: [ \"*\" ]

@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+use crate::peer::config::{envoy_process, nginx_process};
+
 /// The ports of one run, all on 127.0.0.1.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -33,7 +35,7 @@ routes: [ {{ name: all, match: {{ path: {{ prefix: / }} }}, upstream: origin }} 
 }
 
 pub fn nginx(setup: &Setup, directory: &Path) -> String {
-    let process = crate::peer::config::nginx_process(directory);
+    let process = nginx_process(directory);
     let Setup { listen, origins, .. } = setup;
     let servers: Vec<String> = origins
         .iter()
@@ -115,27 +117,9 @@ pub fn envoy(setup: &Setup) -> String {
         })
         .collect();
     let endpoints = endpoints.concat();
+    let begin = envoy_process(*listen, "HTTP1", "");
     format!(
-        "static_resources:
-  listeners:
-  - name: web
-    address: {{ socket_address: {{ address: 127.0.0.1, port_value: {listen} }} }}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: web
-          codec_type: HTTP1
-          generate_request_id: false
-          stream_idle_timeout: 3600s
-          common_http_protocol_options: {{ idle_timeout: 3600s }}
-          http_filters:
-          - name: envoy.filters.http.router
-            typed_config:
-              \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
-              suppress_envoy_headers: true
-          route_config:
+        "{begin}          route_config:
             virtual_hosts:
             - name: all
               domains: [\"*\"]

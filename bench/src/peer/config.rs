@@ -226,6 +226,32 @@ backend origin
     )
 }
 
+/// What every Envoy here begins with, up to its routes. `filters` stand before the router.
+pub fn envoy_process(listen: u16, codec: &str, filters: &str) -> String {
+    format!(
+        "static_resources:
+  listeners:
+  - name: web
+    address: {{ socket_address: {{ address: 127.0.0.1, port_value: {listen} }} }}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: web
+          codec_type: {codec}
+          generate_request_id: false
+          stream_idle_timeout: 3600s
+          common_http_protocol_options: {{ idle_timeout: 3600s }}
+          http_filters:
+{filters}          - name: envoy.filters.http.router
+            typed_config:
+              \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+              suppress_envoy_headers: true
+"
+    )
+}
+
 pub fn envoy(setup: &Setup) -> String {
     let Setup { listen, origin, wire, certificate, .. } = setup;
     let mut edge = String::new();
@@ -275,27 +301,9 @@ pub fn envoy(setup: &Setup) -> String {
     } else {
         ""
     };
+    let begin = envoy_process(*listen, codec, "");
     format!(
-        "static_resources:
-  listeners:
-  - name: web
-    address: {{ socket_address: {{ address: 127.0.0.1, port_value: {listen} }} }}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: web
-          codec_type: {codec}
-          generate_request_id: false
-          stream_idle_timeout: 3600s
-          common_http_protocol_options: {{ idle_timeout: 3600s }}
-          http_filters:
-          - name: envoy.filters.http.router
-            typed_config:
-              \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
-              suppress_envoy_headers: true
-          route_config:
+        "{begin}          route_config:
             virtual_hosts:
             - name: all
               domains: [\"*\"]

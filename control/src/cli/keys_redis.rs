@@ -11,6 +11,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use contract::snapshot::{REDIS_USED, is_redis_item, is_redis_word};
+use data_encoding::HEXLOWER;
 use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 
@@ -130,7 +131,7 @@ impl Put {
     async fn run(self) -> Result<(), Failure> {
         let servers = self.place.connect().await?;
         let (key, shown) = new_key(&self.prefix)?;
-        let digest = hex(digest(&SHA256, key.as_bytes()).as_ref());
+        let digest = HEXLOWER.encode(digest(&SHA256, key.as_bytes()).as_ref());
         let expires_ms = self.expires.map(|life| now_ms().saturating_add(millis(life)));
         let mut record = Map::new();
         record.insert("consumer".into(), self.consumer.clone().into());
@@ -181,7 +182,7 @@ impl Revoke {
         let is_digest = key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
         let digest = match is_digest {
             true => key.to_ascii_lowercase(),
-            false => hex(digest(&SHA256, key.as_bytes()).as_ref()),
+            false => HEXLOWER.encode(digest(&SHA256, key.as_bytes()).as_ref()),
         };
         let servers = self.place.connect().await?;
         let was_there = servers.delete(&self.place.record(&digest)).await?;
@@ -268,10 +269,6 @@ impl Row {
             "last_used_s": self.used_s,
         })
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn now_ms() -> u64 {

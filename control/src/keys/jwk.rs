@@ -104,7 +104,7 @@ fn usable(jwk: Jwk, allowed: &[JwsAlgorithm]) -> Option<VerifyKey> {
     let material = material(&jwk)?;
     let mut algorithms = allowed.to_vec();
     if let Some(name) = &jwk.alg {
-        let named = algorithm(name)?;
+        let named = JwsAlgorithm::from_name(name)?;
         algorithms.retain(|algorithm| *algorithm == named);
     }
     algorithms.retain(|algorithm| material.suits(*algorithm));
@@ -137,26 +137,6 @@ fn material(jwk: &Jwk) -> Option<KeyMaterial> {
         // RFC 8037 §2.
         ("OKP", Some("Ed25519")) => KeyMaterial::Ed25519(bytes(&jwk.x)?.try_into().ok()?),
         ("oct", _) => KeyMaterial::Hmac(bytes(&jwk.k)?),
-        _ => return None,
-    })
-}
-
-/// An algorithm by its name in RFC 7518 §3.1, RFC 8037 §3.1 and RFC 9864 §2.
-fn algorithm(name: &str) -> Option<JwsAlgorithm> {
-    Some(match name {
-        "HS256" => JwsAlgorithm::Hs256,
-        "HS384" => JwsAlgorithm::Hs384,
-        "HS512" => JwsAlgorithm::Hs512,
-        "RS256" => JwsAlgorithm::Rs256,
-        "RS384" => JwsAlgorithm::Rs384,
-        "RS512" => JwsAlgorithm::Rs512,
-        "PS256" => JwsAlgorithm::Ps256,
-        "PS384" => JwsAlgorithm::Ps384,
-        "PS512" => JwsAlgorithm::Ps512,
-        "ES256" => JwsAlgorithm::Es256,
-        "ES384" => JwsAlgorithm::Es384,
-        "ES512" => JwsAlgorithm::Es512,
-        "EdDSA" | "Ed25519" => JwsAlgorithm::EdDsa,
         _ => return None,
     })
 }

@@ -41,6 +41,7 @@ use crate::auth::credentials::Found;
 use crate::auth::memory::Remembered;
 use crate::auth::throttle::{Network, Subject};
 use crate::exchange::Request;
+use crate::limits;
 use crate::local_reply::LocalReply;
 use crate::message::RequestHead;
 use crate::plan::Route;
@@ -77,6 +78,32 @@ impl<'a> Call<'a> {
     /// Milliseconds since the Unix epoch.
     pub fn wall_ms(&self) -> u64 {
         self.shard.io.clock().wall_us() / 1_000
+    }
+
+    /// What `find` sees in the authenticator of the same name as `index` in registries that come, until
+    /// then (monotonic milliseconds): a request keeps its plan, but may learn from a newer one.
+    async fn in_newer<T>(
+        self,
+        index: u32,
+        until_ms: u64,
+        find: impl Fn(&registry::Kind) -> Option<T>,
+    ) -> Option<T> {
+        let own = self.registry.authenticators.get(index as usize)?;
+        let mut seen = self.registry.version;
+        while self.shard.io.clock().now_ms() < until_ms {
+            self.shard.io.sleep_ms(limits::KEY_LOOK_MS).await;
+            let plan = self.shard.plan();
+            let registry = &plan.plan.auth;
+            if registry.version == seen {
+                continue;
+            }
+            seen = registry.version;
+            let namesake = registry.authenticators.iter().find(|one| one.name == own.name);
+            if let Some(found) = namesake.and_then(|one| find(&one.kind)) {
+                return Some(found);
+            }
+        }
+        None
     }
 
     /// Counts a failure of the caller's.

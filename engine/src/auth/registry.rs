@@ -257,8 +257,8 @@ impl Authenticator {
     #[inline]
     pub fn credential<'a>(&'a self, call: Call<'a>) -> Found<'a> {
         match &self.kind {
-            Kind::Certificate(_) => match &call.client.tls.as_ref().and_then(|t| t.peer.as_ref()) {
-                Some(peer) => Found::One(Cow::Owned(peer.fingerprint.to_vec())),
+            Kind::Certificate(_) => match call.client.tls.as_ref().and_then(|t| t.peer.as_ref()) {
+                Some(peer) => Found::One(Cow::Borrowed(&peer.fingerprint)),
                 None => Found::Absent,
             },
             Kind::External(external) => external.credential(call),

@@ -21,7 +21,7 @@ use super::oauth_client::OAuthClient;
 use crate::auth::registry::Unfit;
 use crate::io::{Swap, monotonic_ms, wall_ms};
 use crate::limits;
-use crate::tls::{Digest, Fingerprint, outbound_fingerprint};
+use crate::tls::{Digest, Fingerprint, service_fingerprint};
 
 /// A token that is kept.
 pub struct Grant {
@@ -218,7 +218,7 @@ pub fn fingerprint(from: &snapshot::ClientCredentials, snapshot: &Snapshot) -> F
     digest.number(u64::from(endpoint.allow_private));
     digest.number(endpoint.timeout_ms.into());
     let identity = OAuthClient::identity(client);
-    digest.add(&outbound_fingerprint(endpoint.trust, identity, snapshot));
+    digest.add(&service_fingerprint(endpoint.trust, identity, snapshot));
     digest.add(client.id.as_bytes());
     match &client.proof {
         ClientProof::None => digest.number(0),

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use contract::snapshot::{self, CertificateIndex, Snapshot};
+use contract::snapshot::{self, Alpn, CertificateIndex, Snapshot};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Url};
@@ -81,20 +81,24 @@ impl Endpoint {
         let url = Url::parse(&from.url).ok().filter(is_askable);
         let mut digest = tls::Digest::new("endpoint");
         digest.number(u64::from(from.allow_private));
-        let config = match url.as_ref().is_some_and(|url| url.scheme() == "https") {
-            true => {
-                digest.add(&tls::outbound_fingerprint(from.trust, identity, snapshot));
-                tls::outbound(from.trust, identity, snapshot)
-            }
-            false => tls::outbound_to_none(),
+        let service = tls::Service {
+            trust: from.trust,
+            identity,
+            alpn: &[Alpn::H2, Alpn::Http11],
+            field: "ca",
         };
-        let config = config.map_err(|unusable| (unusable.field, unusable.problem))?;
+        let tls = match url.as_ref().is_some_and(|url| url.scheme() == "https") {
+            true => tls::ServiceTls::build(service, snapshot),
+            false => tls::ServiceTls::of_nobody(),
+        };
+        let tls = tls.map_err(|unusable| (unusable.field, unusable.problem))?;
+        digest.add(&tls.fingerprint);
         Ok(Endpoint {
             url,
             timeout: Duration::from_millis(from.timeout_ms.max(1).into()),
             way: Way {
                 fingerprint: digest.finish(),
-                tls: Arc::new(config),
+                tls: tls.config,
                 allow_private: from.allow_private,
             },
             open: Semaphore::new(limits::ENDPOINT_QUESTIONS),

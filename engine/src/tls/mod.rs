@@ -12,7 +12,6 @@ mod hello;
 mod identity;
 mod machine;
 mod memory;
-mod outbound;
 mod peer;
 mod server;
 mod service;
@@ -25,9 +24,8 @@ pub use facts::{Cause, CertificateNames, ClientCertificate, HandshakeFailed, Tls
 pub use handshake::{accept, connect};
 pub use identity::{Digest, Fingerprint, Unusable};
 pub use memory::Memory;
-pub use outbound::{outbound, outbound_fingerprint, outbound_to_none};
 pub use server::ServerSide;
-pub use service::ServiceTls;
+pub use service::{Service, ServiceTls, fingerprint as service_fingerprint};
 pub use stream::TlsStream;
 
 #[cfg(test)]

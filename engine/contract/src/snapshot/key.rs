@@ -31,6 +31,34 @@ impl JwsAlgorithm {
         JwsAlgorithm::Es512,
         JwsAlgorithm::EdDsa,
     ];
+
+    /// Its name in RFC 7518 §3.1 and RFC 8037 §3.1.
+    pub fn name(self) -> &'static str {
+        match self {
+            JwsAlgorithm::Hs256 => "HS256",
+            JwsAlgorithm::Hs384 => "HS384",
+            JwsAlgorithm::Hs512 => "HS512",
+            JwsAlgorithm::Rs256 => "RS256",
+            JwsAlgorithm::Rs384 => "RS384",
+            JwsAlgorithm::Rs512 => "RS512",
+            JwsAlgorithm::Ps256 => "PS256",
+            JwsAlgorithm::Ps384 => "PS384",
+            JwsAlgorithm::Ps512 => "PS512",
+            JwsAlgorithm::Es256 => "ES256",
+            JwsAlgorithm::Es384 => "ES384",
+            JwsAlgorithm::Es512 => "ES512",
+            JwsAlgorithm::EdDsa => "EdDSA",
+        }
+    }
+
+    /// The algorithm of that name. Names have a case (RFC 7515 §4.1.1); RFC 9864 §2.2 gives the one
+    /// curve of EdDSA that there is here a name of its own.
+    pub fn from_name(name: &str) -> Option<JwsAlgorithm> {
+        match name {
+            "Ed25519" => Some(JwsAlgorithm::EdDsa),
+            name => JwsAlgorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name),
+        }
+    }
 }
 
 impl KeyMaterial {

@@ -26,7 +26,6 @@ use self::verify::{KeySet, Verdict};
 pub use self::wishes::Wishes;
 use super::registry::{Kind, Unfit, key_set};
 use super::{Call, Check, Identity, Outcome, Refusal};
-use crate::limits;
 
 /// An authenticator by JSON Web Tokens.
 #[derive(Debug)]
@@ -142,27 +141,15 @@ impl Jwt {
     async fn fresh_keys(&self, call: Call<'_>, index: u32, token: &Token) -> Option<Arc<KeySet>> {
         let (shard, kid) = (call.shard, token.header.kid.as_deref()?);
         self.wish(call);
-        let now_ms = || shard.io.clock().now_ms();
-        let wait = shard.wishes().wait(self.keys.wish?, now_ms())?;
-        let own = call.registry.authenticators.get(index as usize)?;
-        let mut seen = call.registry.version;
-        while now_ms() < wait.until_ms {
-            shard.io.sleep_ms(limits::KEY_LOOK_MS).await;
-            let plan = shard.plan();
-            let registry = &plan.plan.auth;
-            if registry.version == seen {
-                continue;
+        // Held while it waits.
+        let wait = shard.wishes().wait(self.keys.wish?, shard.io.clock().now_ms())?;
+        let find = |kind: &Kind| match kind {
+            Kind::Jwt(jwt) if jwt.rules.tokens.issuer == self.rules.tokens.issuer => {
+                jwt.keys.has(kid).then(|| jwt.keys.clone())
             }
-            seen = registry.version;
-            let namesake = registry.authenticators.iter().find(|one| one.name == own.name);
-            if let Some(Kind::Jwt(jwt)) = namesake.map(|one| &one.kind)
-                && jwt.rules.tokens.issuer == self.rules.tokens.issuer
-                && jwt.keys.has(kid)
-            {
-                return Some(jwt.keys.clone());
-            }
-        }
-        None
+            _ => None,
+        };
+        call.in_newer(index, wait.until_ms, find).await
     }
 
     /// Asks for the set, if that was not just done.

@@ -362,22 +362,16 @@ impl Login {
     async fn fresh_keys(&self, call: Call<'_>, index: u32, token: &Token) -> Option<Arc<KeySet>> {
         let shard = call.shard;
         shard.wish(self.provider.keys.wish?);
-        let own = call.registry.authenticators.get(index as usize)?;
         let until_ms = shard.io.clock().now_ms() + limits::LOGIN_KEY_MS;
-        while shard.io.clock().now_ms() < until_ms {
-            shard.io.sleep_ms(limits::KEY_LOOK_MS).await;
-            let plan = shard.plan();
-            let mut all = plan.plan.auth.authenticators.iter();
-            if let Some(Kind::Login(login)) =
-                all.find(|one| one.name == own.name).map(|one| &one.kind)
-                && login.provider.issuer == self.provider.issuer
-                && login.provider.keys.loaded
-                && login.provider.keys.judge(token) != Verdict::Unknown
-            {
-                return Some(login.provider.keys.clone());
+        let find = |kind: &Kind| match kind {
+            Kind::Login(login) if login.provider.issuer == self.provider.issuer => {
+                let keys = &login.provider.keys;
+                let known = keys.loaded && keys.judge(token) != Verdict::Unknown;
+                known.then(|| keys.clone())
             }
-        }
-        None
+            _ => None,
+        };
+        call.in_newer(index, until_ms, find).await
     }
 
     /// Forgets the session here, and has the provider forget it (OpenID Connect RP-Initiated Logout 1.0).
@@ -488,9 +482,11 @@ fn is_refused_grant(body: &[u8]) -> bool {
 ///
 /// # Errors
 /// The answer, where the path is one of those.
-pub async fn own_path(shard: &Shard, request: &mut Request) -> Result<(), LocalReply> {
-    let plan = request.plan.clone();
-    let registry: &Registry = &plan.plan.auth;
+pub async fn own_path(
+    shard: &Shard,
+    registry: &Registry,
+    request: &mut Request,
+) -> Result<(), LocalReply> {
     let Some((index, login, path)) = registry.own_path(request.path()) else { return Ok(()) };
     let mut fields = Vec::new();
     let call = Call::of(shard, registry, request);

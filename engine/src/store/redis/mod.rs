@@ -26,7 +26,7 @@ use tokio::runtime::Handle;
 use super::Task;
 use crate::io::monotonic_ms;
 use crate::limits;
-use crate::tls::{ServiceTls, Unusable};
+use crate::tls::{Service, ServiceTls, Unusable};
 
 /// What a connection depends on.
 #[derive(Clone, PartialEq, Eq)]
@@ -60,7 +60,11 @@ impl Settings {
             return Err(Unusable::new("redis.urls", "all nodes of a cluster speak TLS, or none"));
         }
         let tls = match addresses.iter().any(|address| address.tls) {
-            true => Some(ServiceTls::build(snapshot, redis.trust, "redis.ca")?),
+            true => {
+                let (trust, field) = (redis.trust, "redis.ca");
+                let service = Service { trust, identity: None, alpn: &[], field };
+                Some(ServiceTls::build(service, snapshot)?)
+            }
             false => None,
         };
         Ok(Settings { addresses, cluster: redis.cluster, tls })

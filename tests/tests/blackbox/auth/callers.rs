@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 use ring::{digest, hmac};
 use tests::scratch::Scratch;
 use tests::spec::Spec;
@@ -13,38 +14,14 @@ const KEY: &str = "slk_for-the-suite-only-0123456789";
 const SECRET: &[u8] = b"a secret of this suite, which is long enough";
 const ISSUER: &str = "https://issuer.test";
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// RFC 4648 §4, or §5 without padding.
-fn base64(bytes: &[u8], url: bool) -> String {
-    let alphabet: &[u8; 64] = match url {
-        true => b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_",
-        false => b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
-    };
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte));
-        let word = word << (8 * (3 - chunk.len()));
-        for at in 0..4 {
-            match at <= chunk.len() {
-                true => out.push(char::from(alphabet[(word >> (18 - 6 * at)) as usize & 63])),
-                false if !url => out.push('='),
-                false => {}
-            }
-        }
-    }
-    out
-}
-
 fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
 fn spec(origin: &Origin) -> Spec {
-    let key = hex(digest::digest(&digest::SHA256, KEY.as_bytes()).as_ref());
-    let old = hex(digest::digest(&digest::SHA256, b"slk_an-old-key-of-this-suite").as_ref());
+    let key = HEXLOWER.encode(digest::digest(&digest::SHA256, KEY.as_bytes()).as_ref());
+    let old =
+        HEXLOWER.encode(digest::digest(&digest::SHA256, b"slk_an-old-key-of-this-suite").as_ref());
     let secret = String::from_utf8_lossy(SECRET);
     Spec::to(origin.address())
         .also(&format!(
@@ -121,10 +98,14 @@ fn keys_in_each_place_and_none_of_them_goes_on() {
 
 /// A token with this header and these claims, signed with the suite's secret.
 fn token(header: &str, claims: &str) -> String {
-    let signed = format!("{}.{}", base64(header.as_bytes(), true), base64(claims.as_bytes(), true));
+    let signed = format!(
+        "{}.{}",
+        BASE64URL_NOPAD.encode(header.as_bytes()),
+        BASE64URL_NOPAD.encode(claims.as_bytes())
+    );
     let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET);
     let signature = hmac::sign(&key, signed.as_bytes());
-    format!("{signed}.{}", base64(signature.as_ref(), true))
+    format!("{signed}.{}", BASE64URL_NOPAD.encode(signature.as_ref()))
 }
 
 fn claims(more: &str) -> String {
@@ -204,7 +185,7 @@ fn signed_requests() {
         let base =
             format!("\"@method\": GET\n\"@path\": /signed\n\"@signature-params\": {parameters}");
         let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET);
-        let value = base64(hmac::sign(&key, base.as_bytes()).as_ref(), false);
+        let value = BASE64.encode(hmac::sign(&key, base.as_bytes()).as_ref());
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: a.test\r\nSignature-Input: s={parameters}\r\n\
              Signature: s=:{value}:\r\n\r\n"
@@ -226,7 +207,7 @@ fn certificates_say_who_calls_and_with_a_key_both_have_to() {
     let scratch = Scratch::new();
     place(scratch.path(), "site", &servers.server(&["a.test"]));
     scratch.file("clients.pem", clients.pem());
-    let key = hex(digest::digest(&digest::SHA256, KEY.as_bytes()).as_ref());
+    let key = HEXLOWER.encode(digest::digest(&digest::SHA256, KEY.as_bytes()).as_ref());
     let spec = Spec::to(origin.address())
         .also(&format!(
             "consumers:\n\
@@ -274,12 +255,20 @@ fn a_key_taken_out_of_the_spec_ends_with_the_apply() {
     for _ in 0..4 {
         assert_eq!(status(&gateway), 200);
     }
-    let key = hex(digest::digest(&digest::SHA256, KEY.as_bytes()).as_ref());
+    let key = HEXLOWER.encode(digest::digest(&digest::SHA256, KEY.as_bytes()).as_ref());
     gateway.apply(&with.text().replace(&key, &"f".repeat(64)));
     for _ in 0..4 {
         assert_eq!(status(&gateway), 401, "no shard remembers it");
     }
     let (code, metrics) = gateway.admin("/metrics");
     assert_eq!(code, 200);
-    assert!(metrics.contains("sluice_shard_auth_total{"), "what came of them is counted");
+    for outcome in ["known", "invalid"] {
+        let of = |line: &&str| {
+            line.starts_with("sluice_shard_auth_total{")
+                && line.contains(&format!("outcome=\"{outcome}\""))
+        };
+        let counts = metrics.lines().filter(of).filter_map(|line| line.rsplit(' ').next());
+        let counted: f64 = counts.filter_map(|count| count.parse::<f64>().ok()).sum();
+        assert_eq!(counted, 4.0, "{outcome}");
+    }
 }

@@ -14,19 +14,19 @@ fn judge(keys: &KeySet, token: &str) -> Result<Verdict, Malformed> {
 
 #[test]
 fn what_is_signed_is_verified_by_that_key_and_algorithm_only() {
-    let signers: Vec<Signer> = ALGORITHMS.map(Signer::new).into();
+    let signers: Vec<Signer> = A::ALL.map(Signer::new).into();
     for signer in &signers {
         for kid in [None, Some("a")] {
             let token = signer.token(kid, &claims());
             let keys = key_set(vec![signer.key(Some("a"))]);
-            assert_eq!(judge(&keys, &token), Ok(Verdict::Good), "{}", name(signer.algorithm()));
+            assert_eq!(judge(&keys, &token), Ok(Verdict::Good), "{}", signer.algorithm().name());
             let other = signer.token(Some("b"), &claims());
             assert_eq!(judge(&keys, &other), Ok(Verdict::Unknown));
         }
         // The same text under another algorithm's name, with the same bytes for a signature.
         let token = signer.token(None, &claims());
-        for algorithm in ALGORITHMS.into_iter().filter(|one| *one != signer.algorithm()) {
-            let header = format!(r#"{{"alg":"{}"}}"#, name(algorithm));
+        for algorithm in A::ALL.into_iter().filter(|one| *one != signer.algorithm()) {
+            let header = format!(r#"{{"alg":"{}"}}"#, algorithm.name());
             let rest = token.split_once('.').unwrap().1;
             let token = format!("{}.{rest}", encoded(header.as_bytes()));
             for key in &signers {
@@ -63,7 +63,7 @@ fn keys_of_long_numbers_are_for_the_store_thread() {
         // Beside keys that are none for it.
         let keys = key_set(vec![long.key(Some("long")), signer.key(None)]);
         let slow_beside = keys.is_slow_for(&Token { ..token.clone() }.header);
-        assert_eq!(slow_beside, slow || algorithm == A::Rs256, "{}", name(algorithm));
+        assert_eq!(slow_beside, slow || algorithm == A::Rs256, "{}", algorithm.name());
         assert_eq!(key_set(vec![signer.key(None)]).is_slow_for(&token.header), slow);
     }
 }
@@ -144,7 +144,7 @@ fn keys_are_shown_without_their_material() {
 
 #[test]
 fn whatever_byte_is_changed_the_token_is_refused() {
-    for algorithm in ALGORITHMS {
+    for algorithm in A::ALL {
         let signer = Signer::new(algorithm);
         let keys = key_set(vec![signer.key(None)]);
         let token = signer.token(None, &json!({ "sub": "ada" }));
@@ -156,7 +156,7 @@ fn whatever_byte_is_changed_the_token_is_refused() {
                 let mut bytes = token.clone().into_bytes();
                 bytes[at] ^= flip;
                 let verdict = Token::read(&bytes).map(|token| keys.judge(&token));
-                assert_ne!(verdict, Ok(Verdict::Good), "{} {at} {flip}", name(algorithm));
+                assert_ne!(verdict, Ok(Verdict::Good), "{} {at} {flip}", algorithm.name());
             }
         }
         for end in 0..token.len() {

@@ -107,7 +107,7 @@ impl Signer {
 
     /// A token with `claims`.
     pub fn token(&self, kid: Option<&str>, claims: &Value) -> String {
-        let mut header = json!({ "alg": name(self.algorithm()), "typ": "JWT" });
+        let mut header = json!({ "alg": self.algorithm().name(), "typ": "JWT" });
         if let Some(kid) = kid {
             header["kid"] = kid.into();
         }
@@ -146,40 +146,6 @@ impl Signer {
             }
             Signer::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
         }
-    }
-}
-
-pub const ALGORITHMS: [JwsAlgorithm; 13] = [
-    JwsAlgorithm::Hs256,
-    JwsAlgorithm::Hs384,
-    JwsAlgorithm::Hs512,
-    JwsAlgorithm::Rs256,
-    JwsAlgorithm::Rs384,
-    JwsAlgorithm::Rs512,
-    JwsAlgorithm::Ps256,
-    JwsAlgorithm::Ps384,
-    JwsAlgorithm::Ps512,
-    JwsAlgorithm::Es256,
-    JwsAlgorithm::Es384,
-    JwsAlgorithm::Es512,
-    JwsAlgorithm::EdDsa,
-];
-
-pub fn name(algorithm: JwsAlgorithm) -> &'static str {
-    match algorithm {
-        JwsAlgorithm::Hs256 => "HS256",
-        JwsAlgorithm::Hs384 => "HS384",
-        JwsAlgorithm::Hs512 => "HS512",
-        JwsAlgorithm::Rs256 => "RS256",
-        JwsAlgorithm::Rs384 => "RS384",
-        JwsAlgorithm::Rs512 => "RS512",
-        JwsAlgorithm::Ps256 => "PS256",
-        JwsAlgorithm::Ps384 => "PS384",
-        JwsAlgorithm::Ps512 => "PS512",
-        JwsAlgorithm::Es256 => "ES256",
-        JwsAlgorithm::Es384 => "ES384",
-        JwsAlgorithm::Es512 => "ES512",
-        JwsAlgorithm::EdDsa => "EdDSA",
     }
 }
 

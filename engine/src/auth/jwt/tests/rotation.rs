@@ -108,10 +108,10 @@ fn keys_of_the_spec_are_not_waited_for() {
 fn slow_signatures_are_judged_by_the_store_thread() {
     let long = Signer::rsa(A::Rs256, include_bytes!("data/rsa4096.pem"));
     let (p384, p521) = (Signer::new(A::Es384), Signer::new(A::Es512));
-    let keys = [&long, &p384, &p521].map(|signer| signer.key(Some(name(signer.algorithm()))));
+    let keys = [&long, &p384, &p521].map(|signer| signer.key(Some(signer.algorithm().name())));
     gate(snapshot_of(rules(), set(keys.into()), 1), async move |gate| {
         for signer in [&long, &p384, &p521] {
-            let token = signer.token(Some(name(signer.algorithm())), &good(&gate));
+            let token = signer.token(Some(signer.algorithm().name()), &good(&gate));
             assert!(gate.bearer(&token).await.is_in());
             assert!(gate.bearer(&token).await.identity().until_ms > 0);
             let (signed, signature) = token.rsplit_once('.').unwrap();

@@ -41,7 +41,7 @@ fn key(group: &Value) -> Option<VerifyKey> {
     // A slip of the RFC 7520 groups: there is no ES521.
     let algorithm = match text("alg")? {
         "ES521" => A::Es512,
-        other => parse::algorithm(other)?,
+        other => A::from_name(other)?,
     };
     let point = || Some([vec![4], bytes("x")?, bytes("y")?].concat());
     let material = match (text("kty")?, text("crv")) {
