@@ -115,8 +115,10 @@ fn made_you_reset() {
                 asked += 1;
                 if asked % 20 == 0 {
                     over |= ended(&mut client);
-                    if !over && client.resets.is_empty() && client.goaways.is_empty() {
-                        // RFC 9113 §5.3.2: priorities may be ignored. These are good requests then.
+                    let unharmed = client.resets.is_empty() && client.goaways.is_empty();
+                    // RFC 9113 §5.3.2: priorities may be ignored. These are good requests then. (Of
+                    // the others, it is only that no reset has come yet.)
+                    if !over && unharmed && what.starts_with("PRIORITY") {
                         break;
                     }
                 }
