@@ -65,10 +65,12 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
     let secure = listeners.iter().any(|listener| listener.tls.is_some());
     flat::Snapshot {
         auth: flat::Auth { version, ..auth },
+        limits: flat::Limits::default(),
         epoch,
         revision,
         node: flat::Node {
             via: spec.node.via.clone(),
+            name: String::new(),
             drain_timeout_ms: spec.node.drain_timeout_ms,
             locality: spec.node.locality.clone().unwrap_or_default(),
             overload: flat::Overload {
@@ -119,6 +121,7 @@ fn cidrs(list: &[Cidr]) -> Vec<flat::Cidr> {
 
 fn route(route: &Route, index: &Indexes<'_>, places: &callers::Places<'_>) -> flat::Route {
     flat::Route {
+        limits: Vec::new(),
         auth: route.auth.as_ref().map(|auth| callers::route_auth(auth, places)),
         networks: route.networks.as_ref().map(callers::networks),
         cors: route.cors.as_ref().map(callers::cors),

@@ -12,6 +12,8 @@ mod grpc;
 mod grpc_web;
 pub mod http2;
 pub mod io;
+
+pub mod limit;
 pub mod limits;
 mod listener;
 mod local_reply;

@@ -12,6 +12,7 @@ mod auth;
 mod authenticator;
 mod consumer;
 mod key;
+mod limit;
 mod resilience;
 mod tls;
 mod upstream;
@@ -22,11 +23,12 @@ pub use auth::{MAX_AUTHENTICATORS, MAX_NETWORKS, MAX_REDIS};
 pub use authenticator::MAX_COOKIE_KEYS;
 pub use consumer::{MAX_CONSUMERS, MAX_CREDENTIALS, MAX_SIGNING_SECRET};
 pub use key::{MAX_KEY_SETS, MAX_KEYS, MAX_WISHES};
+pub use limit::{MAX_LIMIT, MAX_LIMITS};
 pub use resilience::{MAX_ATTEMPTS, MAX_KEPT_BODY};
 pub use tls::{MAX_CERTIFICATES, MAX_CHAIN, MAX_CRL, MAX_DER, MAX_TICKET_KEYS, MAX_TRUST};
 
 /// Changes with every change of the model.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 /// Largest snapshot, in bytes.
 pub const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
 /// Most listeners of a snapshot.
@@ -57,6 +59,7 @@ struct Counts {
     key_sets: usize,
     authenticators: usize,
     consumers: usize,
+    limits: usize,
 }
 
 /// Why bytes are refused: which field, where, and what is wrong with it.
@@ -117,6 +120,7 @@ impl Snapshot {
         out.u64(self.epoch);
         out.u64(self.revision);
         out.text(&self.node.via);
+        out.text(&self.node.name);
         out.u32(self.node.drain_timeout_ms);
         out.text(&self.node.locality);
         resilience::write_overload(&mut out, &self.node.overload);
@@ -124,6 +128,7 @@ impl Snapshot {
         out.list(&self.trust, tls::write_trust);
         out.list(&self.ticket_keys, tls::write_ticket_key);
         auth::write(&mut out, &self.auth);
+        limit::write(&mut out, &self.limits);
         out.list(&self.listeners, write_listener);
         out.list(&self.upstreams, upstream::write);
         out.list(&self.routes, write_route);
@@ -178,6 +183,7 @@ fn read_body(input: &mut In<'_>) -> Result<Snapshot, DecodeError> {
     let revision = input.u64("revision")?;
     let node = Node {
         via: input.text("node.via")?,
+        name: input.text("node.name")?,
         drain_timeout_ms: input.u32("node.drain_timeout_ms")?,
         locality: input.text("node.locality")?,
         overload: resilience::read_overload(input)?,
@@ -188,6 +194,8 @@ fn read_body(input: &mut In<'_>) -> Result<Snapshot, DecodeError> {
     let counts =
         Counts { certificates: certificates.len(), trust: trust.len(), ..Counts::default() };
     let (auth, counts) = auth::read(input, counts)?;
+    let limits = limit::read(input)?;
+    let counts = Counts { limits: limits.policies.len(), ..counts };
     let listeners = input.list("listeners", MAX_LISTENERS, |input| read_listener(input, counts))?;
     // Upstreams point at each other. A count that lies is found when the list is read.
     let count = input.ahead().u32_within("upstreams", 0, MAX_UPSTREAMS as u32)? as usize;
@@ -204,6 +212,7 @@ fn read_body(input: &mut In<'_>) -> Result<Snapshot, DecodeError> {
         trust,
         ticket_keys,
         auth,
+        limits,
         listeners,
         upstreams,
         routes,
@@ -335,6 +344,7 @@ fn write_route(out: &mut Out, route: &Route) {
     out.option(route.deadline_header.as_ref(), |out, name| out.text(name));
     out.option(route.auth.as_ref(), auth::write_route_auth);
     out.option(route.networks.as_ref(), auth::write_networks);
+    limit::write_named(out, &route.limits);
     out.option(route.cors.as_ref(), auth::write_cors);
 }
 
@@ -376,6 +386,7 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
             .option("route.deadline_header", |input| input.text("route.deadline_header"))?,
         auth: input.option("route.auth", |input| auth::read_route_auth(input, counts))?,
         networks: input.option("route.networks", auth::read_networks)?,
+        limits: limit::read_named(input, "route.limits", counts.limits)?,
         cors: input.option("route.cors", auth::read_cors)?,
     })
 }

@@ -5,12 +5,14 @@
 
 mod auth;
 mod key;
+mod limit;
 mod redis;
 mod resilience;
 
 use std::net::{IpAddr, SocketAddr};
 
 pub use auth::*;
+pub use limit::*;
 pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
 pub use resilience::*;
 
@@ -37,6 +39,7 @@ pub struct Snapshot {
     /// Keys of stateless session tickets, newest first: the first one seals, all of them open.
     pub ticket_keys: Vec<TicketKey>,
     pub auth: Auth,
+    pub limits: Limits,
     pub listeners: Vec<Listener>,
     pub upstreams: Vec<Upstream>,
     /// In the order of the spec: of two routes that match equally, the earlier wins.
@@ -48,6 +51,8 @@ pub struct Snapshot {
 pub struct Node {
     /// Pseudonym in `Via` (RFC 9110 §7.6.3); also what loop detection looks for.
     pub via: String,
+    /// What the node is called among those that share limits; empty: as its host.
+    pub name: String,
     /// Longest a drain may take, in milliseconds.
     pub drain_timeout_ms: u32,
     /// Where the node is, such as a zone's name: targets of the same locality are preferred. Empty:
@@ -60,6 +65,7 @@ impl Default for Node {
     fn default() -> Self {
         Node {
             via: "sluice".into(),
+            name: String::new(),
             drain_timeout_ms: 30_000,
             locality: String::new(),
             overload: Overload::default(),
@@ -480,6 +486,8 @@ pub struct Route {
     pub auth: Option<RouteAuth>,
     /// From where; `None`: from anywhere.
     pub networks: Option<Networks>,
+    /// Policies that requests must pass, in their order.
+    pub limits: Vec<LimitIndex>,
     pub cors: Option<Cors>,
 }
 

@@ -247,7 +247,7 @@ impl Plan {
             .into_iter()
             .map(|route| Route::build(route, upstreams.len(), policies))
             .collect::<Result<Vec<Route>, PlanError>>()?;
-        let snapshot::Node { via, drain_timeout_ms, locality, overload } = snapshot.node;
+        let snapshot::Node { via, drain_timeout_ms, locality, overload, name: _ } = snapshot.node;
         Ok(Plan {
             epoch: snapshot.epoch,
             revision: snapshot.revision,

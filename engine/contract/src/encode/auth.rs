@@ -21,7 +21,9 @@ pub(super) fn write(out: &mut Out, auth: &Auth) {
     out.option(auth.redis.as_ref(), |out, redis| {
         out.texts(&redis.urls);
         out.u8(redis.cluster.into());
+        out.option(redis.sentinel.as_ref(), |out, name| out.text(name));
         out.option(redis.trust.as_ref(), |out, trust| out.u32(*trust));
+        out.u32(redis.limits_timeout_ms);
     });
     out.u32(auth.throttle.failures);
     out.u32(auth.throttle.window_ms);
@@ -38,9 +40,12 @@ pub(super) fn read(input: &mut In<'_>, counts: Counts) -> Result<(Auth, Counts),
             urls: input
                 .some("auth.redis.urls", MAX_REDIS, |input| input.text("auth.redis.urls"))?,
             cluster: input.bool("auth.redis.cluster")?,
+            sentinel: input
+                .option("auth.redis.sentinel", |input| input.text("auth.redis.sentinel"))?,
             trust: input.option("auth.redis.trust", |input| {
                 input.index("auth.redis.trust", counts.trust)
             })?,
+            limits_timeout_ms: input.u32_within("auth.redis.limits_timeout_ms", 1, 10_000)?,
         })
     })?;
     let throttle = Throttle {

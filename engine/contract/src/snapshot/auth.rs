@@ -260,14 +260,18 @@ pub struct RedisKeys {
 }
 
 /// Redis: one server, several among which keys are spread, or a cluster.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Redis {
     /// `redis://[user:password@]host:port[/db]`, or `rediss://` for TLS. One: a server; several: shards
     /// by the hash of a key, or the first nodes known of a cluster. May hold a password.
     pub urls: Vec<String>,
     pub cluster: bool,
+    /// `urls` are Sentinels that know where the primary of this name is. Not with `cluster`.
+    pub sentinel: Option<String>,
     /// Who must vouch for it over TLS; `None`: what the system trusts.
     pub trust: Option<TrustIndex>,
+    /// Longest that a request waits for an answer about limits.
+    pub limits_timeout_ms: u32,
 }
 
 impl fmt::Debug for Redis {

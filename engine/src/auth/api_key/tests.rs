@@ -197,11 +197,8 @@ fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 fn auth(store: KeyStore, consumers: Vec<Consumer>, redis: Option<&RedisServer>) -> Auth {
     let from = vec![CredentialSource::Header { name: "x-api-key".into(), scheme: None }];
     let kind = AuthenticatorKind::ApiKey(ApiKeys { from, store });
-    let redis = redis.map(|server| snapshot::Redis {
-        urls: vec![server.url()],
-        cluster: false,
-        trust: None,
-    });
+    let redis = redis
+        .map(|server| snapshot::Redis { urls: vec![server.url()], ..snapshot::Redis::default() });
     let authenticators = vec![Authenticator { name: "keys".into(), kind }];
     Auth { version: 1, consumers, authenticators, redis, ..Auth::default() }
 }
@@ -328,8 +325,9 @@ fn a_hundred_thousand_consumers() {
 fn a_store_that_cannot_be_is_refused_when_the_plan_is_built() {
     let build = |urls: &[&str], cluster| {
         let mut auth = auth(in_redis(0), vec![], None);
-        auth.redis = Some(snapshot::Redis { urls: texts(urls), cluster, trust: None })
-            .filter(|redis| !redis.urls.is_empty() || cluster);
+        auth.redis =
+            Some(snapshot::Redis { urls: texts(urls), cluster, ..snapshot::Redis::default() })
+                .filter(|redis| !redis.urls.is_empty() || cluster);
         let snapshot = Snapshot { auth, ..Snapshot::default() };
         Registry::build(&snapshot).err().map(|error| error.to_string())
     };

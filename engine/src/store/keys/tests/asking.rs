@@ -53,7 +53,7 @@ impl Node {
 
     fn at(servers: &[&RedisServer], terms: RedisKeys) -> Node {
         let urls = servers.iter().map(|server| server.url()).collect();
-        Node::start(snapshot::Redis { urls, cluster: false, trust: None }, terms)
+        Node::start(snapshot::Redis { urls, cluster: false, ..snapshot::Redis::default() }, terms)
     }
 
     /// As `at`, once changes are told.
@@ -318,8 +318,11 @@ fn the_last_use_is_written() {
 fn passwords_and_databases() {
     let server = RedisServer::start_with(&["--requirepass", "s:e@c"]);
     let url = |password: &str| format!("redis://:{password}@127.0.0.1:{}/3", server.port);
-    let redis =
-        |password: &str| snapshot::Redis { urls: vec![url(password)], cluster: false, trust: None };
+    let redis = |password: &str| snapshot::Redis {
+        urls: vec![url(password)],
+        cluster: false,
+        ..snapshot::Redis::default()
+    };
     let wrong = Node::start(redis("wrong"), terms());
     let node = Node::start(redis("s%3Ae%40c"), terms());
     node.await_tracking(1);
@@ -379,8 +382,8 @@ fn over_tls_it_must_be_whom_the_spec_trusts() {
     put(&server, "good", "acme");
     let redis = |trust| snapshot::Redis {
         urls: vec![format!("rediss://localhost:{port}")],
-        cluster: false,
         trust: Some(trust),
+        ..snapshot::Redis::default()
     };
     let trust = |root| snapshot::Trust { roots: vec![root], crls: vec![] };
     let trust = vec![trust(ca), trust(identity().0)];
@@ -424,7 +427,11 @@ fn a_cluster_tells_of_changes_on_all_its_nodes() {
         servers.iter().all(|server| server.command(&["CLUSTER", "INFO"]).contains("state:ok"))
     });
     // It knows one of them, and finds the others.
-    let redis = snapshot::Redis { urls: vec![servers[1].url()], cluster: true, trust: None };
+    let redis = snapshot::Redis {
+        urls: vec![servers[1].url()],
+        cluster: true,
+        ..snapshot::Redis::default()
+    };
     let node = Node::start(redis, terms());
     node.await_tracking(3);
     let run = |parts: &[&str]| {

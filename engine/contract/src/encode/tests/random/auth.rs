@@ -283,8 +283,14 @@ fn authenticator(
 }
 
 pub fn auth(certificates: u32, trust: u32) -> impl Strategy<Value = Auth> {
-    let redis = (vec(text(), 1..3), any::<bool>(), index(trust))
-        .prop_map(|(urls, cluster, trust)| Redis { urls, cluster, trust });
+    let redis = (vec(text(), 1..3), any::<bool>(), option::of(text()), index(trust), 1..=10_000u32)
+        .prop_map(|(urls, cluster, sentinel, trust, limits_timeout_ms)| Redis {
+            urls,
+            cluster,
+            sentinel,
+            trust,
+            limits_timeout_ms,
+        });
     let throttle = (any::<u32>(), 1..=u32::MAX)
         .prop_map(|(failures, window_ms)| Throttle { failures, window_ms });
     let first = (any::<u64>(), option::of(redis), throttle, vec(key_set(), 0..3));
