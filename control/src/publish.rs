@@ -16,6 +16,8 @@ use contract::{
 };
 use tokio::sync::{mpsc, watch};
 
+use crate::inquiry::{Inquiry, Waiting};
+
 /// Longest wait for every shard to adopt an epoch.
 const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -40,6 +42,7 @@ pub struct Publisher {
     /// Addresses that the supervisor listens on, as far as we know.
     open: BTreeSet<SocketAddr>,
     engine: EngineState,
+    inquiry: Inquiry,
 }
 
 /// Whether an engine runs, as the supervisor says.
@@ -100,10 +103,12 @@ impl Publisher {
         let (send, answers) = mpsc::channel(MAX_ANSWERS);
         let (stopping, stop) = watch::channel(false);
         let engine = EngineState::default();
+        let waiting = Waiting::default();
+        let inquiry = Inquiry::new(Arc::clone(&bus), waiting.clone());
         let (ear, state) = (Arc::clone(&bus), engine.clone());
         std::thread::Builder::new()
             .name("bus".into())
-            .spawn(move || listen(&ear, &send, &stopping, &state))?;
+            .spawn(move || listen(&ear, &send, &stopping, &state, &waiting))?;
         let publisher = Publisher {
             segment,
             bus,
@@ -112,8 +117,13 @@ impl Publisher {
             request: 0,
             open: BTreeSet::new(),
             engine,
+            inquiry,
         };
         Ok((publisher, Stop { stop }, last))
+    }
+
+    pub fn inquiry(&self) -> Inquiry {
+        self.inquiry.clone()
     }
 
     pub fn engine(&self) -> EngineState {
@@ -264,11 +274,13 @@ fn listen(
     answers: &mpsc::Sender<Message>,
     stop: &watch::Sender<bool>,
     engine: &EngineState,
+    waiting: &Waiting,
 ) {
     loop {
         match bus.recv() {
             Ok(Some(Message::EngineUp { pid })) => engine.set(Ok(pid)),
             Ok(Some(Message::EngineDown { reason })) => engine.set(Err(reason)),
+            Ok(Some(Message::Limits { id, fd })) => waiting.answer(id, fd),
             Ok(Some(Message::Shutdown) | None) => break,
             // When nobody waits for it, an answer is of no use.
             Ok(Some(answer)) => _ = answers.try_send(answer),

@@ -21,6 +21,7 @@ use crate::{
     entry::EngineEntry,
     explain::{Explanation, Question},
     fit::{self, Checked, Judge, Whole, unix_now},
+    inquiry::Inquiry,
     keys::{self, ProviderState, Providers, Source},
     material::Material,
     publish::{EngineState, Publisher},
@@ -125,6 +126,8 @@ struct Shared {
     segment: Arc<Segment>,
     engine: EngineEntry,
     engine_state: EngineState,
+    /// Questions that only the engine can answer.
+    inquiry: Inquiry,
     tickets: std::sync::Mutex<Tickets>,
     cookies: std::sync::Mutex<Tickets>,
     /// What providers say.
@@ -186,7 +189,7 @@ impl Running {
                 (snapshot, None)
             }
         };
-        let engine_state = publisher.engine();
+        let (engine_state, inquiry) = (publisher.engine(), publisher.inquiry());
         let current = Current {
             revision,
             spec: Arc::new(spec),
@@ -203,6 +206,7 @@ impl Running {
                 segment,
                 engine,
                 engine_state,
+                inquiry,
                 tickets: std::sync::Mutex::new(tickets),
                 cookies: std::sync::Mutex::new(cookies),
                 providers,
@@ -212,6 +216,10 @@ impl Running {
                 started: Instant::now(),
             }),
         })
+    }
+
+    pub fn inquiry(&self) -> &Inquiry {
+        &self.shared.inquiry
     }
 
     pub fn admin(&self) -> std::net::SocketAddr {

@@ -7,6 +7,7 @@
 mod callers;
 mod config;
 mod guard;
+mod limits;
 pub mod model;
 mod problem;
 mod state;
@@ -41,7 +42,8 @@ pub fn router(running: Running) -> Router {
         .route("/listeners", get(state::listeners))
         .route("/certificates", get(state::certificates))
         .route("/authenticators", get(callers::authenticators))
-        .route("/consumers", get(callers::consumers));
+        .route("/consumers", get(callers::consumers))
+        .route("/limits", get(limits::limits));
     let guard = guard::Guard::new(running.admin());
     Router::new()
         .nest("/v1", v1)

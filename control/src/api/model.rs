@@ -210,6 +210,43 @@ pub struct Authenticator {
     pub routes: usize,
 }
 
+/// One window of a limit for one value of what it counts by, as this node sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LimitBucket {
+    /// The policy, the window, and what it counts by.
+    pub bucket: String,
+    pub consumer: Option<String>,
+    pub limit: u64,
+    /// Within the window, by all nodes, as far as this one knows.
+    pub used: u64,
+    /// What this node may admit without asking.
+    pub leased: u64,
+    /// Roughly what is left for all nodes.
+    pub remaining: u64,
+    /// Until the first request that counts does so no more; 0: none counts.
+    pub reset_ms: u64,
+    /// `exact`; while Redis cannot be asked: `share`, `denied`, `open`.
+    pub state: String,
+    /// `strict`, `leased`, `local`.
+    pub mode: String,
+}
+
+impl From<contract::LimitLine> for LimitBucket {
+    fn from(line: contract::LimitLine) -> LimitBucket {
+        LimitBucket {
+            bucket: line.bucket,
+            consumer: Some(line.consumer).filter(|name| !name.is_empty()),
+            limit: line.limit,
+            used: line.used,
+            leased: line.leased,
+            remaining: line.remaining,
+            reset_ms: line.reset_ms,
+            state: line.state,
+            mode: line.mode,
+        }
+    }
+}
+
 /// Someone who calls. No secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Consumer {

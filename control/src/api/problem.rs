@@ -37,6 +37,10 @@ impl Problem {
         Problem::new(StatusCode::FORBIDDEN, "forbidden", "Refused", detail)
     }
 
+    pub fn unavailable(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not available", detail)
+    }
+
     pub fn bad_request(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, "bad-request", "Bad request", detail)
     }

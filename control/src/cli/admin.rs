@@ -51,6 +51,15 @@ impl Admin {
         parse(address, &text)
     }
 
+    pub fn get_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<T, Failure> {
+        let (address, text) = self.text("GET", path, query, "")?;
+        parse(address, &text)
+    }
+
     pub fn post<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -81,7 +90,7 @@ impl Admin {
                     request.config().timeout_global(Some(CHANGE_TIMEOUT)).build().send(body)
                 }
                 _ => {
-                    let request = self.agent.get(&url);
+                    let request = self.agent.get(&url).query_pairs(query.iter().copied());
                     request.config().timeout_global(Some(ASK_TIMEOUT)).build().call()
                 }
             };

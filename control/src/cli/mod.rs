@@ -94,12 +94,15 @@ enum Command {
     },
     /// List what is running
     #[command(
-        after_help = "Examples:\n  sluice get routes\n  sluice get spec --json\n  sluice get revisions"
+        after_help = "Examples:\n  sluice get routes\n  sluice get limits --consumer acme\n  sluice get spec --json\n  sluice get revisions"
     )]
     Get {
         /// What to list; `spec` prints the running spec as it was written
         #[arg(value_enum)]
         what: What,
+        /// Of limits only those that count by this consumer
+        #[arg(long, value_name = "NAME")]
+        consumer: Option<String>,
         #[command(flatten)]
         remote: Remote,
     },
@@ -222,6 +225,7 @@ enum What {
     Certificates,
     Authenticators,
     Consumers,
+    Limits,
     Revisions,
     Spec,
 }
@@ -239,7 +243,7 @@ pub fn main(engine: EngineEntry) -> ExitCode {
             remote::apply(&file, &message, dry_run, &remote, &engine)
         }
         Command::Diff { file, remote } => remote::diff(&file, &remote, &engine),
-        Command::Get { what, remote } => remote::get(what, &remote),
+        Command::Get { what, consumer, remote } => remote::get(what, consumer.as_deref(), &remote),
         Command::Status { remote } => remote::status(&remote),
         Command::Explain { method, url, headers, file, all, remote } => {
             let question = crate::explain::Question::new(&method, &url, headers)

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     api::model::{
-        Applied, Authenticator, Certificate, Consumer, Listener, Route, Running, Status, Upstream,
+        Applied, Authenticator, Certificate, Consumer, LimitBucket, Listener, Route, Running,
+        Status, Upstream,
     },
     diff::Diff,
     entry::EngineEntry,
@@ -73,7 +74,10 @@ pub fn diff(file: &Path, remote: &Remote, engine: &EngineEntry) -> Result<(), Fa
     Ok(())
 }
 
-pub fn get(what: What, remote: &Remote) -> Result<(), Failure> {
+pub fn get(what: What, consumer: Option<&str>, remote: &Remote) -> Result<(), Failure> {
+    if consumer.is_some() && !matches!(what, What::Limits) {
+        return Err(Failure::new(super::exit::BAD_SPEC, "--consumer goes with `get limits` only"));
+    }
     match what {
         What::Routes => list::<Route>("/v1/routes", remote, show::routes),
         What::Upstreams => list::<Upstream>("/v1/upstreams", remote, show::upstreams),
@@ -83,6 +87,15 @@ pub fn get(what: What, remote: &Remote) -> Result<(), Failure> {
             list::<Authenticator>("/v1/authenticators", remote, show::authenticators)
         }
         What::Consumers => list::<Consumer>("/v1/consumers", remote, show::consumers),
+        What::Limits => {
+            let query: Vec<_> = consumer.map(|name| ("consumer", name)).into_iter().collect();
+            let rows: Vec<LimitBucket> = Admin::new(remote).get_with("/v1/limits", &query)?;
+            match remote.json {
+                true => print_json(&rows),
+                false => print_text(&show::limits(&rows, color(&std::io::stdout()))),
+            }
+            Ok(())
+        }
         What::Revisions => list::<RevisionLine>("/v1/revisions", remote, show::revisions),
         What::Spec => {
             let running: Running = Admin::new(remote).get("/v1/spec")?;

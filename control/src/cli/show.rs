@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::{offline::count, table::Table};
 use crate::{
     api::model::{
-        Applied, Authenticator, Certificate, Consumer, Listener, Route, Share, Status, Target,
-        Upstream,
+        Applied, Authenticator, Certificate, Consumer, LimitBucket, Listener, Route, Share, Status,
+        Target, Upstream,
     },
     records::date,
     store::RevisionLine,
@@ -52,6 +52,38 @@ pub fn routes(routes: &[Route], color: bool) -> String {
         ]);
     }
     or_none(table, "no routes", color)
+}
+
+pub fn limits(limits: &[LimitBucket], color: bool) -> String {
+    let mut table = Table::new(&[
+        "LIMIT",
+        "CONSUMER",
+        "OF",
+        "USED",
+        "LEASED HERE",
+        "LEFT",
+        "RESET",
+        "STATE",
+        "MODE",
+    ]);
+    for limit in limits {
+        table.row([
+            limit.bucket.clone(),
+            limit.consumer.clone().unwrap_or_default(),
+            limit.limit.to_string(),
+            limit.used.to_string(),
+            limit.leased.to_string(),
+            limit.remaining.to_string(),
+            match limit.reset_ms {
+                0 => String::new(),
+                ms if ms < 10_000 => format!("{ms} ms"),
+                ms => format!("{} s", ms.div_ceil(1_000)),
+            },
+            limit.state.clone(),
+            limit.mode.clone(),
+        ]);
+    }
+    or_none(table, "no limit counts anything now", color)
 }
 
 pub fn upstreams(upstreams: &[Upstream], color: bool) -> String {

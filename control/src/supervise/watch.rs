@@ -375,6 +375,7 @@ impl Watch {
                     // Without a copy for the next engine it must not become current.
                     Err(error) => self.banner.say(&format!("epoch {epoch} was not kept: {error}")),
                 },
+                Message::ListLimits { .. } => self.tell_engine(&message),
                 other => self.banner.say(&format!("control said what it may not: {other:?}")),
             }
         }
@@ -414,7 +415,7 @@ impl Watch {
                     self.banner.say(&format!("the engine refused epoch {epoch}: {reason}"));
                     self.tell_control(&message);
                 }
-                Message::Adopted { .. } => self.tell_control(&message),
+                Message::Adopted { .. } | Message::Limits { .. } => self.tell_control(&message),
                 Message::Drained => self.drained = true,
                 other => self.banner.say(&format!("the engine said what it may not: {other:?}")),
             }

@@ -56,6 +56,13 @@ pub enum Message {
     CloseListener {
         address: SocketAddr,
     },
+    /// From control. Which buckets of limits there are, of a consumer (empty: of all), and how they
+    /// stand; at most so many. Answered by [`Message::Limits`] with the same `id`.
+    ListLimits {
+        id: u64,
+        consumer: String,
+        most: u32,
+    },
     /// Finish what is in flight, within this time, then exit.
     Drain {
         timeout_ms: u32,
@@ -75,6 +82,11 @@ pub enum Message {
     /// All shards serve this epoch.
     Adopted {
         epoch: u64,
+    },
+    /// For control: lines ([`crate::LimitLine`]) in sealed memory.
+    Limits {
+        id: u64,
+        fd: OwnedFd,
     },
     /// Nothing is in flight any more.
     Drained,
@@ -291,6 +303,8 @@ const ENGINE_UP: u8 = 14;
 const ENGINE_DOWN: u8 = 15;
 const LAST_SNAPSHOT: u8 = 16;
 const SHUTDOWN: u8 = 17;
+const LIST_LIMITS: u8 = 18;
+const LIMITS: u8 = 19;
 
 impl Message {
     fn encode(&self) -> (Vec<u8>, Vec<BorrowedFd<'_>>) {
@@ -370,6 +384,17 @@ impl Message {
                 fds.push(fd.as_fd());
             }
             Message::Shutdown => out.u8(SHUTDOWN),
+            Message::ListLimits { id, consumer, most } => {
+                out.u8(LIST_LIMITS);
+                out.u64(*id);
+                out.text(cut(consumer));
+                out.u32(*most);
+            }
+            Message::Limits { id, fd } => {
+                out.u8(LIMITS);
+                out.u64(*id);
+                fds.push(fd.as_fd());
+            }
         }
         (out.bytes, fds)
     }
@@ -413,6 +438,12 @@ impl Message {
                 Message::LastSnapshot { epoch: input.u64("epoch")?, fd: one(&input, &mut fds)? }
             }
             SHUTDOWN => Message::Shutdown,
+            LIST_LIMITS => Message::ListLimits {
+                id: input.u64("id")?,
+                consumer: input.text("consumer")?,
+                most: input.u32("most")?,
+            },
+            LIMITS => Message::Limits { id: input.u64("id")?, fd: one(&input, &mut fds)? },
             other => return Err(input.tag("message", other)),
         };
         input.end()?;

@@ -20,6 +20,7 @@
 pub mod bus;
 pub mod counter;
 pub mod encode;
+pub mod limit_lines;
 #[cfg(not(loom))]
 mod memory;
 pub mod publish;
@@ -39,6 +40,7 @@ pub mod wishes;
 
 pub use counter::Counter;
 pub use encode::DecodeError;
+pub use limit_lines::{LimitLine, MAX_LIMIT_LINES};
 pub use record::{Reason, Record};
 pub use ring::{RingReader, RingWriter};
 #[cfg(not(loom))]

@@ -28,6 +28,7 @@ fn every_message_without_descriptors_arrives_as_sent() {
         Message::EngineUp { pid: 5 },
         Message::EngineDown { reason: "signal 9".into() },
         Message::Shutdown,
+        Message::ListLimits { id: 8, consumer: "acme".into(), most: 10 },
     ] {
         let sent = format!("{message:?}");
         assert_eq!(format!("{:?}", pass(message)), sent);
@@ -37,18 +38,20 @@ fn every_message_without_descriptors_arrives_as_sent() {
 #[test]
 fn descriptors_arrive_and_are_close_on_exec() {
     type Make = fn(OwnedFd) -> Message;
-    let makes: [Make; 4] = [
+    let makes: [Make; 5] = [
         |fd| Message::Segment { fd },
         |fd| Message::Snapshot { epoch: 7, fd },
         |fd| Message::Publish { epoch: 7, fd },
         |fd| Message::LastSnapshot { epoch: 7, fd },
+        |fd| Message::Limits { id: 7, fd },
     ];
     for make in makes {
         let fd = match pass(make(seal(b"bytes").unwrap())) {
             Message::Segment { fd }
             | Message::Snapshot { epoch: 7, fd }
             | Message::Publish { epoch: 7, fd }
-            | Message::LastSnapshot { epoch: 7, fd } => fd,
+            | Message::LastSnapshot { epoch: 7, fd }
+            | Message::Limits { id: 7, fd } => fd,
             other => panic!("{other:?}"),
         };
         assert!(fcntl_getfd(&fd).unwrap().contains(FdFlags::CLOEXEC));
