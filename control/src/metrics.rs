@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use contract::figures::{Figure, Figures, LATENCY_BOUNDS_US};
 use contract::{Counter, Segment, targets::Cause};
 
 use crate::{
@@ -100,6 +101,45 @@ pub fn providers(out: &mut String, providers: &[ProviderState]) {
             sample(out, "sluice_provider_fetches_total", &labels, count);
         }
     }
+}
+
+/// Appends how Redis answers about limits, and how the node decides. Nothing where no limits are.
+pub fn limits(out: &mut String, figures: &Figures) {
+    let get = |figure| figures.get(figure);
+    if get(Figure::Servers) + get(Figure::Buckets) + get(Figure::Calls) == 0 {
+        return;
+    }
+    let mut one = |name: &str, kind: &str, help: &str, value: u64| {
+        family(out, name, kind, help);
+        sample(out, name, &[], value);
+    };
+    one("sluice_limit_buckets", "gauge", "Windows that the node counts.", get(Figure::Buckets));
+    let help = "Redis servers that keep limits.";
+    one("sluice_limit_redis_servers", "gauge", help, get(Figure::Servers));
+    let help = "Of these those that cannot be asked: their limits go by on_store_failure.";
+    one("sluice_limit_redis_lost", "gauge", help, get(Figure::ServersLost));
+    let help = "Times that a Redis server was lost.";
+    one("sluice_limit_redis_losses_total", "counter", help, get(Figure::Losses));
+    let help = "Times that a Redis server had lost what it knew, and nodes told it again.";
+    one("sluice_limit_redis_restatements_total", "counter", help, get(Figure::Generations));
+    const CALLS: &str = "sluice_limit_redis_calls_total";
+    family(out, CALLS, "counter", "Calls of Redis, by result.");
+    sample(out, CALLS, &[("result", "ok")], get(Figure::Calls));
+    sample(out, CALLS, &[("result", "error")], get(Figure::Failures));
+    const TIME: &str = "sluice_limit_redis_seconds";
+    family(out, TIME, "histogram", "How long Redis took to answer.");
+    let (buckets, sum_us) = figures.latency();
+    let mut below = 0;
+    for (at, count) in buckets.iter().enumerate() {
+        below += count;
+        let le = match LATENCY_BOUNDS_US.get(at) {
+            Some(us) => format!("{}.{:06}", us / 1_000_000, us % 1_000_000),
+            None => "+Inf".into(),
+        };
+        sample(out, &format!("{TIME}_bucket"), &[("le", &le)], below);
+    }
+    seconds(out, &format!("{TIME}_sum"), &[], sum_us);
+    sample(out, &format!("{TIME}_count"), &[], below);
 }
 
 /// Appends when the certificates in use end.
@@ -394,6 +434,13 @@ mod tests {
 
         let mut text = String::new();
         render(&mut text, &status(), &segment);
+        let figures = segment.figures();
+        limits(&mut text, &figures);
+        assert!(!text.contains("sluice_limit_"), "nothing of limits where there are none");
+        figures.set(Figure::Servers, 2);
+        figures.add(Figure::Failures, 3);
+        [90, 150, 900_000].map(|us| figures.took(us));
+        limits(&mut text, &figures);
         upstreams(&mut text, &[standing(name)]);
         records.render(&mut text);
         let families = exposition::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
@@ -412,6 +459,10 @@ mod tests {
         let target = ("target", "127.0.0.1:80");
         assert_eq!(value(requests, &[("upstream", name), target]), Some(3.0));
         assert_eq!(value("sluice_records_garbage_total", &[]), Some(1.0));
+        assert_eq!(value("sluice_limit_redis_calls_total", &[("result", "error")]), Some(3.0));
+        let within = |le| value("sluice_limit_redis_seconds_bucket", &[("le", le)]);
+        assert_eq!((within("0.000100"), within("0.204800")), (Some(1.0), Some(2.0)));
+        assert_eq!(value("sluice_limit_redis_seconds_sum", &[]), Some(0.90024));
         let upstream = ("upstream", name);
         assert_eq!(value("sluice_upstream_active_requests", &[upstream]), Some(5.0));
         assert_eq!(value("sluice_upstream_active_retries", &[upstream]), Some(1.0));

@@ -20,6 +20,8 @@
 pub mod bus;
 pub mod counter;
 pub mod encode;
+#[cfg(not(loom))]
+pub mod figures;
 pub mod limit_lines;
 #[cfg(not(loom))]
 mod memory;

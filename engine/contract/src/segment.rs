@@ -7,12 +7,14 @@
 //! 0       Head      magic, version, shards, ring size, counters; written once
 //! 128     Control   the published epoch
 //! 256     Wishes    which key sets to fetch again
+//! …       Figures   of the store thread
 //! 4096    Table     what is known of upstreams and targets
 //! …       shard 0:  ShardBlock | Positions of its ring | … to 4096 | the ring's buffer
 //! …       shard 1:  …
 //! ```
 
 use crate::counter::{COUNTERS, Counter};
+use crate::figures::{self, Figures};
 use crate::memory::Mapping;
 use crate::publish::EpochCell;
 use crate::ring::{MAX_RING, MIN_RING, Positions, RingMemory, RingReader, RingWriter};
@@ -32,7 +34,7 @@ use std::time::Duration;
 /// Most shards of a segment.
 pub const MAX_SHARDS: u16 = 1024;
 /// Changes with every change of the layout, [`Counter`]'s order included.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"SLUICEsg");
 const PAGE: usize = 4096;
@@ -53,6 +55,7 @@ struct Root {
     epoch: EpochCell,
     /// Not in the epoch's cache line, which all requests look at.
     wishes: wishes::Table,
+    figures: figures::Table,
 }
 
 #[repr(C, align(128))]
@@ -239,6 +242,11 @@ impl Segment {
         Wishes::new(Keeper { inner: Arc::clone(&self.inner) })
     }
 
+    /// How the store thread fares.
+    pub fn figures(&self) -> Figures {
+        Figures::new(Keeper { inner: Arc::clone(&self.inner) })
+    }
+
     /// The writing end of a shard's ring. `None` if there is no such shard, or while another writer
     /// of it exists in this process (through this [`Segment`] or its clones).
     ///
@@ -282,6 +290,11 @@ impl Keeper {
     #[inline]
     pub(crate) fn wishes(&self) -> &wishes::Table {
         &root(&self.inner.mapping).wishes
+    }
+
+    #[inline]
+    pub(crate) fn figures(&self) -> &figures::Table {
+        &root(&self.inner.mapping).figures
     }
 }
 
