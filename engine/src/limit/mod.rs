@@ -11,6 +11,8 @@
 //!
 //! So clocks need not agree: whoever states that it has spent a token says how long ago.
 
+pub mod account;
+pub mod log;
 pub mod messages;
 pub mod protocol;
 pub mod rule;
