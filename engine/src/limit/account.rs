@@ -25,6 +25,9 @@ impl<H> Default for Account<H> {
 pub struct Wish {
     /// Less is of no use.
     pub need: u64,
+    /// Wanted now, `need` included: granted as far as there are any.
+    pub waiting: u64,
+    /// Wanted in advance, `waiting` included: granted up to what is fair.
     pub want: u64,
     /// Among how many the limit is divided while there is plenty: at least 1.
     pub sharers: u64,
@@ -71,21 +74,20 @@ impl<H: Copy + PartialEq> Account<H> {
 
     /// Grants what is left of what `holder` wishes.
     pub fn grant(&mut self, rule: &Rule, holder: H, wish: Wish) -> Grant {
-        let Wish { need, want, sharers, kept } = wish;
+        let Wish { need, waiting, want, sharers, kept } = wish;
         let own = self.held_by(holder);
         let taken = self.log.used().saturating_add(self.held_sum).saturating_add(kept);
         let left = rule.limit.saturating_sub(taken);
         // Of what others neither hold nor have spent, its part.
         let fair = left.saturating_add(own) / sharers.max(1);
         let granted = match need {
-            0 if own >= fair => 0,
             _ if left < need => 0,
-            _ => want.min(fair.saturating_sub(own)).max(need).min(left),
+            _ => want.min(fair.saturating_sub(own)).max(waiting).max(need).min(left),
         };
         if granted > 0 {
             self.hold(holder, own + granted);
         }
-        let missing = need.saturating_sub(left).max(1);
+        let missing = need.saturating_sub(left);
         Grant {
             granted,
             fair,
@@ -136,7 +138,7 @@ mod tests {
     }
 
     fn wish(need: u64, want: u64, sharers: u64) -> Wish {
-        Wish { need, want, sharers, kept: 0 }
+        Wish { need, waiting: need, want, sharers, kept: 0 }
     }
 
     #[test]
@@ -151,6 +153,11 @@ mod tests {
         assert_eq!(account.grant(&rule, 2, wish(57, 57, 4)).granted, 57);
         let none = account.grant(&rule, 3, wish(1, 5, 4));
         assert_eq!((none.granted, none.fair, none.left, none.frees_ms), (0, 0, 0, 0));
+        // Of those that wait some are better than none.
+        account.hold(2, 50);
+        let some = Wish { waiting: 9, ..wish(1, 9, 4) };
+        assert_eq!(account.grant(&rule, 3, some).granted, 7);
+        account.hold(3, 0);
         // Two give back, one has spent.
         account.hold(2, 0);
         account.spend(&rule, 0, 50);
@@ -167,7 +174,7 @@ mod tests {
         let (rule, mut account) = (rule(10, 1_000), Account::<u32>::default());
         let kept = Wish { kept: 4, ..wish(7, 7, 1) };
         assert_eq!(account.grant(&rule, 0, kept).granted, 0);
-        assert_eq!(account.grant(&rule, 0, Wish { need: 6, ..kept }).granted, 6);
+        assert_eq!(account.grant(&rule, 0, Wish { need: 6, waiting: 6, ..kept }).granted, 6);
         // More is kept than there is.
         let most = Wish { kept: u64::MAX, ..wish(1, 1, 1) };
         assert_eq!(account.grant(&rule, 1, most).granted, 0);

@@ -47,9 +47,11 @@ pub struct Ask {
     pub hold: u64,
     /// Since the last `Ask`. Requests whose upstream may not have got them yet count as held.
     pub spent: SmallVec<[Spent; 2]>,
-    /// A request waits for so many. 0: nobody waits.
+    /// Of the requests that wait the first needs so many: less is of no use. 0: nobody waits.
     pub need: u64,
-    /// How many it could use until it asks again, `need` included, going by its rate.
+    /// All that wait need so many, `need` included: granted before anybody gets tokens in advance.
+    pub waiting: u64,
+    /// How many it could use until it asks again, `waiting` included, going by its rate.
     pub want: u64,
     /// Spent beyond what it held: what an answer said that a request has cost more than was reserved.
     pub debt: u64,

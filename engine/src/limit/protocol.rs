@@ -55,9 +55,11 @@ pub struct Statement {
     pub hold: u64,
     /// How long ago, in milliseconds, and how many.
     pub spent: Vec<(u64, u64)>,
-    /// Someone waits for so many: less is of no use.
+    /// Of the requests that wait the first needs so many: less is of no use. 0: nobody waits.
     pub need: u64,
-    /// How many more it could use, `need` included.
+    /// All that wait need so many, `need` included: granted as far as there are any, whatever is fair.
+    pub waiting: u64,
+    /// How many more it could use, `waiting` included: granted up to what is fair.
     pub want: u64,
 }
 
