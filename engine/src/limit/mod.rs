@@ -17,3 +17,5 @@ pub mod log;
 pub mod messages;
 pub mod protocol;
 pub mod rule;
+#[cfg(test)]
+pub mod server;
