@@ -327,7 +327,7 @@ async fn shard(io: Io, meter: Meter, plans: Arc<Swap<Plan>>, mailbox: Arc<Mailbo
     io.spawn(shard.clone().check_targets());
     let asking = shard.clone();
     io.spawn(async move {
-        let _ = asking.desk().listen(&asking.io).await;
+        let _ = asking.desk().listen(&asking.io, drop).await;
     });
     let drain_ms = loop {
         let drain_ms = mailbox.drain_ms.load(Ordering::Acquire);
