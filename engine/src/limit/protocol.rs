@@ -63,15 +63,13 @@ pub struct Statement {
     pub want: u64,
 }
 
-/// Several statements for one server, judged together: where `together`, either each gets its `need`
-/// or none does.
+/// Several statements for one server, judged by one run of its script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     pub node: NodeId,
     pub generation: u64,
     /// The server's time of the last answer that the node got, in milliseconds.
     pub heard_ms: u64,
-    pub together: bool,
     pub statements: Vec<Statement>,
 }
 

@@ -144,7 +144,7 @@ impl Link {
     }
 
     pub fn beat(&mut self, node: &NodeId, leaves: bool, now_ms: u64) -> Option<Beat> {
-        if self.phase == Phase::Away || self.beat_sent_ms.is_some() && !leaves {
+        if !self.may_beat() && !(leaves && self.phase != Phase::Away) {
             return None;
         }
         self.beat_sent_ms = Some(now_ms);
@@ -162,7 +162,13 @@ impl Link {
     }
 
     pub fn is_beat_due(&self, now_ms: u64) -> bool {
-        self.phase != Phase::Away && self.beat_sent_ms.is_none() && now_ms >= self.next_beat_ms
+        self.may_beat() && now_ms >= self.next_beat_ms
+    }
+
+    /// While all is stated anew, statements show that the node lives; the next beat says that it is done.
+    fn may_beat(&self) -> bool {
+        let done = self.phase != Phase::Restating || self.restating.is_empty();
+        self.phase != Phase::Away && self.beat_sent_ms.is_none() && done
     }
 
     pub fn beat_failed(&mut self) {
@@ -204,10 +210,6 @@ impl Link {
         self.restating.insert(id);
     }
 
-    pub fn is_restating(&self) -> bool {
-        self.phase == Phase::Restating
-    }
-
     /// All is stated; the server has to be told.
     pub fn has_restated(&self) -> bool {
         self.phase == Phase::Restating && self.restating.is_empty()
@@ -240,7 +242,6 @@ impl Link {
             node: node.clone(),
             generation: self.generation,
             heard_ms: self.heard_server_ms,
-            together: false,
             statements,
         };
         (self.numbers, call)
@@ -287,10 +288,7 @@ impl Link {
     }
 
     pub fn next_ms(&self, timeout_ms: u64) -> u64 {
-        let beat = match self.phase != Phase::Away && self.beat_sent_ms.is_none() {
-            true => self.next_beat_ms,
-            false => u64::MAX,
-        };
+        let beat = if self.may_beat() { self.next_beat_ms } else { u64::MAX };
         let call = self.calls.values().find(|call| !call.late);
         beat.min(call.map_or(u64::MAX, |call| call.sent_ms + timeout_ms))
     }

@@ -30,6 +30,9 @@ end
 if not generation or of[2] ~= run_id then
     -- Another generation: what was is void.
     generation = ARGV[9]
+    for _, who in ipairs(redis.call('ZRANGE', members, 0, -1)) do
+        redis.call('DEL', 'sluice:limit:{nodes}:recall:' .. who)
+    end
     redis.call('DEL', members, shares, awaited, dead)
     redis.call('HSET', generations, 'id', generation, 'run_id', run_id, 'born', int(now))
     for i = 12, #ARGV do await(ARGV[i], true) end

@@ -6,6 +6,8 @@
 
 mod link;
 pub mod script;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc as blocking};
