@@ -426,3 +426,6 @@ fn server_of(names: &[Arc<str>], bucket: &Bucket) -> Option<usize> {
 
 /// For shards: decided by the truth.
 const EXACT: State = State::Exact;
+
+#[cfg(test)]
+mod simulation;
