@@ -299,7 +299,7 @@ pub const LIMIT_CHECKS: usize = 4 * 1024;
 /// Statements of one call.
 pub const LIMIT_STATEMENTS: usize = 64;
 /// Times at which tokens were spent that a statement tells apart.
-pub const LIMIT_SPENT: usize = 8;
+pub const LIMIT_SPENT: usize = 640;
 /// When those are asked again that were refused for a server that does not answer.
 pub const LIMIT_AGAIN_MS: u64 = 20;
 /// How long a request waits for tokens that another shard holds.
