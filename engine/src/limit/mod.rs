@@ -13,6 +13,15 @@
 
 pub mod account;
 pub mod log;
+pub mod admit;
+pub mod fields;
+pub mod key;
+pub mod lease;
 pub mod messages;
+pub mod policy;
 pub mod protocol;
 pub mod rule;
+
+pub use self::admit::{Limiter, Ticket, admit, settle};
+pub use self::key::Keys;
+pub use self::policy::Policies;
