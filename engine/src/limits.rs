@@ -312,3 +312,18 @@ pub const H2_SPARE_BLOCK_BYTES: usize = 8 * 1024;
 const _: () = assert!(H2_RESETS < 1_000 && H2_CONTROL_FRAMES < 1_000, "faults 16, 19");
 const _: () = assert!(H2_QUEUED_REPLIES < 1_000, "faults 19");
 const _: () = assert!(H2_BLOCK_FRAMES <= 32, "faults 18");
+
+/// Windows of limits that a node counts at a time; past it the oldest go.
+pub const LIMIT_BUCKETS: usize = 256 * 1024;
+/// Of these looked at in one go.
+pub const LIMIT_CHECKS: usize = 4 * 1024;
+/// Statements of one call.
+pub const LIMIT_STATEMENTS: usize = 64;
+/// Times at which tokens were spent that a statement tells apart.
+pub const LIMIT_SPENT: usize = 8;
+/// When those are asked again that were refused for a server that does not answer.
+pub const LIMIT_AGAIN_MS: u64 = 20;
+/// How long a request waits for tokens that another shard holds.
+pub const LIMIT_RECALL_MS: u64 = 5;
+/// A server that answers within this is not slow.
+pub const LIMIT_SOON_MS: u64 = 50;

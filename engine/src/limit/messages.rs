@@ -78,6 +78,8 @@ pub struct Told {
     /// what clients are told as the time of reset.
     pub reset_at_ms: u64,
     pub state: State,
+    /// The ledger does not know the bucket (any more): the shard asks again, with it.
+    pub unknown: bool,
 }
 
 /// How the ledger decides now.

@@ -12,6 +12,7 @@
 //! So clocks need not agree: whoever states that it has spent a token says how long ago.
 
 pub mod account;
+pub mod ledger;
 pub mod log;
 pub mod admit;
 pub mod fields;

@@ -1,0 +1,310 @@
+//! One server, as the ledger sees it: whether it can be asked, what it was told, what is under way.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::mem::take;
+use std::sync::Arc;
+
+use super::super::messages::BucketId;
+use super::super::protocol::{BEAT_MS, Beat, Beaten, Call, NodeId, SILENT_MS, Statement};
+use super::super::rule::Span;
+use crate::limits;
+
+/// Calls in a row that failed, after which no request waits for this server any more.
+const FAILURES: u32 = 3;
+
+/// How far it has come with a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// There is no connection.
+    Away,
+    /// A beat has to say first what the server remembers.
+    Beating,
+    /// Every bucket is stated anew.
+    Restating,
+    Ready,
+}
+
+#[derive(Debug)]
+pub(super) struct Link {
+    phase: Phase,
+    run_id: Arc<str>,
+    /// 0: none yet.
+    generation: u64,
+    /// The server's time, as it was heard last, and when that was.
+    heard_server_ms: u64,
+    heard_ms: u64,
+    /// The part that this node may go by, in millionths.
+    share: u64,
+    members: Vec<NodeId>,
+    failures: u32,
+    /// Too many calls failed; a beat that is answered in time ends that.
+    silent: bool,
+    /// What the server has to acknowledge before this node is ready, if all was to be stated anew.
+    restating: HashSet<BucketId>,
+    /// When the beat under way was sent.
+    beat_sent_ms: Option<u64>,
+    next_beat_ms: u64,
+    calls: BTreeMap<u64, UnderWay>,
+    numbers: u64,
+    /// Buckets to be stated, in their order; each once (their entries see to that).
+    due: VecDeque<BucketId>,
+    /// Times that it was lost.
+    pub losses: u64,
+}
+
+/// A call under way: each bucket, and the number of its statement.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    pub sent_ms: u64,
+    pub about: Vec<(BucketId, u64)>,
+    late: bool,
+}
+
+/// Whose answers did not come in time.
+#[derive(Debug, Default)]
+pub(super) struct Late {
+    pub about: Vec<(BucketId, u64)>,
+    /// With this the server is lost.
+    pub lost: bool,
+}
+
+/// What a beat has told.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Learned {
+    pub new_generation: bool,
+    /// All is to be stated anew.
+    pub restate: bool,
+    /// What the server had acknowledged, too.
+    pub whole: bool,
+    /// Only now it can be asked.
+    pub ready: bool,
+}
+
+impl Link {
+    pub fn new(now_ms: u64) -> Link {
+        Link {
+            phase: Phase::Away,
+            run_id: "".into(),
+            generation: 0,
+            heard_server_ms: 0,
+            heard_ms: now_ms,
+            share: 0,
+            members: Vec::new(),
+            failures: 0,
+            silent: false,
+            restating: HashSet::new(),
+            beat_sent_ms: None,
+            next_beat_ms: 0,
+            calls: BTreeMap::new(),
+            numbers: 0,
+            due: VecDeque::new(),
+            losses: 0,
+        }
+    }
+
+    /// Decides by the truth.
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready && !self.silent
+    }
+
+    pub fn connected(&mut self, run_id: Arc<str>, now_ms: u64) {
+        self.phase = Phase::Beating;
+        self.run_id = run_id;
+        self.silent = false;
+        self.failures = 0;
+        self.next_beat_ms = now_ms;
+        self.beat_sent_ms = None;
+    }
+
+    /// Returns the calls that will not be answered.
+    pub fn disconnected(&mut self, now_ms: u64) -> Vec<UnderWay> {
+        self.losses += u64::from(self.is_ready());
+        self.phase = Phase::Away;
+        self.beat_sent_ms = None;
+        self.next_beat_ms = now_ms;
+        self.restating.clear();
+        // What was due stays with its entries, which ask again.
+        let due = take(&mut self.due).into_iter().map(|id| (id, u64::MAX)).collect();
+        let unsent = UnderWay { sent_ms: now_ms, about: due, late: false };
+        take(&mut self.calls).into_values().chain([unsent]).collect()
+    }
+
+    /// The server answered, at its time `server_ms`.
+    pub fn heard(&mut self, server_ms: u64, now_ms: u64) {
+        self.heard_server_ms = self.heard_server_ms.max(server_ms);
+        self.heard_ms = self.heard_ms.max(now_ms);
+    }
+
+    /// The server does not know us as we thought: a beat clears that up.
+    pub fn doubt(&mut self) {
+        if self.phase != Phase::Away {
+            self.phase = Phase::Beating;
+            self.next_beat_ms = 0;
+        }
+    }
+
+    pub fn beat(&mut self, node: &NodeId, leaves: bool, now_ms: u64) -> Option<Beat> {
+        if self.phase == Phase::Away || self.beat_sent_ms.is_some() && !leaves {
+            return None;
+        }
+        self.beat_sent_ms = Some(now_ms);
+        self.next_beat_ms = now_ms + BEAT_MS;
+        Some(Beat {
+            node: node.clone(),
+            generation: self.generation,
+            run_id: self.run_id.clone(),
+            heard_ms: self.heard_server_ms,
+            share: self.share,
+            members: self.members.clone(),
+            restated: self.has_restated() || self.phase == Phase::Ready,
+            leaves,
+        })
+    }
+
+    pub fn is_beat_due(&self, now_ms: u64) -> bool {
+        self.phase != Phase::Away && self.beat_sent_ms.is_none() && now_ms >= self.next_beat_ms
+    }
+
+    pub fn beat_failed(&mut self) {
+        self.beat_sent_ms = None;
+    }
+
+    pub fn beaten(&mut self, beat: Beaten, now_ms: u64) -> Learned {
+        let Some(sent_ms) = self.beat_sent_ms.take() else { return Learned::default() };
+        if self.phase == Phase::Away {
+            return Learned::default();
+        }
+        let was_ready = self.is_ready();
+        self.heard(beat.now_ms, now_ms);
+        self.share = beat.share;
+        self.members = beat.members;
+        // A server that is slow is as good as none.
+        if now_ms.saturating_sub(sent_ms) <= limits::LIMIT_SOON_MS {
+            (self.silent, self.failures) = (false, 0);
+        }
+        let new_generation = beat.generation != self.generation;
+        // The first one is nobody's loss.
+        let lost_memory = new_generation && self.generation != 0;
+        self.generation = beat.generation;
+        if new_generation || beat.was_lost {
+            self.phase = Phase::Restating;
+            self.restating.clear();
+            self.next_beat_ms = now_ms;
+            let whole = new_generation;
+            return Learned { new_generation: lost_memory, restate: true, whole, ready: false };
+        }
+        if self.phase == Phase::Beating || self.has_restated() {
+            self.phase = Phase::Ready;
+        }
+        Learned { ready: !was_ready && self.is_ready(), ..Learned::default() }
+    }
+
+    /// This bucket is to be stated anew.
+    pub fn restate(&mut self, id: BucketId) {
+        self.restating.insert(id);
+    }
+
+    pub fn is_restating(&self) -> bool {
+        self.phase == Phase::Restating
+    }
+
+    /// All is stated; the server has to be told.
+    pub fn has_restated(&self) -> bool {
+        self.phase == Phase::Restating && self.restating.is_empty()
+    }
+
+    /// To be stated with the next output.
+    pub fn push_due(&mut self, id: BucketId) {
+        self.due.push_back(id);
+    }
+
+    /// So many as fit one call; none if the server cannot be asked.
+    pub fn take_due(&mut self) -> Vec<BucketId> {
+        if !matches!(self.phase, Phase::Ready | Phase::Restating) {
+            return Vec::new();
+        }
+        let most = self.due.len().min(limits::LIMIT_STATEMENTS);
+        self.due.drain(..most).collect()
+    }
+
+    pub fn call(
+        &mut self,
+        node: &NodeId,
+        statements: Vec<Statement>,
+        about: Vec<(BucketId, u64)>,
+        now_ms: u64,
+    ) -> (u64, Call) {
+        self.numbers += 1;
+        self.calls.insert(self.numbers, UnderWay { sent_ms: now_ms, about, late: false });
+        let call = Call {
+            node: node.clone(),
+            generation: self.generation,
+            heard_ms: self.heard_server_ms,
+            together: false,
+            statements,
+        };
+        (self.numbers, call)
+    }
+
+    pub fn answered(&mut self, number: u64, good: bool, now_ms: u64) -> Option<UnderWay> {
+        let call = self.calls.remove(&number)?;
+        if !good {
+            self.fail();
+        } else if !call.late {
+            self.failures = 0;
+        }
+        for (id, _) in &call.about {
+            self.restating.remove(id);
+        }
+        let _ = now_ms;
+        Some(call)
+    }
+
+    fn fail(&mut self) {
+        self.failures += 1;
+        if self.failures >= FAILURES && !self.silent {
+            self.losses += u64::from(self.phase == Phase::Ready);
+            self.silent = true;
+        }
+    }
+
+    /// Calls that have become late by now.
+    pub fn late(&mut self, timeout_ms: u64, now_ms: u64) -> Late {
+        let was = self.silent;
+        let mut late = Late::default();
+        let mut failed = 0;
+        for call in self.calls.values_mut() {
+            if call.late || call.sent_ms + timeout_ms > now_ms {
+                continue;
+            }
+            call.late = true;
+            failed += 1;
+            late.about.extend_from_slice(&call.about);
+        }
+        (0..failed).for_each(|_| self.fail());
+        late.lost = self.silent && !was;
+        late
+    }
+
+    pub fn next_ms(&self, timeout_ms: u64) -> u64 {
+        let beat = match self.phase != Phase::Away && self.beat_sent_ms.is_none() {
+            true => self.next_beat_ms,
+            false => u64::MAX,
+        };
+        let call = self.calls.values().find(|call| !call.late);
+        beat.min(call.map_or(u64::MAX, |call| call.sent_ms + timeout_ms))
+    }
+
+    /// This node's part of `limit`, if all others leave it to it by now.
+    pub fn part(&self, limit: u64, span: Span, now_ms: u64) -> Option<u64> {
+        let window_ms = match span {
+            Span::Sliding { ms } => ms + span.slot_ms() + span.reach_ms(),
+            // What others have spent of a period counts to its end.
+            Span::Until { .. } => return None,
+            Span::Concurrent => 0,
+        };
+        let due_ms = self.heard_ms.saturating_add(2 * SILENT_MS).saturating_add(window_ms);
+        let part = u128::from(limit) * u128::from(self.share) / 1_000_000;
+        (now_ms >= due_ms).then(|| u64::try_from(part).unwrap_or(u64::MAX))
+    }
+}
