@@ -12,12 +12,12 @@
 //! So clocks need not agree: whoever states that it has spent a token says how long ago.
 
 pub mod account;
-pub mod ledger;
-pub mod log;
 pub mod admit;
 pub mod fields;
 pub mod key;
 pub mod lease;
+pub mod ledger;
+pub mod log;
 pub mod messages;
 pub mod policy;
 pub mod protocol;

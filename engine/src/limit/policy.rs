@@ -26,6 +26,8 @@ pub struct Policies {
 #[derive(Debug)]
 pub struct Policy {
     pub name: Box<str>,
+    /// As fields for clients call it.
+    pub quoted: Box<str>,
     /// Together. Empty: all requests are counted as one.
     pub by: Box<[Scope]>,
     quota: Quota,
@@ -174,6 +176,7 @@ impl Policy {
         }
         Ok(Policy {
             name: from.name.as_str().into(),
+            quoted: quoted(&from.name).into(),
             by: by.into(),
             quota,
             tiers: tiers.into(),
@@ -205,6 +208,18 @@ impl Policy {
         }
     }
 
+    /// The group that the quota at that place is for.
+    pub fn group(&self, place: u8) -> Option<&str> {
+        let tier = usize::from(place).checked_sub(1).and_then(|at| self.tiers.get(at));
+        tier.map(|(group, _)| &**group)
+    }
+
+    /// Whether clients are told of it, where this quota holds.
+    pub fn shows(&self, place: u8) -> bool {
+        let told = self.fields.standard || self.fields.legacy;
+        told && !self.dry_run && !self.quota(place).told.is_empty()
+    }
+
     /// What is reserved for a request, but for what its fields say.
     pub fn reserved(&self) -> u32 {
         match self.cost {
@@ -224,7 +239,8 @@ impl Quota {
     ) -> Result<Quota, Unfit> {
         let mut lengths: Vec<(Length, u64)> = Vec::with_capacity(from.windows.len() + 1);
         for (at, window) in from.windows.iter().enumerate() {
-            let unfit = |field: &str, problem: &str| (format!("windows[{at}].{field}"), problem.into());
+            let unfit =
+                |field: &str, problem: &str| (format!("windows[{at}].{field}"), problem.into());
             let length = match window.span {
                 LimitSpan::Sliding(ms) if !(10..=MONTH_MS).contains(&ms) => {
                     return Err(unfit("span", "is not from 10 ms to 31 days"));
@@ -294,7 +310,7 @@ fn told(policy: &str, first: &Window) -> Box<[u8]> {
 }
 
 /// A structured field's string (RFC 9651 §3.3.3), which is of printable ASCII.
-pub(super) fn quoted(text: &str) -> String {
+fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for char in text.chars() {
@@ -424,7 +440,7 @@ impl Template {
             }
         }
         // `/users/` is `/users`.
-        if !open && segments.last().is_some_and(|last| last.as_deref() == Some(b"")) {
+        if !open && segments.last().is_some_and(|last| last.as_deref() == Some(&b""[..])) {
             segments.pop();
         }
         if names.len() > limits::TEMPLATE_NAMES {

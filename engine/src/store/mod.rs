@@ -31,6 +31,7 @@ use tokio::task::{JoinError, JoinHandle};
 use self::keys::Keys;
 use self::redis::Redis;
 use crate::io::Io;
+use crate::limit;
 use crate::limits;
 
 /// The store thread, as all shards know it.
@@ -41,6 +42,7 @@ pub struct Store {
     open: Mutex<Open>,
     /// Connections to services that are asked over HTTP.
     http: Arc<http::Clients>,
+    limit_keys: limit::Keys,
     /// Ends the thread when it is dropped.
     _alive: tokio::sync::oneshot::Sender<()>,
 }
@@ -105,7 +107,8 @@ impl Store {
         };
         let inboxes = (0..shards).map(|_| inbox()).collect::<io::Result<_>>()?;
         let (open, http) = (Mutex::default(), Arc::default());
-        Ok(Arc::new(Store { runtime: handle, inboxes, open, http, _alive: alive }))
+        let limit_keys = limit::Keys::default();
+        Ok(Arc::new(Store { runtime: handle, inboxes, open, http, limit_keys, _alive: alive }))
     }
 
     /// The runtime, for what lives there by itself.
@@ -116,6 +119,11 @@ impl Store {
     /// The way to services over HTTP, for work on this thread.
     pub fn http(&self) -> Arc<http::Clients> {
         self.http.clone()
+    }
+
+    /// The keys by which all shards name the same buckets.
+    pub fn limit_keys(&self) -> &limit::Keys {
+        &self.limit_keys
     }
 
     /// The connections of these settings, opened if need be.
