@@ -327,3 +327,9 @@ pub const LIMIT_AGAIN_MS: u64 = 20;
 pub const LIMIT_RECALL_MS: u64 = 5;
 /// A server that answers within this is not slow.
 pub const LIMIT_SOON_MS: u64 = 50;
+/// How long to wait before connecting again to a Redis that keeps limits: at first, and at most.
+pub const LIMIT_BACKOFF_MS: (u64, u64) = (20, 500);
+/// A connection on which nothing was answered for so long is given up.
+pub const LIMIT_SILENT_MS: u64 = 2_000;
+/// How long the end of a process waits for what it gives back.
+pub const LIMIT_FAREWELL_MS: u64 = 300;

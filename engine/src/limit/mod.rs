@@ -22,6 +22,8 @@ pub mod messages;
 pub mod policy;
 pub mod protocol;
 pub mod rule;
+#[cfg(test)]
+pub mod server;
 
 pub use self::admit::{Limiter, Ticket, admit, settle};
 pub use self::key::Keys;

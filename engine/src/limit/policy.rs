@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use contract::snapshot::{
     CalendarUnit, LimitCost, LimitFields, LimitIndex, LimitMode, LimitPolicy, LimitQuota,
-    LimitScope, LimitSpan, Limits, OnStoreFailure,
+    LimitScope, LimitSpan, Limits, OnStoreFailure, Snapshot,
 };
 use ring::digest::{SHA256, digest};
 use smallvec::SmallVec;
@@ -13,6 +13,8 @@ use super::key;
 use crate::limits;
 use crate::message::Name;
 use crate::plan::PlanError;
+use crate::store::Store;
+use crate::store::redis::Settings;
 
 /// All policies of a plan.
 #[derive(Debug, Default)]
@@ -20,6 +22,18 @@ pub struct Policies {
     all: Box<[Policy]>,
     names: HashMap<Box<str>, LimitIndex>,
     everywhere: Box<[LimitIndex]>,
+    place: Place,
+}
+
+/// Where it is counted.
+#[derive(Debug, Default)]
+struct Place {
+    /// `None`: this node alone.
+    redis: Option<Settings>,
+    /// What the node is called.
+    node: Box<str>,
+    /// Longest that a request waits for Redis.
+    timeout_ms: u32,
 }
 
 /// One policy: several limits on the same thing.
@@ -91,6 +105,32 @@ pub enum Length {
 type Unfit = (String, String);
 
 impl Policies {
+    /// The policies of a snapshot, and where they are counted.
+    ///
+    /// # Errors
+    /// As [`Policies::build`], or Redis' settings cannot be used.
+    pub fn of(snapshot: &Snapshot) -> Result<Policies, PlanError> {
+        let policies = Policies::build(&snapshot.limits)?;
+        // Without limits nobody is to be asked.
+        let from = snapshot.auth.redis.as_ref().filter(|_| !policies.all.is_empty());
+        let redis = from.map(|from| Settings::of(from, snapshot)).transpose();
+        let redis = redis.map_err(|error| PlanError {
+            entity: "limits",
+            name: String::new(),
+            field: error.field,
+            problem: error.problem,
+        })?;
+        let timeout_ms = from.map_or(0, |from| from.limits_timeout_ms);
+        let place = Place { redis, node: snapshot.node.name.as_str().into(), timeout_ms };
+        Ok(Policies { place, ..policies })
+    }
+
+    /// Has the ledger count where these say.
+    pub fn open(&self, store: &Store) {
+        let Place { redis, node, timeout_ms } = &self.place;
+        store.limits().configure(redis.as_ref(), node, *timeout_ms);
+    }
+
     /// # Errors
     /// Names the first policy that cannot be used.
     pub fn build(from: &Limits) -> Result<Policies, PlanError> {
@@ -114,7 +154,7 @@ impl Policies {
             field: "everywhere".into(),
             problem,
         };
-        let policies = Policies { all: all.into(), names, everywhere: Box::default() };
+        let policies = Policies { all: all.into(), names, ..Policies::default() };
         let everywhere = policies.known(&from.everywhere).map_err(error)?;
         Ok(Policies { everywhere: everywhere.into(), ..policies })
     }

@@ -8,7 +8,7 @@
 //! whatever was granted and lost on the way; statements are numbered, and an older one than the last is
 //! ignored, so that what a stopped server reads late does no harm.
 //!
-//! **Generations.** `sluice:limit:generation` holds a random number, and the `run_id` of the server that
+//! **Generations.** `sluice:limit:{nodes}:generation` holds a random number, and the `run_id` of the server that
 //! made it. A server that has lost it (FLUSHALL), or that is another one (restarted from what it had
 //! saved, failed over), begins a new one: what is in buckets of the old one is void (each bucket has its
 //! generation in `gen`). Until every node that anybody remembers has stated anew what it holds and has

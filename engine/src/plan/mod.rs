@@ -224,7 +224,7 @@ impl Plan {
         let memory = &memory.tls;
         memory.sweep();
         let router = Router::build(&snapshot.routes)?;
-        let limits = limit::Policies::build(&snapshot.limits)?;
+        let limits = limit::Policies::of(&snapshot)?;
         let mut listeners = Vec::with_capacity(snapshot.listeners.len());
         for from in std::mem::take(&mut snapshot.listeners) {
             let tls = from.tls.as_ref().map(|tls| memory.listener(tls, &snapshot)).transpose();

@@ -137,6 +137,7 @@ impl Shard {
     fn adopt(&self) {
         let plan = self.plans.get();
         let epoch = plan.epoch;
+        plan.limits.open(&self.seat.store);
         let grants = plan.upstreams.iter().filter_map(|upstream| upstream.credentials.as_ref());
         grants.for_each(|grant| grant.start(&self.seat.store));
         let mut pools = self.pools.borrow_mut();
@@ -278,6 +279,14 @@ impl Shard {
     /// Where the store thread is asked.
     pub fn desk(&self) -> &Desk {
         &self.desk
+    }
+
+    /// Listens to the store thread, and tells the ledger of limits how this shard stands, for as long as
+    /// it lives.
+    pub async fn talk_to_store(self: Rc<Self>) {
+        let shard = self.clone();
+        self.io.spawn(async move { shard.limiter.tend(|ask| shard.desk.ask_limit(ask)).await });
+        let _ = self.desk.listen(&self.io, |told| self.limiter.told(&told)).await;
     }
 
     /// What it may admit.

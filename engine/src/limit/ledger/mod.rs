@@ -87,6 +87,11 @@ impl Ledger {
         }
     }
 
+    /// Another name for the node: before it has servers, or with others.
+    pub fn rename(&mut self, node: NodeId) {
+        self.node = node;
+    }
+
     /// Other servers from now on, by their names (as [`redis_owner`] wants them); none: none. Buckets
     /// begin anew with them. What the old ones believe that this node holds they forget with the node.
     pub fn set_servers(&mut self, names: &[Arc<str>], timeout_ms: u64, now_ms: u64) {
