@@ -261,7 +261,7 @@ mod tests {
 
     /// The fields of a message: numbers, and bytes.
     fn read(mut bytes: &[u8]) -> Vec<(u8, u64, Vec<u8>)> {
-        let mut varint = |bytes: &mut &[u8]| {
+        let varint = |bytes: &mut &[u8]| {
             let (mut value, mut shift) = (0u64, 0);
             loop {
                 let byte = bytes[0];
