@@ -1,8 +1,10 @@
 use std::collections::HashMap;
 
+use contract::snapshot::OnStoreFailure;
 use proptest::prelude::*;
 
 use super::*;
+use crate::limit::messages::Spent;
 use crate::limit::rule::{Rule, Span};
 
 fn want(id: u128, cost: u64, span: Span, limit: u64) -> Want {
@@ -77,7 +79,7 @@ impl Bench {
         let (parked, asks) = self.wait(std::slice::from_ref(want), now_ms);
         assert_eq!(asks.len(), 1);
         self.leases.told(&told(want.id, tokens, tokens), now_ms);
-        assert!(parked.woken.get());
+        assert!(parked.was_woken());
         assert!(self.leases.tick(now_ms).is_empty());
     }
 }
@@ -96,7 +98,7 @@ fn a_dry_lease_asks_once_for_all_that_wait() {
     let (second, asks) = bench.wait(&wants, 11);
     assert!(asks.is_empty());
     bench.leases.told(&told(1, 2, 50), 12);
-    assert!(first.woken.get() && second.woken.get());
+    assert!(first.was_woken() && second.was_woken());
     assert_eq!(bench.take(&wants, 12).0, TAKEN);
     let (_, asks) = bench.wait(&wants, 12);
     assert_eq!((asks[0].need, asks[0].hold, asks[0].bucket.is_some()), (2, 2, false));
@@ -164,7 +166,7 @@ fn concurrent_requests_give_back_what_they_had() {
     let (parked, asks) = bench.wait(&wants, 12);
     assert_eq!((asks[0].hold, asks[0].need), (1, 1));
     bench.leases.end(&mut holds[0], 13);
-    assert!(parked.woken.get(), "what came back is for who waits");
+    assert!(parked.was_woken(), "what came back is for who waits");
     bench.leases.end(&mut holds[0], 14);
     let (outcome, mut holds) = bench.take(&wants, 15);
     assert_eq!((outcome, bench.leases.all[0].held()), (TAKEN, 1));
