@@ -325,10 +325,7 @@ async fn shard(io: Io, meter: Meter, plans: Arc<Swap<Plan>>, mailbox: Arc<Mailbo
     let house = shard.clone();
     io.spawn(async move { house.keep_house().await });
     io.spawn(shard.clone().check_targets());
-    let asking = shard.clone();
-    io.spawn(async move {
-        let _ = asking.desk().listen(&asking.io, drop).await;
-    });
+    io.spawn(shard.clone().talk_to_store());
     let drain_ms = loop {
         let drain_ms = mailbox.drain_ms.load(Ordering::Acquire);
         if drain_ms > 0 {
