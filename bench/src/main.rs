@@ -13,6 +13,7 @@ mod compare;
 mod faults;
 mod h2;
 mod histogram;
+mod limits;
 mod load;
 mod origin;
 mod peer;
@@ -57,6 +58,7 @@ enum Command {
     /// The same for TLS handshakes: a new connection, a handshake, one request, and the end.
     Handshakes(CompareArgs),
     Auth(auth::Args),
+    Limits(limits::Args),
     Faults(FaultsArgs),
     Peers(PeersArgs),
     Agree(AgreeArgs),
@@ -367,6 +369,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Compare(args) => compare(args, false),
         Command::Handshakes(args) => compare(args, true),
         Command::Auth(args) => auth::run(args, &*stop_flag()?),
+        Command::Limits(args) => limits::run(args, &*stop_flag()?),
         Command::Faults(args) => faults(args),
         Command::Peers(args) => peers(args),
         Command::Agree(args) => {
