@@ -189,7 +189,8 @@ pub const POLICIES: [Policy; 3] =
 
 pub fn demands(nodes: usize) -> Vec<Case> {
     let [one, ten, hundred] = POLICIES;
-    let case = |policy, nodes, demand, pattern| Case { policy, nodes, demand, pattern, from: 0, to: 0 };
+    let case =
+        |policy, nodes, demand, pattern| Case { policy, nodes, demand, pattern, from: 0, to: 0 };
     vec![
         case(one, nodes, 20.0, Pattern::Poisson),
         case(one, 1, 2.0, Pattern::Uniform),
@@ -206,7 +207,6 @@ pub fn demands(nodes: usize) -> Vec<Case> {
 fn faults_let_nothing_over_and_nothing_fail() {
     const SEED: u64 = 2;
     let mut world = World::start(4, 1, true, &POLICIES);
-    let (log, happened, cases) =
-        endure(&mut world, &Fault::ALL, &demands(4), (1, 1_200), SEED);
+    let (log, happened, cases) = endure(&mut world, &Fault::ALL, &demands(4), (1, 1_200), SEED);
     judge(&log, &happened, &cases).assert(SEED);
 }

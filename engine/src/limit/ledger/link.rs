@@ -340,7 +340,6 @@ impl Link {
             node: node.clone(),
             generation: self.generation,
             heard_ms: self.heard_server_ms,
-            together: false,
             statements,
         };
         (self.numbers, call)

@@ -23,7 +23,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use self::link::{Connection, Event, What};
 use super::redis::Settings;
 use super::{Inbox, Task};
-use crate::io::monotonic_ms;
+use crate::io::{monotonic_ms, wall_ms};
 use crate::limit::ledger::{Counts, Ledger, Output};
 use crate::limit::messages::{Ask, Told};
 use crate::limit::protocol::NodeId;
@@ -189,7 +189,13 @@ async fn run(
         farewells: 0,
         output: Output::default(),
     };
+    let mut wall_at_ms = 0;
     loop {
+        // The wall's clock may be set.
+        if monotonic_ms() >= wall_at_ms {
+            work.ledger.set_wall(wall_ms(), monotonic_ms());
+            wall_at_ms = monotonic_ms() + 1_000;
+        }
         while let Ok(command) = orders.try_recv() {
             work.order(command, shards);
         }
