@@ -557,3 +557,5 @@ const EXACT: State = State::Exact;
 
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
