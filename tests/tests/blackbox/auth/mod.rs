@@ -4,3 +4,4 @@ mod callers;
 mod cors;
 mod networks;
 mod passwords;
+mod signed_bodies;
