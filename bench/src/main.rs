@@ -427,15 +427,14 @@ fn load(args: LoadArgs) -> Result<(), Box<dyn Error>> {
     let plan = load::Plan {
         target,
         tls: tls::Client {
-            trust: match args.ca {
-                _ if args.insecure => tls::Trust::Anybody,
-                Some(path) => tls::Trust::File(path),
-                None => tls::Trust::System,
-            },
             version: args.tls,
             http2: message.http2,
             resume: !args.no_resume,
-            equal_work: false,
+            ..tls::Client::new(match args.ca {
+                _ if args.insecure => tls::Trust::Anybody,
+                Some(path) => tls::Trust::File(path),
+                None => tls::Trust::System,
+            })
         },
         server_name: args.sni,
         fresh: args.fresh,

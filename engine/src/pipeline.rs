@@ -4,7 +4,7 @@ use contract::Counter;
 use contract::record::Reason;
 use contract::snapshot::Priority;
 
-use crate::auth;
+use crate::auth::{self, Passed};
 use crate::cors;
 use crate::exchange::{Ended, Fields, Next, Request, Responder, Upgrade};
 use crate::forward::{self, Answer, retry_after};
@@ -60,6 +60,7 @@ async fn decide(
     admit_early(request, route)?;
     admit_web(request, route)?;
     admit_body(request, route)?;
+    admit_content(request, responder)?;
     admit_upgrade(request, route)?;
     outbound(request, request.head.framing, None).check_loop()?;
     let mut answer = forward::forward(shard, request, responder, index).await;
@@ -171,6 +172,20 @@ fn admit_body(request: &Request, route: &Route) -> Result<(), LocalReply> {
             Err(LocalReply::closing(413, Reason::BodyTooLarge))
         }
         _ => Ok(()),
+    }
+}
+
+/// Refuses a body that is here as a whole and not what was signed, before anyone else sees it. What is
+/// still to come is compared on its way (`upload.rs`).
+fn admit_content(request: &mut Request, responder: &Responder) -> Result<(), LocalReply> {
+    let Some(mut content) = request.content.take() else { return Ok(()) };
+    match request.whole_body(responder).map(|body| content.pass(&body, true)) {
+        Some(Passed::Wrong) => Err(LocalReply { close: false, ..LocalReply::wrong_content() }),
+        Some(_) => Ok(()),
+        None => {
+            request.content = Some(content);
+            Ok(())
+        }
     }
 }
 

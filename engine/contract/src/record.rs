@@ -93,6 +93,8 @@ pub enum Reason {
     RateLimited = 48,
     /// Whoever counts cannot be asked, and the limit says to refuse then (503).
     LimitUnavailable = 49,
+    /// The body is not the one that was signed (400).
+    DigestMismatch = 50,
 }
 
 /// Why a request that failed at an upstream was not tried again, though failures of that kind are.
@@ -381,7 +383,7 @@ fn take<'b, const N: usize>(bytes: &mut &'b [u8]) -> Option<&'b [u8; N]> {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 50] = [
+    pub const ALL: [Reason; 51] = [
         Reason::None,
         Reason::BadRequest,
         Reason::NoRoute,
@@ -432,6 +434,7 @@ impl Reason {
         Reason::Login,
         Reason::RateLimited,
         Reason::LimitUnavailable,
+        Reason::DigestMismatch,
     ];
 
     /// The reason of that number.
@@ -492,6 +495,7 @@ impl Reason {
             Reason::Login => "login",
             Reason::RateLimited => "rate_limited",
             Reason::LimitUnavailable => "limit_unavailable",
+            Reason::DigestMismatch => "digest_mismatch",
         }
     }
 }

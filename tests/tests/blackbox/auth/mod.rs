@@ -5,3 +5,4 @@ mod cors;
 mod networks;
 mod passwords;
 mod services;
+mod signed_bodies;
