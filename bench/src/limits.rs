@@ -290,8 +290,7 @@ impl Comparison {
             .map(str::to_owned)
             .to_vec();
         let program = Path::new("redis-server");
-        let mut server =
-            Pinned::start("redis", self.origin_cpu, directory, program, arguments)?;
+        let mut server = Pinned::start("redis", self.origin_cpu, directory, program, arguments)?;
         let at = SocketAddr::from(([127, 0, 0, 1], redis));
         server
             .wait_for(at, Duration::from_secs(5), stop)
@@ -350,9 +349,8 @@ impl World {
         let Some(admin) = self.admin else { return Ok(None) };
         let mut stream = TcpStream::connect(("127.0.0.1", admin))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(
-            b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",
-        )?;
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         Ok(Some(Counted::read(&text)))
@@ -426,7 +424,14 @@ impl Report {
         let _ = writeln!(
             out,
             "{:<28}{:<8}{:>8}{:>9}{:>8}   {:<13}{:>10}{:>9}{:>9}",
-            "CPU us per request", "", "open", "limited", "added", "min-max", "per s", "p99 us",
+            "CPU us per request",
+            "",
+            "open",
+            "limited",
+            "added",
+            "min-max",
+            "per s",
+            "p99 us",
             "waits %"
         );
         for row in &self.rows {

@@ -104,9 +104,8 @@ mod tests {
     use super::*;
 
     fn naive_worst(arrivals: &[u64], window: u64) -> usize {
-        let inside = |from: u64| {
-            arrivals.iter().filter(|&&at| at >= from && at < from + window).count()
-        };
+        let inside =
+            |from: u64| arrivals.iter().filter(|&&at| at >= from && at < from + window).count();
         arrivals.iter().map(|&from| inside(from)).max().unwrap_or(0)
     }
 

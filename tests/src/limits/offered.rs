@@ -114,7 +114,8 @@ pub fn offer(
                     while let Some(&number) = queue.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let offer = &offers[number as usize];
                         let path = target(offer.case);
-                        let request = format!("GET {path}/{number} HTTP/1.1\r\nHost: a.test\r\n\r\n");
+                        let request =
+                            format!("GET {path}/{number} HTTP/1.1\r\nHost: a.test\r\n\r\n");
                         clock.sleep_until(offer.at);
                         let sent = clock.now();
                         let status = connection.ask(request.as_bytes()).map_err(|e| e.to_string());

@@ -115,7 +115,8 @@ impl Log {
     /// How long requests that were let in took, in µs: the median and p99.
     fn latency_us(&self, case: usize) -> (u64, u64) {
         let all = self.offers.iter().zip(&self.answered);
-        let of_case = all.filter(|(offer, answered)| offer.case == case && answered.status == Ok(200));
+        let of_case =
+            all.filter(|(offer, answered)| offer.case == case && answered.status == Ok(200));
         let mut took: Vec<u64> =
             of_case.map(|(_, answered)| (answered.done - answered.sent) / 1_000).collect();
         took.sort_unstable();
@@ -130,9 +131,12 @@ impl Log {
         if most <= policy.limit {
             return None;
         }
-        let of_case = self.offers.iter().zip(&self.answered).filter(|(offer, _)| offer.case == case);
+        let of_case =
+            self.offers.iter().zip(&self.answered).filter(|(offer, _)| offer.case == case);
         let inside = of_case.filter(|(_, answered)| {
-            answered.done >= at && answered.sent < at + policy.window() && answered.status == Ok(200)
+            answered.done >= at
+                && answered.sent < at + policy.window()
+                && answered.status == Ok(200)
         });
         let slowest = inside.map(|(_, answered)| answered.done - answered.sent).max().unwrap_or(0);
         Some(format!(
@@ -175,8 +179,17 @@ impl Verdict {
         let _ = writeln!(
             self.table,
             "{:<22}{:>6}{:>8} {:<8}{:>8}{:>9}{:>6}{:>9}{:>7}{:>9}{:>9}",
-            "policy", "nodes", "demand", "pattern", "offered", "admitted", "over", "ideal", "under%",
-            "p50 us", "p99 us"
+            "policy",
+            "nodes",
+            "demand",
+            "pattern",
+            "offered",
+            "admitted",
+            "over",
+            "ideal",
+            "under%",
+            "p50 us",
+            "p99 us"
         );
     }
 

@@ -28,9 +28,14 @@ pub enum Fault {
     Silent,
     /// `kill -9` of node 0's engine, which its supervisor starts again.
     NodeKilled,
+    /// Redis is gone, and a replica is asked instead.
+    FailedOver,
+    /// The network of the node apart has no way to Redis.
+    Parted,
 }
 
 impl Fault {
+    /// Those that need nothing besides.
     pub const ALL: [Fault; 7] = [
         Fault::Emptied,
         Fault::Killed,
@@ -50,12 +55,15 @@ impl Fault {
             Fault::CutOff => world.relays[0].set(Way::Cut),
             Fault::Silent => world.relays[0].set(Way::Silent),
             Fault::NodeKilled => process::signal(world.nodes[0].pid_of("engine"), Signal::KILL),
+            Fault::FailedOver => world.fail_over(),
+            Fault::Parted => world.apart.as_ref().expect("a node apart").part(true),
         }
     }
 
     fn end(self, world: &mut World) {
         match self {
-            Fault::Emptied => {}
+            Fault::Emptied | Fault::FailedOver => {}
+            Fault::Parted => world.apart.as_ref().expect("a node apart").part(false),
             Fault::Killed => world.redis.restart(),
             Fault::Stopped => world.redis.freeze(false),
             Fault::Slow => world.set_ways(Way::Pass),
@@ -76,7 +84,7 @@ impl Fault {
     /// In milliseconds.
     fn lasts_ms(self) -> u64 {
         match self {
-            Fault::Emptied => 0,
+            Fault::Emptied | Fault::FailedOver => 0,
             Fault::Stopped | Fault::Slow => 2_000,
             _ => 1_500,
         }
@@ -189,7 +197,8 @@ pub const POLICIES: [Policy; 3] =
 
 pub fn demands(nodes: usize) -> Vec<Case> {
     let [one, ten, hundred] = POLICIES;
-    let case = |policy, nodes, demand, pattern| Case { policy, nodes, demand, pattern, from: 0, to: 0 };
+    let case =
+        |policy, nodes, demand, pattern| Case { policy, nodes, demand, pattern, from: 0, to: 0 };
     vec![
         case(one, nodes, 20.0, Pattern::Poisson),
         case(one, 1, 2.0, Pattern::Uniform),
@@ -206,7 +215,6 @@ pub fn demands(nodes: usize) -> Vec<Case> {
 fn faults_let_nothing_over_and_nothing_fail() {
     const SEED: u64 = 2;
     let mut world = World::start(4, 1, true, &POLICIES);
-    let (log, happened, cases) =
-        endure(&mut world, &Fault::ALL, &demands(4), (1, 1_200), SEED);
+    let (log, happened, cases) = endure(&mut world, &Fault::ALL, &demands(4), (1, 1_200), SEED);
     judge(&log, &happened, &cases).assert(SEED);
 }

@@ -102,7 +102,9 @@ fn an_authorization_server_is_asked_what_a_token_is() {
         }
     });
     let spec = Spec::to(origin.address())
-        .also("consumers: [ { name: app, subjects: [ { authenticator: tokens, value: user-7 } ] } ]")
+        .also(
+            "consumers: [ { name: app, subjects: [ { authenticator: tokens, value: user-7 } ] } ]",
+        )
         .also(&format!(
             "authenticators: [ {{ name: tokens, introspection: {{ url: \"http://{}/introspect\", \
              allow_private: true, audiences: any, issuer: any, cache_ms: 60000, \

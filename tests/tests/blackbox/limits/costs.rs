@@ -8,8 +8,7 @@ use super::*;
 #[test]
 fn a_fixed_cost() {
     let origin = Origin::echo();
-    let gateway =
-        Gateway::of(&spec(&origin, &["{ name: heavy, requests: 10, per: 1h, cost: 3 }"]));
+    let gateway = Gateway::of(&spec(&origin, &["{ name: heavy, requests: 10, per: 1h, cost: 3 }"]));
     assert_eq!(let_in(&gateway, "/", "", 9), 3, "one is left, which is not enough");
 }
 

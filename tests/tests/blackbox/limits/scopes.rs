@@ -32,9 +32,8 @@ fn by_consumer_and_tier() {
     let origin = Origin::echo();
     let limit = "{ name: plan, by: [ consumer ], requests: 2, per: 1h, \
                  tiers: [ { group: gold, requests: 5, per: 1h } ] }";
-    let spec = spec(&origin, &[limit])
-        .also(&callers())
-        .route("auth: { any: [ keys ], optional: true }");
+    let spec =
+        spec(&origin, &[limit]).also(&callers()).route("auth: { any: [ keys ], optional: true }");
     let gateway = Gateway::of(&spec);
     assert_eq!(let_in(&gateway, "/", &of("ada"), 9), 5, "gold");
     assert_eq!(let_in(&gateway, "/", &of("bob"), 9), 5, "gold, too, and not of ada's");
