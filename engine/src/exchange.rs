@@ -16,6 +16,7 @@ use crate::grpc;
 use crate::grpc_web;
 use crate::http2::ErrorCode;
 use crate::io::{Chunk, Watch};
+use crate::limit;
 use crate::limits;
 use crate::local_reply::LocalReply;
 use crate::message::{Dialect, Framing, Name, RequestHead, Version};
@@ -53,6 +54,8 @@ pub struct Request {
     pub hidden: Option<Box<Hidden>>,
     /// What policies add to the answer, whoever gives it.
     pub answer_fields: Vec<(&'static str, Vec<u8>)>,
+    /// What it has taken of limits.
+    pub ticket: limit::Ticket,
     pub notes: Notes,
 }
 
@@ -93,6 +96,7 @@ impl Request {
             identity: None,
             hidden: None,
             answer_fields: Vec::new(),
+            ticket: limit::Ticket::default(),
             notes,
         }
     }

@@ -142,7 +142,8 @@ impl From<Refusal> for LocalReply {
     }
 }
 
-fn title(reason: Reason) -> &'static str {
+/// What an answer of ours says to people.
+pub fn title(reason: Reason) -> &'static str {
     match reason {
         Reason::None | Reason::Local => "Answered by the gateway",
         Reason::BadRequest => "The request is malformed",
@@ -189,6 +190,8 @@ fn title(reason: Reason) -> &'static str {
         Reason::AuthThrottled => "Too many failed attempts; wait before the next",
         Reason::AddressDenied => "This address is not served here",
         Reason::Preflight | Reason::Login => "Answered by the gateway",
+        Reason::RateLimited => "Too many requests; wait before the next",
+        Reason::LimitUnavailable => "The limit of requests cannot be checked now; try again",
         Reason::UpstreamUnsuited => "The service does not speak the protocol of this request",
     }
 }

@@ -11,6 +11,7 @@ use crate::forward::{self, Answer, retry_after};
 use crate::grpc;
 use crate::grpc_web;
 use crate::io::Chunk;
+use crate::limit;
 use crate::limits;
 use crate::local_reply::LocalReply;
 use crate::message::{Field, Framing, Name, Target, Version};
@@ -54,13 +55,16 @@ async fn decide(
     cors::admit(request, route)?;
     admit_load(shard, &plan.plan, route)?;
     auth::admit(shard, request, route).await?;
+    limit::admit(shard, request, route).await?;
     read_patience(shard, request, route);
     admit_early(request, route)?;
     admit_web(request, route)?;
     admit_body(request, route)?;
     admit_upgrade(request, route)?;
     outbound(request, request.head.framing, None).check_loop()?;
-    forward::forward(shard, request, responder, index).await
+    let mut answer = forward::forward(shard, request, responder, index).await;
+    limit::settle(request, &mut answer);
+    answer
 }
 
 /// What the gateway itself answers, whatever the routes: `OPTIONS *`, CONNECT, TRACE.
@@ -270,6 +274,7 @@ pub fn outbound(request: &Request, framing: Framing, timeout_ms: Option<u64>) ->
 }
 
 fn record(shard: &Shard, request: &mut Request, ended: &Ended, client: std::net::SocketAddr) {
+    request.ticket.end();
     request.notes.reason = ended.reason;
     if request.notes.attempts > 0 {
         shard.meter.count(Counter::UpstreamBytesOut, request.notes.request_bytes);

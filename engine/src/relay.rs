@@ -15,6 +15,7 @@ use crate::grpc::{self, Kind};
 use crate::grpc_web::Answering;
 use crate::http2::ErrorCode;
 use crate::io::{Chunk, SendBuf};
+use crate::limit;
 use crate::limits;
 use crate::local_reply::{LocalReply, ReplyHead};
 use crate::message::{BodyFraming, Dialect, HeadWriter, Name, ResponseHead, Version};
@@ -43,6 +44,7 @@ pub async fn reply(
     }
     let keep = responder.keep_alive && !reply.close && !shard.is_draining();
     let keep = keep && drain_body(request, &responder).await;
+    limit::fields::tell(request);
     let date = shard.date();
     let head = ReplyHead {
         date: &date,
@@ -378,6 +380,8 @@ fn write_head(
     for (name, value) in &request.answer_fields {
         out.field(name.as_bytes(), value);
     }
+    let (policies, shown) = limit::admit::shown(request);
+    limit::fields::write(out, policies, shown);
     if let Some(length) = framing.length {
         out.field_decimal(b"Content-Length", length);
     } else if framing.chunked {

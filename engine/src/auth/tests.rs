@@ -140,7 +140,7 @@ fn run(
         let plans = Arc::new(Swap::new(plan, 1));
         let shard = Shard::new(io.clone(), meter, plans, seat, [7, 9]);
         let (listening, own) = (shard.clone(), io.clone());
-        io.spawn(async move { listening.desk().listen(&own).await.unwrap() });
+        io.spawn(async move { listening.desk().listen(&own, drop).await.unwrap() });
         let acceptor = Acceptor::new(&io, listener.into());
         let (accepting, own) = (shard.clone(), io.clone());
         io.spawn(async move {

@@ -265,7 +265,7 @@ fn gateway_of(
         let plans = Arc::new(Swap::new(plan, 1));
         let shard = Shard::new(io.clone(), meter, plans, seat, [7, 9]);
         let (asking, own) = (shard.clone(), io.clone());
-        io.spawn(async move { drop(asking.desk().listen(&own).await) });
+        io.spawn(async move { drop(asking.desk().listen(&own, drop).await) });
         let acceptor = Acceptor::new(&io, listener.into());
         let (accepting, own) = (shard.clone(), io.clone());
         io.spawn(async move {

@@ -49,6 +49,11 @@ pub fn monotonic_ms() -> u64 {
     read(ClockId::Monotonic) / 1000
 }
 
+/// Monotonic microseconds, for the store thread.
+pub fn monotonic_us() -> u64 {
+    read(ClockId::Monotonic)
+}
+
 /// Milliseconds since the Unix epoch, for the store thread.
 pub fn wall_ms() -> u64 {
     read(ClockId::Realtime) / 1000

@@ -23,7 +23,7 @@ mod timer;
 
 pub use accept::Acceptor;
 pub use buffers::{Chunk, HEADROOM};
-pub use clock::{Clock, monotonic_ms, wall_ms};
+pub use clock::{Clock, monotonic_ms, monotonic_us, wall_ms};
 pub use driver::{Launch, launch};
 pub use lag::Lag;
 pub use probe::{StartError, probe};

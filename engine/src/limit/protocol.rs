@@ -8,7 +8,7 @@
 //! whatever was granted and lost on the way; statements are numbered, and an older one than the last is
 //! ignored, so that what a stopped server reads late does no harm.
 //!
-//! **Generations.** `sluice:limit:generation` holds a random number, and the `run_id` of the server that
+//! **Generations.** `sluice:limit:{nodes}:generation` holds a random number, and the `run_id` of the server that
 //! made it. A server that has lost it (FLUSHALL), or that is another one (restarted from what it had
 //! saved, failed over), begins a new one: what is in buckets of the old one is void (each bucket has its
 //! generation in `gen`). Until every node that anybody remembers has stated anew what it holds and has
@@ -63,15 +63,13 @@ pub struct Statement {
     pub want: u64,
 }
 
-/// Several statements for one server, judged together: where `together`, either each gets its `need`
-/// or none does.
+/// Several statements for one server, judged by one run of its script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     pub node: NodeId,
     pub generation: u64,
     /// The server's time of the last answer that the node got, in milliseconds.
     pub heard_ms: u64,
-    pub together: bool,
     pub statements: Vec<Statement>,
 }
 

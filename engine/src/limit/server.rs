@@ -116,7 +116,9 @@ impl Server {
         let mut book = self.books.remove(&statement.key).unwrap_or_default();
         let account = &mut book.account;
         account.advance(rule, now_ms);
-        self.bury(account, rule);
+        if !self.dead.is_empty() {
+            self.bury(account, rule, own);
+        }
         let window_ms = match rule.span {
             Span::Sliding { ms } => ms + rule.span.slot_ms() + rule.span.reach_ms(),
             Span::Until { .. } => u64::MAX,
@@ -133,6 +135,13 @@ impl Server {
             account.hold(own, statement.hold);
             for &(age_ms, tokens) in &statement.spent {
                 account.spend(rule, now_ms.saturating_sub(age_ms), tokens);
+            }
+            let left = |account: &Account<u32>| {
+                let taken = account.used().saturating_add(account.held()).saturating_add(kept);
+                rule.limit.saturating_sub(taken)
+            };
+            if left(account) < statement.need {
+                self.bury(account, rule, own);
             }
             let sharers = self.members.len().max(1) as u64;
             let Statement { need, waiting, want, .. } = *statement;
@@ -195,8 +204,9 @@ impl Server {
 
     /// What the dead held counts as spent when they were replaced; what is held by nobody that is known
     /// any more is free.
-    fn bury(&self, account: &mut Account<u32>, rule: &Rule) {
-        let holders: Vec<(u32, u64)> = account.holders().collect();
+    fn bury(&self, account: &mut Account<u32>, rule: &Rule, own: u32) {
+        let others = account.holders().filter(|(holder, _)| *holder != own);
+        let holders: Vec<(u32, u64)> = others.collect();
         for (holder, tokens) in holders {
             let node = &self.nodes[holder as usize];
             if let Some(&at_ms) = self.dead.get(node) {

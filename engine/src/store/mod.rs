@@ -9,6 +9,7 @@ pub mod answers;
 pub mod grant;
 pub mod http;
 pub mod keys;
+pub mod limits;
 pub mod oauth_client;
 pub mod redis;
 #[cfg(test)]
@@ -31,7 +32,9 @@ use tokio::task::{JoinError, JoinHandle};
 use self::keys::Keys;
 use self::redis::Redis;
 use crate::io::Io;
-use crate::limits;
+use crate::limit::Keys as LimitKeys;
+use crate::limit::messages::{self, Ask};
+use crate::limits as bounds;
 
 /// The store thread, as all shards know it.
 #[derive(Debug)]
@@ -41,6 +44,10 @@ pub struct Store {
     open: Mutex<Open>,
     /// Connections to services that are asked over HTTP.
     http: Arc<http::Clients>,
+    /// What callers may ask for, as far as it is counted.
+    limits: Arc<limits::Hub>,
+    limit_keys: LimitKeys,
+    _limiting: Task,
     /// Ends the thread when it is dropped.
     _alive: tokio::sync::oneshot::Sender<()>,
 }
@@ -71,6 +78,8 @@ fn kept<T>(
 #[derive(Debug)]
 struct Inbox {
     answered: SegQueue<u64>,
+    /// What the ledger of limits says.
+    told: SegQueue<messages::Told>,
     /// An eventfd.
     wake: OwnedFd,
 }
@@ -78,6 +87,10 @@ struct Inbox {
 impl Inbox {
     fn tell(&self, ticket: u64) {
         self.answered.push(ticket);
+        self.wake();
+    }
+
+    fn wake(&self) {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 }
@@ -101,11 +114,21 @@ impl Store {
         })?;
         let inbox = || {
             let wake = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
-            Ok(Arc::new(Inbox { answered: SegQueue::new(), wake }))
+            Ok(Arc::new(Inbox { answered: SegQueue::new(), told: SegQueue::new(), wake }))
         };
-        let inboxes = (0..shards).map(|_| inbox()).collect::<io::Result<_>>()?;
+        let inboxes = (0..shards).map(|_| inbox()).collect::<io::Result<Box<[_]>>>()?;
+        let (limits, limiting) = limits::Hub::start(&handle, &inboxes);
         let (open, http) = (Mutex::default(), Arc::default());
-        Ok(Arc::new(Store { runtime: handle, inboxes, open, http, _alive: alive }))
+        Ok(Arc::new(Store {
+            runtime: handle,
+            inboxes,
+            open,
+            http,
+            limits,
+            limit_keys: LimitKeys::default(),
+            _limiting: limiting,
+            _alive: alive,
+        }))
     }
 
     /// The runtime, for what lives there by itself.
@@ -116,6 +139,16 @@ impl Store {
     /// The way to services over HTTP, for work on this thread.
     pub fn http(&self) -> Arc<http::Clients> {
         self.http.clone()
+    }
+
+    /// The node's ledger of limits.
+    pub fn limits(&self) -> &limits::Hub {
+        &self.limits
+    }
+
+    /// By what all shards find the same buckets.
+    pub fn limit_keys(&self) -> &LimitKeys {
+        &self.limit_keys
     }
 
     /// The connections of these settings, opened if need be.
@@ -168,6 +201,7 @@ impl<T> Drop for Task<T> {
 pub struct Desk {
     store: Arc<Store>,
     inbox: Arc<Inbox>,
+    shard: u16,
     tickets: Cell<u64>,
     waiting: Rc<RefCell<HashMap<u64, Option<Waker>>>>,
 }
@@ -180,11 +214,22 @@ impl Desk {
     /// The desk of shard `index`; `None` past the shards that the store was started for.
     pub fn new(store: &Arc<Store>, index: u16) -> Option<Desk> {
         let inbox = store.inboxes.get(usize::from(index))?.clone();
-        Some(Desk { store: store.clone(), inbox, tickets: Cell::new(0), waiting: Rc::default() })
+        Some(Desk {
+            store: store.clone(),
+            inbox,
+            shard: index,
+            tickets: Cell::new(0),
+            waiting: Rc::default(),
+        })
     }
 
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// Says to the ledger of limits how this shard stands. What it answers comes to [`Desk::listen`].
+    pub fn ask_limit(&self, ask: Ask) {
+        self.store.limits.ask(self.shard, ask);
     }
 
     /// Has `work` done on the store thread. It goes on to its end even if the answer is not awaited.
@@ -196,7 +241,7 @@ impl Desk {
         let ticket = self.tickets.get();
         self.tickets.set(ticket + 1);
         let slot: Arc<Mutex<Option<T>>> = Arc::default();
-        let refused = self.waiting.borrow().len() >= limits::STORE_QUESTIONS;
+        let refused = self.waiting.borrow().len() >= bounds::STORE_QUESTIONS;
         let asked = Asked { ticket, slot: slot.clone(), waiting: self.waiting.clone(), refused };
         if refused {
             return asked;
@@ -222,11 +267,12 @@ impl Desk {
         self.ask(async move { runtime.spawn_blocking(work).await.ok() })
     }
 
-    /// Wakes those whose answers have come, for as long as the shard lives.
+    /// Wakes those whose answers have come, and passes on what the ledger of limits says, for as long as
+    /// the shard lives.
     ///
     /// # Errors
     /// The eventfd cannot be waited for.
-    pub async fn listen(&self, io: &Io) -> io::Result<()> {
+    pub async fn listen(&self, io: &Io, told: impl Fn(messages::Told)) -> io::Result<()> {
         loop {
             io.readable(self.inbox.wake.as_fd()).await?;
             let mut count = [0; 8];
@@ -236,6 +282,9 @@ impl Desk {
                 if let Some(waker) = waker {
                     waker.wake();
                 }
+            }
+            while let Some(news) = self.inbox.told.pop() {
+                told(news);
             }
         }
     }

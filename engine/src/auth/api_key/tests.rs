@@ -140,7 +140,7 @@ impl Gate {
                 });
                 let asking = shard.clone();
                 io.spawn(async move {
-                    let _ = asking.desk().listen(&asking.io).await;
+                    let _ = asking.desk().listen(&asking.io, drop).await;
                 });
                 while !stop.load(Ordering::Relaxed) {
                     io.sleep_ms(5).await;

@@ -33,6 +33,8 @@ use crate::tls::{Service, ServiceTls, Unusable};
 pub struct Settings {
     pub addresses: Vec<RedisAddress>,
     pub cluster: bool,
+    /// The addresses are Sentinels, that know where this primary is.
+    pub sentinel: Option<String>,
     /// Set where an address asks for TLS.
     pub tls: Option<ServiceTls>,
 }
@@ -67,7 +69,36 @@ impl Settings {
             }
             false => None,
         };
-        Ok(Settings { addresses, cluster: redis.cluster, tls })
+        let sentinel = redis.sentinel.clone();
+        if redis.cluster && sentinel.is_some() {
+            return Err(Unusable::new(
+                "redis.sentinel",
+                "a cluster needs no Sentinel: take one of both",
+            ));
+        }
+        Ok(Settings { addresses, cluster: redis.cluster, sentinel, tls })
+    }
+
+    /// What can be asked by itself: each server, or the cluster, or the primary that Sentinels know, by
+    /// its name in messages and among shards.
+    pub fn names(&self) -> Vec<Arc<str>> {
+        match &self.sentinel {
+            Some(name) => vec![name.as_str().into()],
+            None if self.cluster => {
+                self.addresses.iter().take(1).map(|one| one.name().into()).collect()
+            }
+            None => self.addresses.iter().map(|one| one.name().into()).collect(),
+        }
+    }
+
+    /// How to connect to that of these.
+    pub fn config(&self, at: usize) -> Config {
+        match self.addresses.get(at) {
+            Some(_) if self.sentinel.is_some() => sentinel(self),
+            Some(_) if self.cluster => cluster(self),
+            Some(address) => single(address, self.tls.as_ref()),
+            None => Config::default(),
+        }
     }
 }
 
@@ -119,15 +150,8 @@ impl fmt::Debug for Redis {
 impl Redis {
     /// Begins to connect.
     pub fn open(settings: Settings, runtime: &Handle) -> Redis {
-        let names = settings.addresses.iter().map(|address| address.name().into()).collect();
-        let links = match settings.cluster {
-            true => vec![Link::open(cluster(&settings), runtime)],
-            false => settings
-                .addresses
-                .iter()
-                .map(|address| Link::open(single(address, settings.tls.as_ref()), runtime))
-                .collect(),
-        };
+        let names = settings.names();
+        let links = (0..names.len()).map(|at| Link::open(settings.config(at), runtime)).collect();
         Redis { settings, names, links }
     }
 
@@ -137,6 +161,10 @@ impl Redis {
 
     /// The servers that keys can be on now; of a cluster its primaries, as far as they are known.
     pub fn servers(&self) -> Vec<Server> {
+        if self.settings.sentinel.is_some() {
+            // Which one it is now only the connection knows; what is not watched is believed for a second.
+            return Vec::new();
+        }
         let tls = &self.settings.tls;
         let Some(seed) = self.settings.addresses.first().filter(|_| self.settings.cluster) else {
             let server = |(address, name): (&RedisAddress, &Arc<str>)| Server {
@@ -289,6 +317,20 @@ impl Link {
 fn single(address: &RedisAddress, tls: Option<&ServiceTls>) -> Config {
     let server = ServerConfig::new_centralized(address.host.as_str(), address.port);
     Config { database: Some(address.database), ..config(address, server, tls, false) }
+}
+
+fn sentinel(settings: &Settings) -> Config {
+    let hosts: Vec<(String, u16)> =
+        settings.addresses.iter().map(|one| (one.host.clone(), one.port)).collect();
+    let name = settings.sentinel.clone().unwrap_or_default();
+    let server = ServerConfig::new_sentinel(hosts, name);
+    match settings.addresses.first() {
+        Some(seed) => Config {
+            database: Some(seed.database),
+            ..config(seed, server, settings.tls.as_ref(), false)
+        },
+        None => Config::default(),
+    }
 }
 
 fn cluster(settings: &Settings) -> Config {

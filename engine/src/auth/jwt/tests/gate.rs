@@ -86,7 +86,7 @@ pub fn gates<Fut>(
             };
             let shard = Shard::new(io.clone(), meter, plans.clone(), seat, [7, 9]);
             let (listening, own) = (shard.clone(), io.clone());
-            io.spawn(async move { listening.desk().listen(&own).await.unwrap() });
+            io.spawn(async move { listening.desk().listen(&own, drop).await.unwrap() });
             gates.push(Gate { io: io.clone(), shard, plans: plans.clone() });
         }
         main(gates).await;

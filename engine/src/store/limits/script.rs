@@ -1,0 +1,144 @@
+//! What the scripts are told and answer.
+
+use std::sync::Arc;
+
+use fred::types::Value;
+
+use crate::limit::protocol::{Answer, Beat, Beaten, Call, FORGET_MS, NodeId, SILENT_MS, Verdict};
+use crate::limit::rule::Span;
+
+/// The scripts' text.
+pub const CALL: &str = include_str!("call.lua");
+pub const BEAT: &str = include_str!("beat.lua");
+
+/// The keys that are about the node's fellows. In a cluster they are in one slot, by their hash tag.
+const COMMON: [&str; 5] = [
+    "sluice:limit:{nodes}:generation",
+    "sluice:limit:{nodes}:members",
+    "sluice:limit:{nodes}:shares",
+    "sluice:limit:{nodes}:awaited",
+    "sluice:limit:{nodes}:dead",
+];
+
+/// An answer that no script of ours gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// Keys and arguments of an EVALSHA.
+pub type Arguments = (Vec<String>, Vec<String>);
+
+/// `now_ms`: in place of the server's time, for tests. `nodes`: in a cluster, where nothing is known of
+/// members beside a bucket, how many there are.
+pub fn call(call: &Call, nodes: Option<usize>, now_ms: Option<u64>) -> Arguments {
+    let mut keys: Vec<String> = Vec::with_capacity(5 + call.statements.len());
+    if nodes.is_none() {
+        keys.extend(COMMON.map(String::from));
+    }
+    let time = now_ms.map(|ms| ms.to_string()).unwrap_or_default();
+    let generation = match nodes {
+        None => call.generation.to_string(),
+        Some(_) => String::new(),
+    };
+    let fourth = nodes.map_or(call.heard_ms, |nodes| nodes as u64);
+    let mut args = vec![time, call.node.to_string(), generation, fourth.to_string()];
+    args.extend([SILENT_MS, FORGET_MS].map(|ms| ms.to_string()));
+    for one in &call.statements {
+        keys.push(one.key.to_string());
+        let (kind, window) = match one.rule.span {
+            Span::Sliding { ms } => ("s", ms),
+            Span::Until { wall_ms } => ("u", wall_ms),
+            Span::Concurrent => ("c", 0),
+        };
+        args.extend([one.rule.limit.to_string(), kind.into()]);
+        let span = one.rule.span;
+        let numbers = [window, span.slot_ms(), span.reach_ms(), one.seq, one.hold];
+        let wishes = [one.need, one.waiting, one.want, one.spent.len() as u64];
+        args.extend(numbers.into_iter().chain(wishes).map(|number| number.to_string()));
+        args.extend(
+            one.spent.iter().flat_map(|(age, tokens)| [age.to_string(), tokens.to_string()]),
+        );
+    }
+    (keys, args)
+}
+
+/// # Errors
+/// It is none.
+pub fn answer(value: &Value) -> Result<Answer, Malformed> {
+    let Value::Array(parts) = value else { return Err(Malformed) };
+    let kind = parts.first().and_then(Value::as_str).ok_or(Malformed)?;
+    let now_ms = number(parts.get(1))?;
+    match &*kind {
+        "g" => Ok(Answer::Generation { now_ms, generation: number(parts.get(2))? }),
+        "u" => Ok(Answer::Unheard { now_ms }),
+        "v" => {
+            let numbers: Vec<u64> =
+                parts[2..].iter().map(|part| number(Some(part))).collect::<Result<_, _>>()?;
+            let (all, rest) = numbers.as_chunks::<6>();
+            if !rest.is_empty() {
+                return Err(Malformed);
+            }
+            let verdicts =
+                all.iter().map(|&[granted, fair, used, held, oldest_ms, flags]| Verdict {
+                    granted,
+                    fair,
+                    used,
+                    held,
+                    oldest_ms,
+                    stale: flags & 1 != 0,
+                    restoring: flags & 2 != 0,
+                });
+            Ok(Answer::Verdicts { now_ms, verdicts: verdicts.collect() })
+        }
+        _ => Err(Malformed),
+    }
+}
+
+/// `random` names a generation, should one begin: below 2⁵³.
+pub fn beat(beat: &Beat, random: u64, now_ms: Option<u64>) -> Arguments {
+    let mut keys: Vec<String> = COMMON.map(String::from).into();
+    keys.push(format!("sluice:limit:{{nodes}}:recall:{}", beat.node));
+    let flag = |flag: bool| String::from(if flag { "1" } else { "0" });
+    let mut args = vec![
+        now_ms.map(|ms| ms.to_string()).unwrap_or_default(),
+        beat.node.to_string(),
+        beat.generation.to_string(),
+        beat.run_id.to_string(),
+        beat.heard_ms.to_string(),
+        beat.share.to_string(),
+        flag(beat.restated),
+        flag(beat.leaves),
+        random.to_string(),
+        SILENT_MS.to_string(),
+        FORGET_MS.to_string(),
+    ];
+    args.extend(beat.members.iter().map(|member| member.to_string()));
+    (keys, args)
+}
+
+/// # Errors
+/// It is none.
+pub fn beaten(value: &Value) -> Result<Beaten, Malformed> {
+    let Value::Array(parts) = value else { return Err(Malformed) };
+    let texts = |part: Option<&Value>| -> Result<Vec<Arc<str>>, Malformed> {
+        let Some(Value::Array(texts)) = part else { return Err(Malformed) };
+        let text = |value: &Value| value.as_str().map(|text| Arc::from(&*text)).ok_or(Malformed);
+        texts.iter().map(text).collect()
+    };
+    let mut members: Vec<NodeId> = texts(parts.get(4))?;
+    members.sort();
+    let mut recalled = texts(parts.get(5))?;
+    recalled.sort();
+    Ok(Beaten {
+        now_ms: number(parts.first())?,
+        generation: number(parts.get(1))?,
+        share: number(parts.get(2))?,
+        was_lost: number(parts.get(3))? != 0,
+        members,
+        recalled,
+    })
+}
+
+fn number(value: Option<&Value>) -> Result<u64, Malformed> {
+    let value = value.ok_or(Malformed)?;
+    value.as_str().and_then(|text| text.parse().ok()).ok_or(Malformed)
+}
