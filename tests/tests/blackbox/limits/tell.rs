@@ -21,7 +21,7 @@ fn item(text: &str) -> (String, Vec<(String, u64)>) {
 #[test]
 fn fields_say_how_much_is_left_and_when_there_is_more() {
     let origin = Origin::echo();
-    let limit = "{ name: few, requests: 3, per: 60s, fields: [ standard, legacy ] }";
+    let limit = "{ name: few, requests: 3, per: 60s, fields: { legacy: true } }";
     let gateway = Gateway::single(&spec(&origin, &[limit]));
     for left in (0..3).rev() {
         let response = ask(&gateway, "/", "");
@@ -53,7 +53,7 @@ fn fields_say_how_much_is_left_and_when_there_is_more() {
 fn silence_where_fields_are_not_wanted() {
     let origin = Origin::echo();
     let gateway =
-        Gateway::of(&spec(&origin, &["{ name: mute, requests: 1, per: 1h, fields: [] }"]));
+        Gateway::of(&spec(&origin, &["{ name: mute, requests: 1, per: 1h, fields: { standard: false } }"]));
     let (first, second) = (ask(&gateway, "/", ""), ask(&gateway, "/", ""));
     limited(&second);
     assert!(second.field("retry-after").is_some());
