@@ -109,7 +109,7 @@ impl Limiter {
 pub struct Ticket {
     limiter: Option<Rc<Limiter>>,
     holds: Few<Hold>,
-    /// Those that hold for it and are no dry run, or say what an answer has cost.
+    /// Those that hold for it.
     policies: SmallVec<[LimitIndex; 4]>,
     /// What its client is told.
     pub shown: SmallVec<[Shown; 2]>,
@@ -226,12 +226,13 @@ fn attempt(
     let (now_ms, wall_ms) = (clock.now_ms(), clock.wall_us() / 1_000);
     let mut wants = Few::<Want>::new();
     let mut sources = Few::<Source>::new();
-    let mut holding = SmallVec::new();
+    let mut holding = SmallVec::<[LimitIndex; 4]>::new();
     let identity = request.identity.clone();
+    let address = || request.client_address();
     let subject = Subject {
         identity: identity.as_deref(),
         group: None,
-        address: request.client_address(),
+        address: &address,
         head: &request.head,
         bytes: request.bytes(),
         path: request.path(),
@@ -265,6 +266,9 @@ fn attempt(
             });
             sources.push(Source { policy: index, quota: place, window: at as u8 });
         }
+    }
+    if holding.is_empty() {
+        return Attempt::Decided(Ok(()));
     }
     let make = |at: usize| {
         let source = sources.get(at).copied().unwrap_or(Source { policy: 0, quota: 0, window: 0 });

@@ -63,13 +63,16 @@ pub struct Subject<'a> {
     pub identity: Option<&'a Identity>,
     /// By which the tier was chosen.
     pub group: Option<&'a str>,
-    pub address: IpAddr,
+    pub address: Address<'a>,
     pub head: &'a RequestHead,
     pub bytes: &'a [u8],
     /// In normal form.
     pub path: &'a [u8],
     pub route: &'a str,
 }
+
+/// The client's address, looked up when it is needed.
+pub type Address<'a> = &'a dyn Fn() -> IpAddr;
 
 impl<'a> Subject<'a> {
     /// Whoever is known by more than that it is nobody known.
@@ -82,7 +85,7 @@ impl<'a> Subject<'a> {
             Some(known) if known.consumer.is_some() => part(Tag::Plain, known.id.as_bytes()),
             Some(known) => part(Tag::Caller, known.id.as_bytes()),
             // What one subscriber has.
-            None => network(self.address, 32, 64, |value| part(Tag::Address, value)),
+            None => network((self.address)(), 32, 64, |value| part(Tag::Address, value)),
         }
     }
 
@@ -100,7 +103,7 @@ impl<'a> Subject<'a> {
                 part(Tag::Plain, self.group.or_else(first).unwrap_or_default().as_bytes());
             }
             Scope::Address { v4, v6 } => {
-                network(self.address, *v4, *v6, |value| part(Tag::Address, value));
+                network((self.address)(), *v4, *v6, |value| part(Tag::Address, value));
             }
             Scope::Header { id, name } => {
                 let mut absent = true;

@@ -194,7 +194,11 @@ impl Leases {
         let lease = Lease::new(want, bucket, now_ms);
         let place = match self.vacant.pop() {
             Some(place) => {
-                *self.all.get_mut(place as usize)? = lease;
+                let old = self.all.get_mut(place as usize)?;
+                let Flags { queued, dirty, .. } = old.flags;
+                *old = lease;
+                // Its place may be in the lists still.
+                old.flags = Flags { queued, dirty, ..Flags::default() };
                 place
             }
             None => {
@@ -209,10 +213,11 @@ impl Leases {
     #[inline]
     fn verdict(&mut self, place: u32, want: &Want, now_ms: u64) -> Verdict {
         let Some(lease) = self.all.get_mut(place as usize) else { return Verdict::Unavailable };
+        // Nor will it have to make room for another one of the same request.
+        lease.used_ms = now_ms as u32;
         if lease.tokens >= want.cost {
             return Verdict::Room;
         }
-        lease.used_ms = now_ms as u32;
         match lease.state {
             State::Open => {
                 if !lease.asked_lately(now_ms) {
@@ -233,7 +238,12 @@ impl Leases {
             return Verdict::Refused(now_ms + wait_ms);
         }
         match lease.retry_at_ms {
-            retry_at_ms if retry_at_ms > now_ms => Verdict::Refused(retry_at_ms),
+            // Less may be there than who was refused has needed.
+            retry_at_ms
+                if retry_at_ms > now_ms && want.cost - lease.tokens >= lease.need.into() =>
+            {
+                Verdict::Refused(retry_at_ms)
+            }
             _ => Verdict::Dry,
         }
     }
@@ -360,7 +370,9 @@ impl Leases {
         }
         let Some(lease) = self.all.get_mut(place as usize) else { return };
         lease.flags.asking = false;
-        if std::mem::take(&mut lease.flags.needs) && told.granted == 0 {
+        if told.granted > 0 {
+            lease.need = 0;
+        } else if lease.need > 0 {
             // Whoever waited is not to ask again at once.
             lease.retry_at_ms = lease.retry_at_ms.max(now_ms + 1);
         }
@@ -436,26 +448,27 @@ impl Leases {
                 self.waiters.remove(&place);
             }
         }
+        // Something has come back meanwhile.
+        let called =
+            self.lease(place).is_some_and(|lease| first.is_some_and(|c| c <= lease.tokens));
+        if called {
+            self.call(place);
+            (first, waiting) = (None, 0);
+        }
         let Some(lease) = self.all.get_mut(place as usize) else { return };
         lease.mature(now_ms);
         if lease.flags.unnamed {
             // The ledger would not know what is meant. Whoever comes next says it.
             return;
         }
-        if first.is_some_and(|cost| cost <= lease.tokens) {
-            // Something has come back meanwhile.
-            self.mark(place);
-            self.call(place);
-            return;
-        }
         let need = first.map_or(0, |cost| cost - lease.tokens);
-        let waiting = waiting.saturating_sub(lease.tokens);
+        let waiting = if need > 0 { waiting - lease.tokens } else { 0 };
         let left = if need > 0 { 0 } else { lease.tokens };
         let want = waiting + lease.target(now_ms).saturating_sub(left);
         let named = lease.busy.as_deref().is_some_and(|busy| busy.bucket.is_some());
         // What is given back together with a name would count as spent.
         let surplus = match need {
-            0 if lease.flags.told && !named => lease.held().saturating_sub(lease.fair),
+            0 if lease.flags.told && !named && !called => lease.held().saturating_sub(lease.fair),
             _ => 0,
         };
         let back = surplus.min(lease.tokens);
@@ -469,7 +482,7 @@ impl Leases {
         let want = if need > 0 || low { want } else { 0 };
         lease.flags.report = false;
         lease.flags.asking = true;
-        lease.flags.needs = need > 0;
+        lease.need = u32::try_from(need).unwrap_or(u32::MAX);
         lease.asked_ms = now_ms as u32;
         let (id, hold) = (lease.id, lease.held());
         let busy = lease.busy();

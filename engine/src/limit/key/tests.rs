@@ -40,7 +40,7 @@ struct Request {
     text: String,
     path: String,
     identity: Option<Identity>,
-    address: IpAddr,
+    address: Box<dyn Fn() -> IpAddr>,
 }
 
 impl Request {
@@ -50,19 +50,20 @@ impl Request {
         let text = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
         let mut head = RequestHead::default();
         head.parse(text.as_bytes(), &HeadLimits::REQUEST).unwrap();
-        let address = "203.0.113.9".parse().unwrap();
+        let address = Box::new(|| "203.0.113.9".parse().unwrap());
         Request { head, text, path: path.into(), identity, address }
     }
 
     fn from(self, address: &str) -> Request {
-        Request { address: address.parse().unwrap(), ..self }
+        let address = address.parse().unwrap();
+        Request { address: Box::new(move || address), ..self }
     }
 
     fn subject(&self) -> Subject<'_> {
         Subject {
             identity: self.identity.as_ref(),
             group: None,
-            address: self.address,
+            address: &*self.address,
             head: &self.head,
             bytes: self.text.as_bytes(),
             path: self.path.as_bytes(),

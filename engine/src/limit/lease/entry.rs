@@ -27,6 +27,8 @@ pub(super) struct Lease {
     pub(super) reset_at_ms: u64,
     /// Ask ahead below this.
     pub(super) low: u32,
+    /// Until `retry_at_ms` whoever lacks so many is refused; of an `Ask` under way what it needs.
+    pub(super) need: u32,
     pub(super) rate: Rate,
     pub(super) used_ms: u32,
     pub(super) asked_ms: u32,
@@ -51,8 +53,6 @@ const _: () = assert!(size_of::<Lease>() <= 128, "100,000 keys in 64 MiB");
 pub(super) struct Flags {
     /// An `Ask` is under way.
     pub(super) asking: bool,
-    /// It says that somebody waits.
-    pub(super) needs: bool,
     /// It is in `dirty`.
     pub(super) dirty: bool,
     /// It is in `due`.
@@ -111,6 +111,7 @@ impl Lease {
             retry_at_ms: 0,
             reset_at_ms: 0,
             low: 0,
+            need: 0,
             rate: Rate { start_ms: now_ms as u32, now: 0, before: 0 },
             used_ms: now_ms as u32,
             asked_ms: (now_ms as u32).wrapping_sub(limits::LEASE_LOST_MS as u32),
@@ -202,7 +203,6 @@ impl Lease {
     }
 
     pub(super) fn count(&mut self, cost: u64, now_ms: u64) {
-        self.used_ms = now_ms as u32;
         if self.rate.count(cost, now_ms, self.ahead_ms()) {
             self.set_low(now_ms);
         }

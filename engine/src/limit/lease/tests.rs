@@ -115,6 +115,12 @@ fn where_nothing_is_to_be_had_nobody_asks() {
     assert_eq!(bench.take(&wants, 499).0, refused);
     assert!(bench.leases.tick(499).is_empty());
     assert_eq!(bench.take(&wants, 500).0, Outcome::Dry);
+    // Who needs less may get it: it is another question.
+    let mut bench = Bench::default();
+    bench.wait(&[second(1, 6)], 10);
+    bench.leases.told(&Told { retry_at_ms: 500, ..told(1, 0, 0) }, 12);
+    assert_eq!(bench.take(&[second(1, 5)], 12).0, Outcome::Dry);
+    assert_eq!(bench.take(&[second(1, 7)], 12).0, refused);
     // More than there can ever be.
     let never = Outcome::Refused { at: 0, retry_at_ms: 1_600 };
     assert_eq!(bench.take(&[second(1, 101)], 600).0, never);

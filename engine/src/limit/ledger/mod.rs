@@ -562,3 +562,5 @@ const EXACT: State = State::Exact;
 
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;

@@ -298,12 +298,14 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
-        let (now_ms, reach_ms) = (self.ms(), self.rule.span.reach_ms());
+        let now_ms = self.ms();
+        // Answers come at any time up to when a request is taken for arrived.
+        let answer_ms = 1 + self.random.below(self.rule.span.reach_ms());
         match event {
             Event::Request { node, shard } => {
                 if self.nodes[node].alive {
-                    let fate = self.nodes[node].shards[shard].request(now_ms, reach_ms);
-                    self.count(&fate);
+                    let fate = self.nodes[node].shards[shard].request(now_ms, answer_ms);
+                    self.count(&fate, answer_ms);
                     self.look(node, shard);
                 }
             }
@@ -315,8 +317,8 @@ impl World {
             }
             Event::Told { node, run, shard, told } => {
                 if self.is_now(node, run) {
-                    let fate = self.nodes[node].shards[shard].tell(&told, now_ms, reach_ms);
-                    self.count(&fate);
+                    let fate = self.nodes[node].shards[shard].tell(&told, now_ms, answer_ms);
+                    self.count(&fate, answer_ms);
                     self.look(node, shard);
                 }
             }
@@ -346,14 +348,13 @@ impl World {
         }
     }
 
-    fn count(&mut self, fate: &shard::Fate) {
+    fn count(&mut self, fate: &shard::Fate, answer_ms: u64) {
         self.refused += fate.refused;
-        let reach = self.rule.span.reach_ms() * MS;
         for _ in 0..fate.admitted {
             self.admitted.push(self.now);
-            let later = self.random.below(reach);
-            // Times are floored when they are stamped.
-            self.reached.push((self.now + later).min((self.ms() * MS) + reach));
+            // Before its answer; the shard's clock has whole milliseconds.
+            let answered = (self.ms() + answer_ms) * MS;
+            self.reached.push(self.now + self.random.below(answered.saturating_sub(self.now)));
         }
     }
 

@@ -11,8 +11,8 @@ pub struct Shard {
     pub bucket: Arc<Bucket>,
     id: BucketId,
     free: u64,
-    /// Requests whose upstream may not have got them yet: until when.
-    under_way: VecDeque<u64>,
+    /// Requests that are not answered yet: until when.
+    under_way: Vec<u64>,
     spent: SmallVec<[Spent; 2]>,
     /// When the requests that wait came.
     waiting: VecDeque<u64>,
@@ -41,7 +41,7 @@ impl Shard {
             bucket,
             id,
             free: 0,
-            under_way: VecDeque::new(),
+            under_way: Vec::new(),
             spent: SmallVec::new(),
             waiting: VecDeque::new(),
             asking: false,
@@ -55,13 +55,13 @@ impl Shard {
     }
 
     /// A request comes.
-    pub fn request(&mut self, now_ms: u64, reach_ms: u64) -> Fate {
+    pub fn request(&mut self, now_ms: u64, answer_ms: u64) -> Fate {
         self.recent.0 += 1;
         if now_ms >= self.recent.1 + 20 {
             (self.want, self.recent) = (self.recent.0.max(1), (0, now_ms));
         }
         if self.free > 0 {
-            self.take(now_ms, reach_ms);
+            self.take(now_ms, answer_ms);
             return Fate { admitted: 1, ..Fate::default() };
         }
         if now_ms < self.retry_at_ms {
@@ -74,12 +74,12 @@ impl Shard {
         Fate::default()
     }
 
-    fn take(&mut self, now_ms: u64, reach_ms: u64) {
+    fn take(&mut self, now_ms: u64, answer_ms: u64) {
         self.free -= 1;
-        self.under_way.push_back(now_ms + reach_ms);
+        self.under_way.push(now_ms + answer_ms);
     }
 
-    pub fn tell(&mut self, told: &Told, now_ms: u64, reach_ms: u64) -> Fate {
+    pub fn tell(&mut self, told: &Told, now_ms: u64, answer_ms: u64) -> Fate {
         let mut fate = Fate::default();
         if told.answers {
             self.asking = false;
@@ -93,7 +93,7 @@ impl Shard {
         self.retry_at_ms = told.retry_at_ms;
         self.state = told.state;
         while self.free > 0 && self.waiting.pop_front().is_some() {
-            self.take(now_ms, reach_ms);
+            self.take(now_ms, answer_ms);
             fate.admitted += 1;
         }
         if told.answers && now_ms < self.retry_at_ms {
@@ -108,10 +108,11 @@ impl Shard {
 
     /// Lets time pass; an ask, if there is reason for one.
     pub fn ask(&mut self, now_ms: u64, window_ms: u64) -> Option<Ask> {
-        while self.under_way.front().is_some_and(|until| *until <= now_ms) {
-            let at_ms = self.under_way.pop_front().unwrap_or(now_ms);
+        self.under_way.sort_unstable();
+        let answered = self.under_way.partition_point(|until| *until <= now_ms);
+        for at_ms in self.under_way.drain(..answered) {
             match self.spent.last_mut() {
-                Some(last) if last.at_ms == at_ms => last.tokens += 1,
+                Some(last) if last.at_ms >= at_ms => last.tokens += 1,
                 _ => self.spent.push(Spent { at_ms, tokens: 1 }),
             }
         }
