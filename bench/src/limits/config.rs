@@ -18,7 +18,7 @@ pub fn sluice(listen: u16, admin: u16, origin: u16, redis: u16) -> String {
         limit("leased", ""),
         limit("strict", ", mode: strict"),
         limit("keys", ", by: [ { header: x-key } ]"),
-        limit("tell", ", fields: []"),
+        limit("tell", ", fields: { standard: false }"),
     ];
     let route = |name: &str, limits: &str| {
         format!(

@@ -266,8 +266,8 @@ impl Counter {
             | Counter::LimitShared
             | Counter::LimitLimited
             | Counter::LimitDryRun
-            | Counter::LimitUnavailable => "sluice_shard_limit_total",
-            Counter::LimitWaits => "sluice_shard_limit_waits_total",
+            | Counter::LimitUnavailable => "sluice_limit_total",
+            Counter::LimitWaits => "sluice_limit_waits_total",
         }
     }
 

@@ -28,9 +28,14 @@ pub enum Fault {
     Silent,
     /// `kill -9` of node 0's engine, which its supervisor starts again.
     NodeKilled,
+    /// Redis is gone, and a replica is asked instead.
+    FailedOver,
+    /// The network of the node apart has no way to Redis.
+    Parted,
 }
 
 impl Fault {
+    /// Those that need nothing besides.
     pub const ALL: [Fault; 7] = [
         Fault::Emptied,
         Fault::Killed,
@@ -50,12 +55,15 @@ impl Fault {
             Fault::CutOff => world.relays[0].set(Way::Cut),
             Fault::Silent => world.relays[0].set(Way::Silent),
             Fault::NodeKilled => process::signal(world.nodes[0].pid_of("engine"), Signal::KILL),
+            Fault::FailedOver => world.fail_over(),
+            Fault::Parted => world.apart.as_ref().expect("a node apart").part(true),
         }
     }
 
     fn end(self, world: &mut World) {
         match self {
-            Fault::Emptied => {}
+            Fault::Emptied | Fault::FailedOver => {}
+            Fault::Parted => world.apart.as_ref().expect("a node apart").part(false),
             Fault::Killed => world.redis.restart(),
             Fault::Stopped => world.redis.freeze(false),
             Fault::Slow => world.set_ways(Way::Pass),
@@ -76,7 +84,7 @@ impl Fault {
     /// In milliseconds.
     fn lasts_ms(self) -> u64 {
         match self {
-            Fault::Emptied => 0,
+            Fault::Emptied | Fault::FailedOver => 0,
             Fault::Stopped | Fault::Slow => 2_000,
             _ => 1_500,
         }

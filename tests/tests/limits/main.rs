@@ -12,4 +12,5 @@ mod case;
 mod faults;
 mod healthy;
 mod matrix;
+mod namespace;
 mod world;

@@ -11,6 +11,7 @@ use tests::spec::Spec;
 use tests::{Client, Gateway, PATIENCE, Redis, eventually, get};
 
 use crate::case::Policy;
+use crate::namespace::Apart;
 
 /// One test at a time: each fills the machine.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -22,6 +23,10 @@ pub struct World {
     /// One before Redis for each node; empty: they ask it directly.
     pub relays: Vec<Relay>,
     pub redis: Redis,
+    /// A replica, which takes its place when it fails over.
+    pub spare: Option<Redis>,
+    /// One more node, in a network of its own; the last of the addresses.
+    pub apart: Option<Apart>,
     runs: AtomicU32,
     _alone: MutexGuard<'static, ()>,
 }
@@ -41,21 +46,58 @@ impl World {
     pub fn start(nodes: usize, shards: usize, relayed: bool, policies: &[Policy]) -> World {
         let alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let clock = Clock::default();
-        let (origin, redis) = (Arc::new(Arrivals::start(clock)), Redis::start());
+        let origin = Arc::new(Arrivals::start(clock));
+        // Nodes apart come by another address.
+        let redis = Redis::start_with(&["--bind", "0.0.0.0", "--protected-mode", "no"]);
         let server = SocketAddr::from((Ipv4Addr::LOCALHOST, redis.port()));
         let relays: Vec<Relay> =
             (0..nodes).filter(|_| relayed).map(|_| Relay::to(server)).collect();
         let nodes = (0..nodes)
             .map(|n| {
                 let port = relays.get(n).map_or(redis.port(), |relay| relay.address().port());
-                let spec = spec(&format!("n{n}"), origin.address(), port, policies);
+                let redis = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                let spec = spec(&format!("n{n}"), origin.address(), redis, policies);
                 Gateway::start_with(&spec.text(), shards)
             })
             .collect();
         let runs = AtomicU32::new(0);
-        let world = World { clock, origin, nodes, relays, redis, runs, _alone: alone };
+        let (spare, apart) = (None, None);
+        let world =
+            World { clock, origin, nodes, relays, redis, spare, apart, runs, _alone: alone };
         world.settle(policies);
         world
+    }
+
+    /// With one more node in a network of its own. `None`: that takes root.
+    pub fn with_one_apart(nodes: usize, shards: usize, policies: &[Policy]) -> Option<World> {
+        let network = Apart::network()?;
+        let mut world = World::start(nodes, shards, true, policies);
+        let (origin, redis) = (world.origin.address().port(), world.redis.port());
+        let (origin, redis) =
+            ((network.host, origin).into(), (network.host_of_redis, redis).into());
+        let text = spec("apart", origin, redis, policies).text();
+        world.apart = Some(network.start(&text, shards));
+        world.settle(policies);
+        Some(world)
+    }
+
+    /// A replica of Redis that stands by.
+    pub fn stand_by(&mut self) {
+        let spare = Redis::start_with(&["--bind", "0.0.0.0", "--protected-mode", "no"]);
+        spare.command(&["REPLICAOF", "127.0.0.1", &self.redis.port().to_string()]);
+        let up = || spare.command(&["INFO", "replication"]).contains("master_link_status:up");
+        assert!(eventually(PATIENCE, up), "the replica does not follow");
+        self.spare = Some(spare);
+    }
+
+    /// Redis is gone, and its replica takes its place.
+    pub fn fail_over(&mut self) {
+        let spare = self.spare.take().expect("a replica");
+        self.redis.kill();
+        spare.command(&["REPLICAOF", "NO", "ONE"]);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, spare.port()));
+        self.relays.iter().for_each(|relay| relay.turn_to(address));
+        self.redis = spare;
     }
 
     /// Waits until each node grants tokens by what Redis says, and knows the others.
@@ -65,7 +107,8 @@ impl World {
             let mut client = Client::connect(address);
             let path = get(&format!("/{}/settle-{n}/-", policy.name()));
             let in_order = eventually(PATIENCE, || client.ask(&path).status == 200);
-            assert!(in_order, "node {n} lets nobody in:\n{}", self.nodes[n].log_text());
+            let log = || self.nodes.get(n).map(Gateway::log_text);
+            assert!(in_order, "node {n} lets nobody in: {}", log().unwrap_or_default());
         }
         std::thread::sleep(Duration::from_millis(700));
     }
@@ -81,7 +124,8 @@ impl World {
     }
 
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.nodes.iter().map(Gateway::address).collect()
+        let apart = self.apart.as_ref().map(|apart| apart.address);
+        self.nodes.iter().map(Gateway::address).chain(apart).collect()
     }
 
     pub fn set_ways(&self, way: Way) {
@@ -90,10 +134,10 @@ impl World {
 }
 
 /// Keys are what comes behind the policy's name: `/POLICY/KEY/NUMBER`.
-pub fn spec(node: &str, origin: SocketAddr, redis: u16, policies: &[Policy]) -> Spec {
+pub fn spec(node: &str, origin: SocketAddr, redis: SocketAddr, policies: &[Policy]) -> Spec {
     let mut spec = Spec::to(origin)
         .also(&format!("node: {{ name: {node} }}"))
-        .also(&format!("redis: {{ urls: [ \"redis://127.0.0.1:{redis}\" ] }}"));
+        .also(&format!("redis: {{ urls: [ \"redis://{redis}\" ] }}"));
     let mut limits = String::from("limits:");
     for policy in policies {
         let Policy { limit, window_ms, mode } = policy;

@@ -16,7 +16,7 @@ fn a_fixed_cost() {
 fn a_cost_that_the_request_says() {
     let origin = Origin::echo();
     let limit = "{ name: said, requests: 10, per: 1h, \
-                 cost: { request_header: x-cost, default: 2, most: 5 } }";
+                 cost: { header: x-cost, default: 2, max: 5 } }";
     let gateway = Gateway::of(&spec(&origin, &[limit]));
     assert_eq!(let_in(&gateway, "/", "X-Cost: 4\r\n", 1), 1);
     assert_eq!(let_in(&gateway, "/", "", 1), 1, "2 where nothing is said");
@@ -33,7 +33,7 @@ fn a_cost_that_the_answer_says() {
         answer_with("200 OK", &format!("X-Cost: {cost}\r\n"), "done")
     });
     let limit = "{ name: told, requests: 20, per: 1h, \
-                 cost: { response_header: x-cost, reserve: 2, most: 10 } }";
+                 cost: { response_header: x-cost, reserve: 2, max: 10 } }";
     let gateway = Gateway::of(&spec(&origin, &[limit]));
     let response = ask(&gateway, "/0", "");
     assert_eq!((response.status, response.field("x-cost")), (200, None), "not for clients");
