@@ -186,6 +186,8 @@ fn a_silent_server_is_not_waited_for_and_its_late_answer_is_taken() {
     assert_eq!((pair.ledger.counts().servers_lost, pair.ledger.counts().losses), (1, 1));
     pair.ledger.ask(1, ask(1, Some(&gold), 1, 1), now_ms + 16);
     assert_eq!(output(&mut pair.ledger).told.len(), 1);
+    // What lay about of beats is lost.
+    pair.ledger.beaten(0, Err(Failed), now_ms + 20);
     // The late answer; what it grants is not lost for long.
     let answer = pair.server.call(&call, now_ms + 30);
     pair.ledger.answered(server, number, Ok(answer), now_ms + 30);
