@@ -72,7 +72,7 @@ pub fn answer(value: &Value) -> Result<Answer, Malformed> {
         "u" => Ok(Answer::Unheard { now_ms }),
         "v" => {
             let numbers: Vec<u64> =
-                parts[2..].iter().map(|part| number(Some(part))).collect::<Result<_, _>>()?;
+                parts.iter().skip(2).map(|part| number(Some(part))).collect::<Result<_, _>>()?;
             let (all, rest) = numbers.as_chunks::<6>();
             if !rest.is_empty() {
                 return Err(Malformed);

@@ -53,8 +53,10 @@ fn fields_say_how_much_is_left_and_when_there_is_more() {
 #[test]
 fn silence_where_fields_are_not_wanted() {
     let origin = Origin::echo();
-    let gateway =
-        Gateway::of(&spec(&origin, &["{ name: mute, requests: 1, per: 1h, fields: { standard: false } }"]));
+    let gateway = Gateway::of(&spec(
+        &origin,
+        &["{ name: mute, requests: 1, per: 1h, fields: { standard: false } }"],
+    ));
     let (first, second) = (ask(&gateway, "/", ""), ask(&gateway, "/", ""));
     limited(&second);
     assert!(second.field("retry-after").is_some());
