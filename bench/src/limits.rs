@@ -315,8 +315,8 @@ impl Comparison {
 
     fn plan(&self, url: &str, keys: Option<Vec<String>>) -> Result<Plan, Box<dyn Error>> {
         let duration = Duration::from_secs_f64(self.seconds);
-        let mut message = Message::default();
-        message.rotation = keys.map(|values| Arc::new(Rotation::new("X-Key", values)));
+        let rotation = keys.map(|values| Arc::new(Rotation::new("X-Key", values)));
+        let message = Message { rotation, ..Message::default() };
         Ok(Plan {
             message,
             warmup: Duration::from_secs(1).min(duration),

@@ -110,6 +110,7 @@ listeners: [{name: web, listen: ":8080"}]
 authenticators:
 - {name: keys, api_key: {}}
 - {name: signed, signature: {}}
+limits: [{name: plan, requests: 5, per: 1s}]
 groups: [{name: gold, scopes: [orders:read]}]
 consumers:
 - name: app

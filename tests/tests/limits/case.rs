@@ -57,7 +57,7 @@ impl Case {
         let pick = |(n, at): (usize, u64)| {
             let node = match self.pattern {
                 Pattern::Uniform => n % self.nodes,
-                _ => (dice.next() % self.nodes as u64) as usize,
+                _ => (dice.roll() % self.nodes as u64) as usize,
             };
             Offer { at, node, case }
         };

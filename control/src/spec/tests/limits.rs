@@ -171,6 +171,6 @@ fn names_of_limits_exist() {
                 groups: [{name: g, limits: glod}]\nconsumers: [{name: c, limits: gold}]\n\
                 listeners: [{name: l, listen: ':1'}]\nupstreams: [{name: u, targets: ['a:1']}]\n\
                 routes: [{name: r, upstream: u, limits: [gold, silver]}]\n";
-    let said = says(text, &["3:20 unknown-limit", "7:47 unknown-limit"]);
+    let said = says(text, &["3:28 unknown-limit", "7:48 unknown-limit"]);
     mentions(&said.join("\n"), "did you mean `gold`");
 }

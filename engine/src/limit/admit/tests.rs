@@ -173,7 +173,7 @@ fn run(
             io.sleep_ms(5).await;
         }
         client.join().expect("the client is content");
-        for counter in Counter::ALL.into_iter().filter(|c| c.name() == "sluice_shard_limit_total") {
+        for counter in Counter::ALL.into_iter().filter(|c| c.name() == "sluice_limit_total") {
             let (_, outcome) = counter.label().unwrap();
             told.lock().unwrap().insert(outcome, segment.shard(0).get(counter));
         }

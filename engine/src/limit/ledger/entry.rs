@@ -346,7 +346,7 @@ impl Entry {
         let short = self.waiting.iter().any(|waiter| waiter.need > pool);
         self.retry_at_ms = match short {
             _ if verdict.restoring => now_ms + limits::LIMIT_AGAIN_MS,
-            true => now_ms + others_ms.min(oldest_ms).min(60_000).max(1),
+            true => now_ms + others_ms.min(oldest_ms).clamp(1, 60_000),
             // Nothing in advance: there is next to nothing left.
             false if verdict.granted == 0 && self.fair <= own => now_ms + short_retry_ms(&rule),
             false => 0,

@@ -424,8 +424,10 @@ impl Ledger {
             return;
         }
         self.since_room = 0;
-        let of = |(id, entry): (&BucketId, &Box<Entry>)| (entry.counts(), entry.asked_ms, *id);
-        let mut by_age: Vec<(bool, u64, BucketId)> = self.entries.iter().map(of).collect();
+        let of = |id: &BucketId, entry: &Entry| (entry.counts(), entry.asked_ms, *id);
+        let entries = self.entries.iter();
+        let mut by_age: Vec<(bool, u64, BucketId)> =
+            entries.map(|(id, entry)| of(id, entry)).collect();
         let go = (have / 16 + 1).min(have - 1);
         by_age.select_nth_unstable(go);
         for &(counts, _, id) in &by_age[..go] {
@@ -511,11 +513,11 @@ impl Ledger {
     /// The buckets of a consumer, or all: the fullest first.
     pub fn list(&self, consumer: &str, most: usize) -> Vec<LimitLine> {
         let meant =
-            |entry: &&Box<Entry>| consumer.is_empty() || entry.bucket.consumer.as_ref() == consumer;
+            |entry: &Entry| consumer.is_empty() || entry.bucket.consumer.as_ref() == consumer;
         let mut lines: Vec<LimitLine> = self
             .entries
             .values()
-            .filter(meant)
+            .filter(|entry| meant(entry))
             .map(|entry| entry.line(entry.server().and_then(|at| self.links.get(at)), self.frame()))
             .collect();
         // Remaining of limit, without division.
