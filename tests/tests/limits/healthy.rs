@@ -1,6 +1,6 @@
 //! All is well: nothing beyond the limit, and next to nothing unused.
 
-use tests::limits::{MS, Pattern};
+use tests::limits::{MS, Pattern, judge};
 
 use crate::case::{Case, Policy, Verdict, run};
 use crate::world::World;
@@ -55,4 +55,16 @@ fn nothing_is_over_and_next_to_nothing_is_unused() {
     cases.extend(some(WIDE, 20.0, at(13, 21)).into_iter().take(1));
     let log = run(&world.view(), &cases, SEED);
     Verdict::healthy(&cases, &log).assert(SEED);
+}
+
+#[test]
+fn what_counts_each_node_alone_is_found_out() {
+    let world = World::start(2, 1, false, &[LOCAL]);
+    let from = world.clock.now() + 200 * MS;
+    let (policy, to) = (LOCAL, from + 1_500 * MS);
+    let cases = [Case { policy, nodes: 2, demand: 5.0, pattern: Pattern::Uniform, from, to }];
+    let log = run(&world.view(), &cases, SEED);
+    let verdict = Verdict::healthy(&cases, &log);
+    assert!(verdict.wrong.len() == 1 && verdict.wrong[0].contains("exceeded: 200 instead of 100"));
+    assert_eq!(judge::over(&log.arrivals[0], LOCAL.limit, LOCAL.window()), 100);
 }
