@@ -133,9 +133,14 @@ fn quota(
             LimitSpan::Sliding(_) if burst < cost => {
                 Some(format!("one request costs {cost}: none would ever pass"))
             }
-            LimitSpan::Sliding(ms) if ms * burst / first.requests.max(1) < 10 => Some(
-                "the time in which so many come free is below 10 ms; take a larger burst".into(),
-            ),
+            LimitSpan::Sliding(ms)
+                if u128::from(ms) * u128::from(burst) / u128::from(first.requests.max(1)) < 10 =>
+            {
+                Some(
+                    "the time in which so many come free is below 10 ms; take a larger burst"
+                        .into(),
+                )
+            }
             LimitSpan::Sliding(_) => None,
         },
     };

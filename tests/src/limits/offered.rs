@@ -55,7 +55,7 @@ impl Pattern {
                 }
             }
             Pattern::Edge => {
-                let phase = if dice.roll() % 4 == 0 { 0 } else { dice.roll() % 16 };
+                let phase = if dice.roll().is_multiple_of(4) { 0 } else { dice.roll() % 16 };
                 let mut edge = clock.edge(from, window) + phase * window / 16;
                 let half = per_window.ceil().max(1.0) as u64;
                 let around = window / 20;
