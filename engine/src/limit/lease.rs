@@ -597,5 +597,4 @@ impl Leases {
 }
 
 #[cfg(test)]
-#[cfg(test)]
 mod tests;

@@ -64,19 +64,19 @@ fn waves(mut cases: Vec<Case>) -> Vec<Vec<Case>> {
 }
 
 #[test]
-#[ignore = "long: ./tests/run limits-matrix"]
+#[ignore = "started by ./tests/run limits-matrix"]
 fn seconds() {
     matrix(1_000, 10);
 }
 
 #[test]
-#[ignore = "long: ./tests/run limits-matrix"]
+#[ignore = "started by ./tests/run limits-matrix"]
 fn minutes() {
     matrix(60_000, 3);
 }
 
 #[test]
-#[ignore = "long: ./tests/run limits-matrix"]
+#[ignore = "started by ./tests/run limits-matrix"]
 fn faults() {
     let mut all = Verdict::default();
     for nodes in NODES {
@@ -97,7 +97,7 @@ fn faults() {
 }
 
 #[test]
-#[ignore = "long: ./tests/run limits-matrix"]
+#[ignore = "started by ./tests/run limits-matrix"]
 fn parted() {
     let Some(mut world) = World::with_one_apart(3, 2, &POLICIES) else {
         println!("left out: network namespaces take root and ip (iproute2)");
