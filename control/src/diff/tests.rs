@@ -135,7 +135,7 @@ fn callers_are_told_without_their_secrets() {
         );
     let (old, new) = (spec(CALLERS), spec(&new));
     let diff = diff(&old, &new);
-    let expected = r#"- redis: {"cluster":false,"urls":["redis://10.0.0.1:6379"]}
+    let expected = r#"- redis: {"cluster":false,"limits_timeout_ms":5,"urls":["redis://10.0.0.1:6379"]}
 ~ auth.throttle.failures: 50 -> 5
 ~ group gold
     + limits: "plan"

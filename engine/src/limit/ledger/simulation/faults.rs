@@ -154,7 +154,7 @@ fn without_faults_what_is_left_is_admitted() {
                     // exactly a window always meet those that are only just about to leave it: more
                     // than a slot's time of each is too early.
                     let (windows, parts) = match demand {
-                        Demand::Bursts => (15, 50),
+                        Demand::Bursts => (20, 10),
                         _ => (5, 100),
                     };
                     let allowed = if limit < 100 { windows } else { best / parts };
