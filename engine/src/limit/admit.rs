@@ -96,6 +96,12 @@ impl Limiter {
         self.poke(&leases);
     }
 
+    /// Gives back what no request has: the shard ends.
+    pub fn leave(&self, tell: impl Fn(Ask)) {
+        let asks = self.leases.borrow_mut().leave(self.io.clock().now_ms());
+        asks.into_iter().for_each(tell);
+    }
+
     /// Gives back what nobody uses.
     pub fn sweep(&self) {
         let mut leases = self.leases.borrow_mut();
@@ -166,7 +172,7 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
     if route.limits.is_empty() && own.is_none() {
         return Ok(());
     }
-    match attempt(shard, request, route, own) {
+    match attempt(shard, request, route, own, true) {
         Attempt::Decided(result) => result,
         // Boxed: rare.
         Attempt::Waits(first) => Box::pin(wait(shard, request, route, own, first)).await,
@@ -178,12 +184,18 @@ enum Attempt {
     Waits(Waiting),
 }
 
-/// A place among those that wait. Dropped, it is given up.
-struct Waiting(Rc<Parked>);
+/// Places among those that wait. Dropped, they are given up.
+struct Waiting {
+    parked: Rc<Parked>,
+    limiter: Rc<Limiter>,
+    places: Few<u32>,
+}
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.wake();
+        let mut leases = self.limiter.leases.borrow_mut();
+        leases.end_wait(&self.places, &self.parked);
+        self.limiter.poke(&leases);
     }
 }
 
@@ -199,14 +211,12 @@ async fn wait(
     watch.set_in(limits::LEASE_WAIT_MS);
     let mut waiting = first;
     loop {
-        let woken = poll_fn(|cx| match waiting.0.is_woken(cx.waker()) {
+        let woken = poll_fn(|cx| match waiting.parked.is_woken(cx.waker()) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         });
-        if watch.bound(woken).await.is_err() {
-            return Err(unavailable(shard));
-        }
-        match attempt(shard, request, route, own) {
+        let patient = watch.bound(woken).await.is_ok();
+        match attempt(shard, request, route, own, patient) {
             Attempt::Decided(result) => return result,
             Attempt::Waits(again) => waiting = again,
         }
@@ -218,6 +228,7 @@ fn attempt(
     request: &mut Request,
     route: &Route,
     own: Option<LimitIndex>,
+    patient: bool,
 ) -> Attempt {
     let plan = request.plan.clone();
     let policies = &plan.plan.limits;
@@ -283,12 +294,12 @@ fn attempt(
     };
     let mut leases = limiter.leases.borrow_mut();
     let (mut places, mut holds) = (Few::new(), Few::new());
-    let outcome = leases.take(&wants, now_ms, make, &mut places, &mut holds);
-    if outcome == Outcome::Dry {
+    let outcome = leases.take(&wants, patient, now_ms, make, &mut places, &mut holds);
+    if outcome == Outcome::Dry && patient {
         let parked = Rc::new(Parked::default());
         if leases.wait(&wants, &places, &parked, now_ms) {
             limiter.poke(&leases);
-            return Attempt::Waits(Waiting(parked));
+            return Attempt::Waits(Waiting { parked, limiter: limiter.clone(), places });
         }
     }
     let mut shown = SmallVec::new();

@@ -19,10 +19,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use contract::snapshot::LimitMode;
+use smallvec::SmallVec;
 
-use self::entry::{Flags, Lease, since};
+use self::entry::{Busy, Flags, Lease, since};
 pub use self::waiter::Parked;
-use self::waiter::Waiter;
+use self::waiter::{Part, Waiter, Waiters};
 pub use self::want::{Few, Hold, Outcome, Standing, Until, Want};
 use super::messages::{Ask, Bucket, BucketId, State, Told};
 use super::rule::Span;
@@ -39,7 +40,7 @@ pub struct Leases {
     /// To be looked at by the next tick.
     dirty: Vec<u32>,
     /// By the lease's place.
-    waiters: HashMap<u32, Vec<Waiter>>,
+    waiters: HashMap<u32, Waiters>,
     /// How many these are.
     waiting: usize,
     asks: Vec<Ask>,
@@ -79,10 +80,11 @@ enum Verdict {
 
 impl Leases {
     /// Takes what `wants` say, all of it or nothing; what was taken goes to `holds`, and where each want's
-    /// lease is to `places`. `make` says what the bucket of a want is.
+    /// lease is to `places`. `make` says what the bucket of a want is. `patient`: it would wait.
     pub fn take(
         &mut self,
         wants: &[Want],
+        patient: bool,
         now_ms: u64,
         mut make: impl FnMut(usize) -> Arc<Bucket>,
         places: &mut Few<u32>,
@@ -110,8 +112,8 @@ impl Leases {
                 }
                 Verdict::Pass => shared = true,
                 Verdict::Refused(_) | Verdict::Unavailable if want.dry_run => over = true,
-                // It goes on, and the next one will know.
-                Verdict::Dry if want.dry_run => self.line_up(place, want.cost, None),
+                Verdict::Dry if want.dry_run && !patient => {}
+                // Also for a dry run, which is to tell how it would be.
                 Verdict::Dry => dry = true,
                 Verdict::Unavailable => unavailable = true,
                 Verdict::Refused(retry_at_ms) => {
@@ -222,7 +224,7 @@ impl Leases {
             State::Open => {
                 if !lease.asked_lately(now_ms) {
                     // Whether it is over.
-                    self.line_up(place, want.cost, None);
+                    self.line_up(place, want.cost, Part::Lacks, None);
                 }
                 return Verdict::Pass;
             }
@@ -248,7 +250,8 @@ impl Leases {
         }
     }
 
-    /// Waits for the wants of which there is too little. `false`: too many wait.
+    /// Waits for the wants of which there is too little, and keeps what there is of the others, until
+    /// [`Leases::end_wait`]. `false`: too many wait.
     pub fn wait(
         &mut self,
         wants: &[Want],
@@ -259,22 +262,54 @@ impl Leases {
         if self.waiting >= limits::LEASE_WAITERS {
             return false;
         }
-        for (want, &place) in wants.iter().zip(places).filter(|(want, _)| !want.dry_run) {
-            if let Verdict::Dry = self.verdict(place, want, now_ms) {
-                self.line_up(place, want.cost, Some(parked.clone()));
-            }
+        let verdicts: Few<bool> = wants
+            .iter()
+            .zip(places)
+            .map(|(want, &place)| matches!(self.verdict(place, want, now_ms), Verdict::Dry))
+            .collect();
+        let lacks = wants.iter().zip(&verdicts).filter(|(_, dry)| **dry);
+        let first = lacks.map(|(want, _)| want.id).min().unwrap_or(0);
+        for ((want, &place), dry) in wants.iter().zip(places).zip(verdicts) {
+            let there = self.lease(place).is_some_and(|lease| lease.tokens >= want.cost);
+            let part = match dry {
+                true => Part::Lacks,
+                false if !there => continue,
+                false if want.id < first => Part::Insists,
+                false => Part::Keeps,
+            };
+            self.line_up(place, want.cost, part, Some(parked.clone()));
         }
         true
     }
 
-    fn line_up(&mut self, place: u32, cost: u64, parked: Option<Rc<Parked>>) {
+    /// Who has waited has tried again, or is gone.
+    pub fn end_wait(&mut self, places: &[u32], parked: &Parked) {
+        parked.end();
+        for &place in places {
+            let Some(waiters) = self.waiters.get_mut(&place) else { continue };
+            self.waiting -= waiters.len();
+            waiters.clean();
+            self.waiting += waiters.len();
+            if waiters.is_empty() {
+                self.waiters.remove(&place);
+            }
+            // What was kept for it may be too much now.
+            if self.lease(place).is_some_and(|lease| lease.held() > lease.fair) {
+                self.mark(place);
+            }
+        }
+    }
+
+    fn line_up(&mut self, place: u32, cost: u64, part: Part, parked: Option<Rc<Parked>>) {
         let waiters = self.waiters.entry(place).or_default();
-        // One dry run says what all of them would.
+        // One that nobody waits for says what all of them would.
         if parked.is_some() || waiters.is_empty() {
-            waiters.push(Waiter { cost, parked });
+            waiters.push(Waiter { cost, part, parked });
             self.waiting += 1;
         }
-        self.mark(place);
+        if part == Part::Lacks {
+            self.mark(place);
+        }
     }
 
     /// Has the next tick look at a lease.
@@ -337,9 +372,13 @@ impl Leases {
 
     /// Has whoever waits for a lease try again.
     fn call(&mut self, place: u32) {
-        let waiters = self.waiters.remove(&place).unwrap_or_default();
+        let Some(waiters) = self.waiters.get_mut(&place) else { return };
         self.waiting -= waiters.len();
-        waiters.iter().filter_map(|waiter| waiter.parked.as_ref()).for_each(|parked| parked.wake());
+        waiters.wake();
+        self.waiting += waiters.len();
+        if waiters.is_empty() {
+            self.waiters.remove(&place);
+        }
     }
 
     /// What the ledger says. Whoever waited for it tries again.
@@ -361,6 +400,7 @@ impl Leases {
         lease.retry_at_ms = told.retry_at_ms;
         lease.reset_at_ms = told.reset_at_ms;
         lease.state = told.state;
+        lease.flags.recalled |= !told.answers;
         lease.set_low(now_ms);
         if told.granted > 0 || lease.held() > lease.fair || !told.answers {
             self.mark(place);
@@ -437,41 +477,34 @@ impl Leases {
 
     /// Asks, if there is anything to say.
     fn ask(&mut self, place: u32, now_ms: u64) {
-        let (mut first, mut waiting) = (None, 0u64);
-        if let Some(waiters) = self.waiters.get_mut(&place) {
-            let before = waiters.len();
-            waiters.retain(Waiter::is_there);
-            self.waiting -= before - waiters.len();
-            first = waiters.first().map(|waiter| waiter.cost);
-            waiting = waiters.iter().map(|waiter| waiter.cost).sum();
-            if waiters.is_empty() {
-                self.waiters.remove(&place);
-            }
-        }
+        let waiters = self.waiters.get(&place);
+        let mut lacking = waiters.and_then(Waiters::lacking);
         // Something has come back meanwhile.
         let called =
-            self.lease(place).is_some_and(|lease| first.is_some_and(|c| c <= lease.tokens));
+            self.lease(place).is_some_and(|lease| lacking.is_some_and(|l| l.0 <= lease.tokens));
         if called {
             self.call(place);
-            (first, waiting) = (None, 0);
+            lacking = None;
         }
+        let recalled = self.lease(place).is_some_and(|lease| lease.flags.recalled);
+        let kept = self.waiters.get(&place).map_or(0, |waiters| waiters.kept(recalled));
         let Some(lease) = self.all.get_mut(place as usize) else { return };
         lease.mature(now_ms);
         if lease.flags.unnamed {
             // The ledger would not know what is meant. Whoever comes next says it.
             return;
         }
-        let need = first.map_or(0, |cost| cost - lease.tokens);
-        let waiting = if need > 0 { waiting - lease.tokens } else { 0 };
+        let need = lacking.map_or(0, |(first, _)| first - lease.tokens);
+        let waiting = lacking.map_or(0, |(_, all)| all - lease.tokens);
         let left = if need > 0 { 0 } else { lease.tokens };
         let want = waiting + lease.target(now_ms).saturating_sub(left);
         let named = lease.busy.as_deref().is_some_and(|busy| busy.bucket.is_some());
         // What is given back together with a name would count as spent.
         let surplus = match need {
-            0 if lease.flags.told && !named && !called => lease.held().saturating_sub(lease.fair),
+            0 if lease.flags.told && !named => lease.held().saturating_sub(lease.fair),
             _ => 0,
         };
-        let back = surplus.min(lease.tokens);
+        let back = surplus.min(lease.tokens.saturating_sub(kept));
         let owes = lease.busy.as_deref().is_some_and(|busy| busy.debt > 0);
         let renamed = named && lease.flags.told;
         let low = back == 0 && lease.is_low(now_ms);
@@ -480,7 +513,7 @@ impl Leases {
         }
         lease.tokens -= back;
         let want = if need > 0 || low { want } else { 0 };
-        lease.flags.report = false;
+        (lease.flags.report, lease.flags.recalled) = (false, false);
         lease.flags.asking = true;
         lease.need = u32::try_from(need).unwrap_or(u32::MAX);
         lease.asked_ms = now_ms as u32;
@@ -545,6 +578,21 @@ impl Leases {
         }
     }
 
+    /// The shard ends: what it says last. Only what requests still have is held then.
+    pub fn leave(&mut self, now_ms: u64) -> Vec<Ask> {
+        self.asks.clear();
+        for lease in self.all.iter_mut().filter(|lease| !lease.flags.vacant && lease.flags.told) {
+            lease.mature(now_ms);
+            lease.tokens = 0;
+            let (id, hold) = (lease.id, lease.held());
+            let Busy { spent, debt, .. } = std::mem::take(lease.busy());
+            self.asks.push(Ask { hold, spent, debt, ..last(id) });
+        }
+        let asks = std::mem::take(&mut self.asks);
+        *self = Leases::default();
+        asks
+    }
+
     /// Gives all back, and says that it is forgotten here.
     fn forget(&mut self, place: u32) {
         let Some(lease) = self.all.get_mut(place as usize) else { return };
@@ -552,17 +600,7 @@ impl Leases {
         let id = lease.id;
         // One that was never asked about is not known.
         if lease.flags.told {
-            self.asks.push(Ask {
-                id,
-                bucket: None,
-                hold: 0,
-                spent: busy.spent,
-                need: 0,
-                waiting: 0,
-                want: 0,
-                debt: busy.debt,
-                last: true,
-            });
+            self.asks.push(Ask { spent: busy.spent, debt: busy.debt, ..last(id) });
         }
         lease.tokens = 0;
         lease.flags = Flags {
@@ -594,6 +632,12 @@ impl Leases {
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
+}
+
+/// Nothing is held of a bucket any more, nor wanted.
+fn last(id: BucketId) -> Ask {
+    let spent = SmallVec::new();
+    Ask { id, bucket: None, hold: 0, spent, need: 0, waiting: 0, want: 0, debt: 0, last: true }
 }
 
 #[cfg(test)]

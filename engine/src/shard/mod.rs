@@ -295,6 +295,11 @@ impl Shard {
         &self.limiter
     }
 
+    /// Gives back what it holds of limits: it ends.
+    pub fn leave_limits(&self) {
+        self.limiter.leave(|ask| self.desk.ask_limit(ask));
+    }
+
     /// Any word.
     #[inline]
     pub fn random(&self) -> u64 {

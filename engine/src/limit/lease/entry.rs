@@ -59,6 +59,8 @@ pub(super) struct Flags {
     pub(super) queued: bool,
     /// What was spent is to be told with the next tick.
     pub(super) report: bool,
+    /// Others want what is held here; until the next `Ask`.
+    pub(super) recalled: bool,
     /// The ledger does not know it.
     pub(super) unnamed: bool,
     /// The ledger has answered once.

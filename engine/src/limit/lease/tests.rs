@@ -56,13 +56,15 @@ fn told(id: u128, granted: u64, fair: u64) -> Told {
 struct Bench {
     leases: Leases,
     places: Few<u32>,
+    waiting: Vec<(Few<u32>, Rc<Parked>)>,
 }
 
 impl Bench {
     fn take(&mut self, wants: &[Want], now_ms: u64) -> (Outcome, Few<Hold>) {
+        self.end_waits();
         let mut holds = Few::new();
         let make = |at: usize| bucket(&wants[at]);
-        let outcome = self.leases.take(wants, now_ms, make, &mut self.places, &mut holds);
+        let outcome = self.leases.take(wants, true, now_ms, make, &mut self.places, &mut holds);
         (outcome, holds)
     }
 
@@ -70,8 +72,20 @@ impl Bench {
     fn wait(&mut self, wants: &[Want], now_ms: u64) -> (Rc<Parked>, Vec<Ask>) {
         assert_eq!(self.take(wants, now_ms).0, Outcome::Dry);
         let parked = Rc::new(Parked::default());
-        assert!(self.leases.wait(wants, &self.places.clone(), &parked, now_ms));
+        self.park(wants, &parked, now_ms);
         (parked, self.leases.tick(now_ms))
+    }
+
+    fn park(&mut self, wants: &[Want], parked: &Rc<Parked>, now_ms: u64) {
+        assert!(self.leases.wait(wants, &self.places.clone(), parked, now_ms));
+        self.waiting.push((self.places.clone(), parked.clone()));
+    }
+
+    /// Those that were woken try again.
+    fn end_waits(&mut self) {
+        for (places, parked) in self.waiting.extract_if(.., |(_, parked)| parked.was_woken()) {
+            self.leases.end_wait(&places, &parked);
+        }
     }
 
     /// A lease with so many tokens.
@@ -80,6 +94,7 @@ impl Bench {
         assert_eq!(asks.len(), 1);
         self.leases.told(&told(want.id, tokens, tokens), now_ms);
         assert!(parked.was_woken());
+        self.end_waits();
         assert!(self.leases.tick(now_ms).is_empty());
     }
 }
@@ -280,13 +295,53 @@ fn a_dry_run_refuses_nobody() {
     let tried = Want { dry_run: true, ..second(2, 1) };
     bench.granted(&second(1, 1), 5, 10);
     let both = [second(1, 1), tried];
-    let (outcome, holds) = bench.take(&both, 10);
-    assert_eq!((outcome, holds.len()), (TAKEN, 1), "nothing is known of it yet");
-    assert_eq!(bench.leases.tick(10)[0].need, 1);
+    let (_, asks) = bench.wait(&both, 10);
+    assert_eq!(asks[0].need, 1, "it waits as it would if it were no dry run");
     bench.leases.told(&Told { retry_at_ms: 50, ..told(2, 1, 0) }, 11);
     assert_eq!(bench.take(&both, 11).1.len(), 2);
     let (outcome, holds) = bench.take(&both, 12);
     assert_eq!((outcome, holds.len()), (Outcome::Taken { shared: false, over: true }, 1));
+    // But not for ever.
+    let mut holds = Few::new();
+    let outcome =
+        bench.leases.take(&both, false, 60, |_| unreachable!(), &mut bench.places, &mut holds);
+    assert_eq!((outcome, holds.len()), (TAKEN, 1));
+}
+
+#[test]
+fn what_one_was_granted_stays_until_it_has_all() {
+    let mut bench = Bench::default();
+    let both = [second(1, 1), second(2, 1)];
+    let recall = |id| Told { answers: false, ..told(id, 0, 0) };
+    let (_, asks) = bench.wait(&both, 10);
+    assert_eq!(asks.len(), 2);
+    // It comes for one, more than is fair.
+    bench.leases.told(&told(1, 1, 0), 11);
+    assert!(bench.leases.tick(11).is_empty(), "whoever waits is about to try again");
+    let (_, asks) = bench.wait(&both, 11);
+    assert!(asks.is_empty());
+    // Others want it; but what is missing comes behind it.
+    bench.leases.told(&recall(1), 12);
+    assert!(bench.leases.tick(12).is_empty());
+    bench.leases.told(&told(2, 1, 0), 13);
+    assert_eq!(bench.take(&both, 13).0, TAKEN);
+
+    // The other way round it keeps it from nobody.
+    let other = [second(3, 1), second(4, 1)];
+    bench.wait(&other, 20);
+    bench.leases.told(&told(4, 1, 0), 21);
+    bench.wait(&other, 21);
+    assert!(bench.leases.tick(22).is_empty());
+    bench.leases.told(&recall(4), 23);
+    let asks = bench.leases.tick(23);
+    assert_eq!((asks.len(), asks[0].id, asks[0].hold, asks[0].need), (1, 4, 0, 0));
+
+    // Who goes away keeps nothing.
+    bench.leases.told(&told(4, 0, 0), 24);
+    bench.leases.told(&told(3, 1, 0), 24);
+    bench.end_waits();
+    assert_eq!(bench.leases.tick(24)[0].hold, 0);
+    assert!(bench.leases.waiters.is_empty() && bench.leases.waiting == 0);
 }
 
 #[test]
@@ -393,8 +448,7 @@ proptest! {
                         }
                     }
                     if outcome == Outcome::Dry {
-                        let places = bench.places.clone();
-                        bench.leases.wait(&wants, &places, &Rc::default(), now_ms);
+                        bench.park(&wants, &Rc::default(), now_ms);
                     }
                 }
                 Step::Settle(at, cost) if !under_way.is_empty() => {
@@ -424,7 +478,10 @@ proptest! {
                     let one = Told { answers: false, ..told(id.into(), 0, fair.into()) };
                     bench.leases.told(&one, now_ms);
                 }
-                Step::Pass(ms) => now_ms += u64::from(ms),
+                Step::Pass(ms) => {
+                    now_ms += u64::from(ms);
+                    bench.end_waits();
+                }
                 Step::Sweep => bench.leases.sweep(now_ms),
                 _ => {}
             }

@@ -4,43 +4,125 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::Waker;
 
-/// Whoever waits for tokens.
+use smallvec::SmallVec;
+
+/// A request that waits until it finds all that it wants at a time.
 #[derive(Debug, Default)]
 pub struct Parked {
-    woken: Cell<bool>,
+    stage: Cell<Stage>,
     waker: RefCell<Option<Waker>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Waits,
+    /// There was an answer: it is about to try again.
+    Woken,
+    /// It has tried again, or is gone.
+    Done,
 }
 
 impl Parked {
     /// Whether there was an answer. If not, `waker` is woken by one.
     pub fn is_woken(&self, waker: &Waker) -> bool {
-        if !self.woken.get() {
+        if !self.was_woken() {
             *self.waker.borrow_mut() = Some(waker.clone());
         }
-        self.woken.get()
+        self.was_woken()
     }
 
     pub fn was_woken(&self) -> bool {
-        self.woken.get()
+        self.stage.get() != Stage::Waits
     }
 
     pub fn wake(&self) {
-        self.woken.set(true);
+        if self.stage.get() == Stage::Waits {
+            self.stage.set(Stage::Woken);
+        }
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.stage.get() == Stage::Done
+    }
+
+    pub(super) fn end(&self) {
+        self.stage.set(Stage::Done);
+    }
+}
+
+/// What it has to do with one of its buckets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// It lacks tokens of it.
+    Lacks,
+    /// They are there, and stay until others want them: what it lacks comes before this in the order of
+    /// ids.
+    Keeps,
+    /// They are there, and stay. Requests that wait for each other's tokens would wait for ever; so of
+    /// two only that one has its way whose missing bucket comes later.
+    Insists,
 }
 
 pub(super) struct Waiter {
     pub(super) cost: u64,
-    /// `None`: a dry run, which goes on without.
+    pub(super) part: Part,
+    /// `None`: nobody waits for what is asked.
     pub(super) parked: Option<Rc<Parked>>,
 }
 
-impl Waiter {
-    /// Whether it is still there, and was not woken for another of its buckets.
-    pub(super) fn is_there(&self) -> bool {
-        self.parked.as_ref().is_none_or(|parked| !parked.woken.get())
+/// All that have to do with one lease.
+#[derive(Default)]
+pub(super) struct Waiters(SmallVec<[Waiter; 2]>);
+
+impl Waiters {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn push(&mut self, waiter: Waiter) {
+        self.0.push(waiter);
+    }
+
+    /// Forgets those that are gone.
+    pub(super) fn clean(&mut self) {
+        self.0.retain(|waiter| waiter.parked.as_ref().is_none_or(|parked| !parked.is_done()));
+    }
+
+    /// Has those that lack something try again. What they are about to take stays here until they have.
+    pub(super) fn wake(&mut self) {
+        self.0.retain(|waiter| waiter.parked.is_some());
+        for waiter in self.0.iter().filter(|waiter| waiter.part == Part::Lacks) {
+            waiter.parked.iter().for_each(|parked| parked.wake());
+        }
+    }
+
+    /// What the first one costs that lacks tokens and was not woken for another of its buckets, and what
+    /// all of them do.
+    pub(super) fn lacking(&self) -> Option<(u64, u64)> {
+        let waits =
+            |one: &&Waiter| one.parked.as_ref().is_none_or(|parked| !parked.was_woken());
+        let mut lacking = self.0.iter().filter(|one| one.part == Part::Lacks).filter(waits);
+        let first = lacking.next()?.cost;
+        Some((first, lacking.fold(first, |sum, one| sum.saturating_add(one.cost))))
+    }
+
+    /// How many tokens are not to be given back: because others have all but them, or only as long as
+    /// nobody else (`recalled`) wants them.
+    pub(super) fn kept(&self, recalled: bool) -> u64 {
+        let keeps = |one: &&Waiter| match one.part {
+            Part::Insists => true,
+            Part::Keeps => !recalled,
+            // About to take what it was granted.
+            Part::Lacks => one.parked.as_ref().is_some_and(|parked| parked.was_woken()),
+        };
+        self.0.iter().filter(keeps).fold(0, |sum, one| sum.saturating_add(one.cost))
     }
 }

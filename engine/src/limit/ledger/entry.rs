@@ -85,8 +85,6 @@ pub(super) enum Progress {
     /// It goes with the next output.
     Due,
     Sent,
-    /// Not answered in time: nobody waits for it any more.
-    Late,
 }
 
 /// How often a bucket is looked at without being asked, in milliseconds.
@@ -316,7 +314,7 @@ impl Entry {
 
     /// What the server says to the statement `seq`.
     pub fn verdict(&mut self, seq: u64, verdict: Verdict, now_ms: u64) {
-        if seq != self.seq || !matches!(self.statement, Progress::Sent | Progress::Late) {
+        if seq != self.seq || self.statement != Progress::Sent {
             return;
         }
         self.statement = Progress::None;
@@ -358,12 +356,6 @@ impl Entry {
         let due = seq == u64::MAX && self.statement == Progress::Due;
         if due || seq == self.seq && self.statement != Progress::None {
             self.statement = Progress::None;
-        }
-    }
-
-    pub fn late(&mut self, seq: u64, _now_ms: u64) {
-        if seq == self.seq && self.statement == Progress::Sent {
-            self.statement = Progress::Late;
         }
     }
 

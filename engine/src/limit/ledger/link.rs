@@ -79,14 +79,6 @@ pub(super) struct UnderWay {
     late: bool,
 }
 
-/// Whose answers did not come in time.
-#[derive(Debug, Default)]
-pub(super) struct Late {
-    pub about: Vec<(BucketId, u64)>,
-    /// With this the server is lost.
-    pub lost: bool,
-}
-
 /// What a beat has told.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Learned {
@@ -370,18 +362,13 @@ impl Link {
         }
     }
 
-    /// Calls that have become late by now.
-    pub fn late(&mut self, timeout_ms: u64, now_ms: u64) -> Late {
+    /// Whether the server is lost by now. A single answer that is late is waited for: without it nobody
+    /// knows what has become free meanwhile.
+    pub fn late(&mut self, timeout_ms: u64, now_ms: u64) -> bool {
         let was = self.silent;
-        let mut late = Late::default();
         let mut failed = 0;
-        for call in self.calls.values_mut() {
-            if call.late || call.sent_ms + timeout_ms > now_ms {
-                continue;
-            }
-            call.late = true;
-            failed += 1;
-            late.about.extend_from_slice(&call.about);
+        for call in self.calls.values_mut().filter(|call| call.sent_ms + timeout_ms <= now_ms) {
+            failed += u32::from(!std::mem::replace(&mut call.late, true));
         }
         (0..failed).for_each(|_| self.fail());
         // Where there is little to ask, what there is tells as much by staying away for longer.
@@ -392,8 +379,7 @@ impl Link {
             self.failures = FAILURES;
             self.fail();
         }
-        late.lost = self.silent && !was;
-        late
+        self.silent && !was
     }
 
     pub fn next_ms(&self, timeout_ms: u64) -> u64 {

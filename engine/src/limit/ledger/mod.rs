@@ -368,14 +368,7 @@ impl Ledger {
     pub fn tick(&mut self, now_ms: u64) {
         self.pass(now_ms);
         for server in 0..self.links.len() {
-            let late = self.links[server].late(self.timeout_ms, self.now_ms);
-            for (id, seq) in late.about {
-                if let Some(entry) = self.entries.get_mut(&id) {
-                    entry.late(seq, self.now_ms);
-                }
-                self.serve(id);
-            }
-            if late.lost {
+            if self.links[server].late(self.timeout_ms, self.now_ms) {
                 self.lapse(server);
             }
             if self.links[server].is_beat_due(self.now_ms) {

@@ -7,7 +7,7 @@ use super::super::account::Wish;
 use super::super::messages::{BucketId, State, Told};
 use super::super::rule::{Rule, Span};
 use super::EXACT;
-use super::entry::{Entry, Frame, Progress, Waiter};
+use super::entry::{Entry, Frame, Waiter};
 use super::link::Link;
 use crate::limits;
 
@@ -32,7 +32,7 @@ impl Entry {
         self.pass(frame.now_ms);
         match link {
             None => self.serve_alone(id, frame, told),
-            Some(link) if link.is_ready() && self.statement != Progress::Late => {
+            Some(link) if link.is_ready() => {
                 self.serve_exactly(id, frame, link, told);
             }
             Some(link) => self.serve_without(id, frame, link, told),
@@ -170,16 +170,7 @@ impl Entry {
         };
         let retry_at_ms = frame.now_ms + limits::LIMIT_AGAIN_MS;
         for waiter in std::mem::take(&mut self.waiting) {
-            let Waiter { shard, need, waiting, .. } = waiter;
-            let pool = self.stock.saturating_sub(self.account.held());
-            // What is there is there, though a single answer is late.
-            let granted = if link.is_ready() { waiting.min(pool) } else { 0 };
-            if granted >= need && link.is_ready() {
-                self.account.hold(shard, self.account.held_by(shard) + granted);
-                told.push((shard, self.told(id, granted, frame, 0, EXACT)));
-            } else {
-                told.push((shard, self.told(id, 0, frame, retry_at_ms, without)));
-            }
+            told.push((waiter.shard, self.told(id, 0, frame, retry_at_ms, without)));
         }
     }
 
@@ -192,9 +183,7 @@ impl Entry {
     ) {
         let rule = self.bucket.rule;
         let now_ms = frame.now_ms;
-        if !link.is_ready() {
-            self.lapse(now_ms);
-        }
+        self.lapse(now_ms);
         for mut waiter in std::mem::take(&mut self.waiting) {
             let Waiter { shard, need, waiting, want, .. } = waiter;
             let held = self.account.held();
@@ -205,7 +194,6 @@ impl Entry {
                     let room = allowance.min(limit).saturating_sub(private.log.used() + held);
                     (room, private.log.frees_ms(rule.span, need.saturating_sub(room)))
                 }
-                // A single answer that is late: what is in the pool is there all the same.
                 None => (self.stock.saturating_sub(held), 0),
             };
             let granted = want.min(room / frame.shards()).max(waiting).min(room);

@@ -233,6 +233,10 @@ impl Work {
                 let _ = answer.send(self.ledger.list(&consumer, most));
             }
             Command::Leave(done) => {
+                // What shards said when they ended.
+                while let Some((shard, ask)) = self.hub.asks.pop() {
+                    self.ledger.ask(shard, ask, monotonic_ms());
+                }
                 self.ledger.leave(monotonic_ms());
                 self.leaving = Some(done);
             }

@@ -128,11 +128,13 @@ fn only_so_many_at_once() {
 }
 
 #[test]
-fn dry_runs_refuse_nothing() {
+fn dry_runs_refuse_nothing_and_are_counted() {
     let origin = Origin::echo();
     let gateway =
         Gateway::of(&spec(&origin, &["{ name: trial, requests: 2, per: 1h, dry_run: true }"]));
     assert_eq!(let_in(&gateway, "/", "", 10), 10);
+    let counted = || outcome(&gateway, "dry_run") == 8.0 && outcome(&gateway, "allowed") == 2.0;
+    assert!(eventually(PATIENCE, counted), "{}", outcome(&gateway, "dry_run"));
 }
 
 /// A count of `sluice_shard_limit_total`.
