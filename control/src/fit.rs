@@ -20,7 +20,7 @@ pub type Judge = fn(&Snapshot) -> Result<(), Unfit>;
 /// Why the engine cannot take a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfit {
-    /// `listener`, `upstream`, `route`, `authenticator` or `consumer`.
+    /// `listener`, `upstream`, `route`, `authenticator`, `consumer` or `limit policy`.
     pub entity: &'static str,
     pub name: String,
     /// Path of the field inside the entity: of a route in the snapshot's words, such as
@@ -128,7 +128,13 @@ fn relative(spec: &Spec) -> Vec<Fault> {
 
 fn problem(file: &str, spec: &Spec, places: &spec::Places, unfit: Unfit) -> Problem {
     let Unfit { entity, name, field, problem } = unfit;
+    // Of limits the engine speaks as of parts of a whole, and calls a policy's own quota by that name.
+    let (entity, field) = match entity {
+        "limit policy" => ("limit", field.replace("quota.", "")),
+        entity => (entity, field),
+    };
     let (at, field) = match entity {
+        "limit" => (spec.limits.iter().position(|one| one.name == name), field),
         "listener" => (spec.listeners.iter().position(|one| one.name == name), field),
         "upstream" => (spec.upstreams.iter().position(|one| one.name == name), field),
         "consumer" => (spec.consumers.iter().position(|one| one.name == name), field),
@@ -153,6 +159,7 @@ fn problem(file: &str, spec: &Spec, places: &spec::Places, unfit: Unfit) -> Prob
         message: format!("the engine cannot take this {entity}: {problem}"),
         code: match entity {
             "route" => "unfit-route",
+            "limit" => "unfit-limit",
             "authenticator" | "consumer" => "unfit-auth",
             _ => "unfit-tls",
         },

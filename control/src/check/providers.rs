@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use contract::encode::{MAX_AUTHENTICATORS, MAX_CONSUMERS};
+use contract::encode::{MAX_AUTHENTICATORS, MAX_CONSUMERS, MAX_LIMITS};
 
 use super::Check;
 use crate::keys::{self, Demand, SourceKind};
@@ -39,6 +39,7 @@ pub fn check(check: &mut Check<'_>) {
     let counts = [
         ("authenticators", spec.authenticators.len(), MAX_AUTHENTICATORS),
         ("consumers", spec.consumers.len(), MAX_CONSUMERS),
+        ("limits", spec.limits.len(), MAX_LIMITS),
     ];
     for (list, count, most) in counts.into_iter().filter(|(_, count, most)| count > most) {
         let message = format!("{count} {list}; at most {most}");
