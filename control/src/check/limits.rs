@@ -76,22 +76,14 @@ fn scopes(check: &mut Check<'_>, path: &str, by: &[LimitBy]) {
             before == one || (address(before) && address(one))
         });
         let Some(before) = before else { continue };
-        let word = match one {
-            LimitBy::Consumer => "consumer",
-            LimitBy::Credential => "credential",
-            LimitBy::Group => "group",
-            LimitBy::Route => "route",
-            LimitBy::Address { .. } => "address",
-            LimitBy::Header(name) => name,
-            LimitBy::Path(template) => template,
-        };
+        let word = one.to_string();
         let related = check.places.get(&format!("{list}[{before}]"));
         let message = format!(
             "requests are told apart by `{word}` already, on line {}; keep one",
             related.line
         );
         let (field, code) = (format!("{list}[{n}]"), "duplicate-value");
-        check.report(Severity::Error, code, &field, word, message, Some(related));
+        check.report(Severity::Error, code, &field, &word, message, Some(related));
     }
 }
 

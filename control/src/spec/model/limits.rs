@@ -58,7 +58,7 @@ pub struct Limit {
 }
 
 /// One window.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitWindow {
     #[schemars(range(min = 1))]
@@ -152,6 +152,22 @@ pub enum LimitBy {
     Path(String),
 }
 
+impl fmt::Display for LimitBy {
+    /// For people, in the words of the spec.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LimitBy::Consumer => f.write_str("consumer"),
+            LimitBy::Credential => f.write_str("credential"),
+            LimitBy::Group => f.write_str("group"),
+            LimitBy::Route => f.write_str("route"),
+            LimitBy::Address { v4: V4, v6: V6 } => f.write_str("address"),
+            LimitBy::Address { v4, v6 } => write!(f, "address /{v4} or /{v6}"),
+            LimitBy::Header(name) => write!(f, "header {name}"),
+            LimitBy::Path(template) => write!(f, "path {template}"),
+        }
+    }
+}
+
 pub const V4: u8 = 32;
 pub const V6: u8 = 64;
 
@@ -195,6 +211,21 @@ pub enum LimitCost {
 
 fn one() -> u32 {
     1
+}
+
+impl fmt::Display for LimitCost {
+    /// For people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LimitCost::Fixed(cost) => write!(f, "{cost}"),
+            LimitCost::RequestHeader { header, max, .. } => {
+                write!(f, "{header} of the request, up to {max}")
+            }
+            LimitCost::ResponseHeader { response_header, max, .. } => {
+                write!(f, "{response_header} of the answer, up to {max}")
+            }
+        }
+    }
 }
 
 impl Default for LimitCost {
