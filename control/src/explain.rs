@@ -226,12 +226,13 @@ impl Explanation {
                     asked.unwrap_or_default(),
                     shares.join(", ")
                 )
-                .and_then(|()| match limits.is_empty() {
-                    true => Ok(()),
-                    false => text.write_str("\nlimits, all of which must have room:\n"),
-                })
-                .and_then(|()| {
-                    limits::table(limits).lines().try_for_each(|line| writeln!(text, "  {line}"))
+                .and_then(|()| match limits.as_slice() {
+                    [] => Ok(()),
+                    limits => {
+                        text.push_str("\nlimits, all of which must have room:\n");
+                        let table = limits::table(limits);
+                        table.lines().try_for_each(|line| writeln!(text, "  {line}"))
+                    }
                 })
             }
             Outcome::NotFound => writeln!(text, "no route matches: the answer is 404"),
@@ -318,6 +319,46 @@ routes:
         assert_eq!(answer.to_text(false), expected);
         let json = serde_json::to_string(&answer).unwrap();
         assert_eq!(serde_json::from_str::<Explanation>(&json).unwrap(), answer);
+        // As control of an earlier release answers.
+        let old = json.replace(",\"limits\":[]", "");
+        assert_ne!(old, json);
+        assert_eq!(serde_json::from_str::<Explanation>(&old).unwrap(), answer);
+    }
+
+    #[test]
+    fn limits_are_told_below_the_route() {
+        let text = "version: 1
+listeners: [{name: a, listen: ':1'}]
+upstreams: [{name: u, targets: ['10.0.0.1:1']}]
+limits: [{name: plan, by: [address], requests: 5, per: 1s, mode: local}]
+consumers: [{name: acme}]
+routes: [{name: one, upstream: u, limits: [plan]}]
+";
+        let spec = crate::spec::load("t.yaml", text).spec.unwrap();
+        let snapshot = crate::fit::plain(&spec, &crate::material::Material::default());
+        let outcome = Outcome::Matched {
+            route: "one".into(),
+            rewritten: "/".into(),
+            backends: vec![Share { upstream: "u".into(), weight: 1 }],
+            asked: None,
+            limits: met(&snapshot, "one", None, |_| true),
+        };
+        let answer = Explanation { outcome, path: "/".into(), others: Vec::new() };
+        let expected = "route     one
+upstream  u
+path      /
+
+limits, all of which must have room:
+  LIMIT  OF     BY       QUOTA     COST  MODE
+  plan   route  address  5 per 1s  1     local
+";
+        assert_eq!(answer.to_text(false), expected);
+        let mut question = Question::new("GET", "/", vec![]).unwrap();
+        assert_eq!(question.check(&snapshot), Ok(()));
+        question.consumer = Some("acme".into());
+        assert_eq!(question.check(&snapshot), Ok(()));
+        question.consumer = Some("acne".into());
+        assert!(question.check(&snapshot).unwrap_err().contains("`acne`"));
     }
 
     #[test]

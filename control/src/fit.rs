@@ -210,6 +210,27 @@ mod tests {
     }
 
     #[test]
+    fn what_the_engine_refuses_of_limits_is_an_error_at_its_place() {
+        let text = format!(
+            "{SPEC}groups: [{{name: g}}]\nlimits:\n- {{name: all, requests: 1, per: 1s}}\n\
+             - name: plan\n  by: [{{path: /a}}]\n  requests: 1\n  per: 1s\n  \
+             tiers: [{{group: g, windows: [{{requests: 1, per: 1s}}]}}]\n"
+        );
+        let loaded = spec::load("t.yaml", &text);
+        let spec = loaded.spec.unwrap_or_else(|| panic!("{:?}", loaded.problems));
+        for (field, told, line) in [
+            ("by[0].path", "limits[1].by[0].path", 11),
+            ("quota.windows[0].span", "limits[1].windows[0].span", 10),
+            ("tiers[0].quota.windows[0].span", "limits[1].tiers[0].windows[0].span", 14),
+        ] {
+            let (entity, name, problem) = ("limit policy", "plan".into(), "no".into());
+            let unfit = Unfit { entity, name, field: field.into(), problem };
+            let found = super::problem("t.yaml", &spec, &loaded.places, unfit);
+            assert_eq!((found.code, &*found.field, found.line), ("unfit-limit", told, line));
+        }
+    }
+
+    #[test]
     fn what_the_engine_refuses_of_authenticators_is_an_error_at_its_place() {
         let text = format!(
             "{}authenticators:\n- name: corp\n  jwt:\n    issuer: any\n    audiences: any\n    \

@@ -338,22 +338,24 @@ authenticators:
   - name: web
     login:
       issuer: https://id.example.com
-      keys: {{}}
+      discovery: true
       cookie_keys: [{{inline: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef}}]
       {}
 consumers:
   - name: one
-    api_keys: [{{sha256: {:064x}, prefix: slk_ab}}]
-    passwords: [{{username: one, hash: {hash}}}, {{username: two, hash: '{hash}'}}]
+    api_keys: [{{sha256: {}, prefix: slk_ab}}]
+    passwords:
+      - {{username: one, hash: '{hash}'}}
+      - username: two
+        hash: {hash}
     signing_keys: [{{id: k, secret: {{inline: \"signing-secret-of-at-least-32-bytes\"}}}}]
 routes: [{{name: r, upstream: a, auth: {{any: [keys, signed, people, shared, asked, web]}}}}]
 ",
             client(1),
             client(2),
             client(3),
-            7
-        )
-        .replace("      keys: {}\n", "");
+            "ab".repeat(32)
+        );
         let loaded = super::super::load("t.yaml", &source);
         let spec = loaded.spec.unwrap_or_else(|| panic!("{:?}", loaded.problems));
         let canonical = serde_json::to_string(&spec).expect("serialises");

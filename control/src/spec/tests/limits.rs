@@ -198,7 +198,7 @@ fn what_is_wrong_with_limits_is_said() {
 fn nothing_of_a_limit_is_there_twice() {
     let tiers = "requests: 9, per: 1s, tiers: [{group: g, requests: 1, per: 1s}, \
                  {group: g, requests: 2, per: 1s}]";
-    let said = says(&spec(tiers), &["2:94 duplicate-tier"]).join("\n");
+    let said = says(&spec(tiers), &["2:95 duplicate-tier"]).join("\n");
     mentions(&said, "limits[0].tiers[1].group: the group `g` has a tier already, on line 2");
     for by in [
         "consumer, route, consumer",
