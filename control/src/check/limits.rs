@@ -121,7 +121,7 @@ fn tiers(check: &mut Check<'_>, policy: &str, limit: &Limit) {
 fn too_many(check: &mut Check<'_>, list: &str, count: usize, most: usize) -> bool {
     if count > most {
         let what = list.rsplit('.').next().unwrap_or(list);
-        let message = format!("{count} {what}; at most {most} in one limit");
+        let message = format!("`{what}` has {count} entries; expected at most {most}");
         check.report(Severity::Error, "too-many", list, "", message, None);
     }
     count > most

@@ -228,16 +228,20 @@ fn limits_have_no_more_parts_than_the_engine_takes() {
     };
     let windows = |count| list(count, &|n| format!("{{requests: {}, per: {n}m}}", n * 10));
     load_with(&spec(&format!("windows: [{}]", windows(16))));
-    let words = "17 windows; at most 16 in one limit";
+    let words = "`windows` has 17 entries; expected at most 16";
     one(&format!("windows: [{}]", windows(17)), "limits[0].windows", words);
-    let words = "16 windows; at most 15 in one limit";
+    let words = "`windows` has 16 entries; expected at most 15";
     one(&format!("windows: [{}], burst: 2", windows(16)), "limits[0].windows", words);
     let headers = |count| list(count, &|n| format!("{{header: x-{n}}}"));
     load_with(&spec(&format!("by: [{}], requests: 1, per: 1s", headers(16))));
     let by = format!("by: [{}], requests: 1, per: 1s", headers(17));
-    one(&by, "limits[0].by", "17 by; at most 16");
+    one(&by, "limits[0].by", "`by` has 17 entries; expected at most 16");
     let tiers = list(256, &|n| format!("{{group: g{n}, requests: 1, per: 1s}}"));
-    one(&format!("requests: 1, per: 1s, tiers: [{tiers}]"), "limits[0].tiers", "at most 255");
+    one(
+        &format!("requests: 1, per: 1s, tiers: [{tiers}]"),
+        "limits[0].tiers",
+        "`tiers` has 256 entries; expected at most 255",
+    );
     let name = "x".repeat(257);
     let text = spec(&format!("by: [{{header: {name}}}], requests: 1, per: 1s"));
     assert_eq!(load("t.yaml", &text).problems[0].code, "bad-field-name");
