@@ -5,6 +5,10 @@ use std::fmt::{self, Write};
 use contract::snapshot::{AuthenticatorKind, Snapshot, Unidentified};
 use serde::{Deserialize, Serialize};
 
+mod limits;
+
+pub use limits::{Met, Tier, met};
+
 /// The request to explain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
@@ -16,6 +20,9 @@ pub struct Question {
     pub path_and_query: String,
     #[serde(default)]
     pub headers: Vec<(String, String)>,
+    /// Who calls, where that matters: for limits. Credentials are not looked at.
+    #[serde(default)]
+    pub consumer: Option<String>,
 }
 
 impl Question {
@@ -42,7 +49,19 @@ impl Question {
         let host = named.map_or(host, |(_, value)| value).to_owned();
         let headers =
             headers.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host")).collect();
-        Ok(Question { method: method.to_ascii_uppercase(), host, path_and_query, headers })
+        let (method, consumer) = (method.to_ascii_uppercase(), None);
+        Ok(Question { method, host, path_and_query, headers, consumer })
+    }
+
+    /// # Errors
+    /// There is no such consumer.
+    pub fn check(&self, snapshot: &Snapshot) -> Result<(), String> {
+        match &self.consumer {
+            Some(name) if snapshot.auth.consumers.iter().all(|one| one.name != *name) => {
+                Err(format!("there is no consumer `{name}`; `sluice get consumers` lists them"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -67,6 +86,9 @@ pub enum Outcome {
         /// What is asked of the caller; null: nothing.
         #[serde(default)]
         asked: Option<Box<Asked>>,
+        /// All of them must have room.
+        #[serde(default)]
+        limits: Vec<Met>,
     },
     NotFound,
     MethodNotAllowed {
@@ -188,7 +210,7 @@ impl Explanation {
         let mut text = String::new();
         // Writing to a String cannot fail.
         _ = match &self.outcome {
-            Outcome::Matched { route, rewritten, backends, asked } => {
+            Outcome::Matched { route, rewritten, backends, asked, limits } => {
                 let total: u32 = backends.iter().map(|share| share.weight).sum();
                 let shares: Vec<String> = backends
                     .iter()
@@ -204,6 +226,14 @@ impl Explanation {
                     asked.unwrap_or_default(),
                     shares.join(", ")
                 )
+                .and_then(|()| match limits.as_slice() {
+                    [] => Ok(()),
+                    limits => {
+                        text.push_str("\nlimits, all of which must have room:\n");
+                        let table = limits::table(limits);
+                        table.lines().try_for_each(|line| writeln!(text, "  {line}"))
+                    }
+                })
             }
             Outcome::NotFound => writeln!(text, "no route matches: the answer is 404"),
             Outcome::MethodNotAllowed { allow } => writeln!(
@@ -282,12 +312,53 @@ routes:
             rewritten: "/one".into(),
             backends: vec![Share { upstream: "u".into(), weight: 1 }],
             asked: asked(&snapshot, "one"),
+            limits: Vec::new(),
         };
         let answer = Explanation { outcome, path: "/one".into(), others: Vec::new() };
         let expected = "route     one\nauth      keys (api_key)\nupstream  u\npath      /one\n";
         assert_eq!(answer.to_text(false), expected);
         let json = serde_json::to_string(&answer).unwrap();
         assert_eq!(serde_json::from_str::<Explanation>(&json).unwrap(), answer);
+        // As control of an earlier release answers.
+        let old = json.replace(",\"limits\":[]", "");
+        assert_ne!(old, json);
+        assert_eq!(serde_json::from_str::<Explanation>(&old).unwrap(), answer);
+    }
+
+    #[test]
+    fn limits_are_told_below_the_route() {
+        let text = "version: 1
+listeners: [{name: a, listen: ':1'}]
+upstreams: [{name: u, targets: ['10.0.0.1:1']}]
+limits: [{name: plan, by: [address], requests: 5, per: 1s, mode: local}]
+consumers: [{name: acme}]
+routes: [{name: one, upstream: u, limits: [plan]}]
+";
+        let spec = crate::spec::load("t.yaml", text).spec.unwrap();
+        let snapshot = crate::fit::plain(&spec, &crate::material::Material::default());
+        let outcome = Outcome::Matched {
+            route: "one".into(),
+            rewritten: "/".into(),
+            backends: vec![Share { upstream: "u".into(), weight: 1 }],
+            asked: None,
+            limits: met(&snapshot, "one", None, |_| true),
+        };
+        let answer = Explanation { outcome, path: "/".into(), others: Vec::new() };
+        let expected = "route     one
+upstream  u
+path      /
+
+limits, all of which must have room:
+  LIMIT  OF     BY       QUOTA     COST  MODE
+  plan   route  address  5 per 1s  1     local
+";
+        assert_eq!(answer.to_text(false), expected);
+        let mut question = Question::new("GET", "/", vec![]).unwrap();
+        assert_eq!(question.check(&snapshot), Ok(()));
+        question.consumer = Some("acme".into());
+        assert_eq!(question.check(&snapshot), Ok(()));
+        question.consumer = Some("acne".into());
+        assert!(question.check(&snapshot).unwrap_err().contains("`acne`"));
     }
 
     #[test]

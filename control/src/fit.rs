@@ -20,7 +20,7 @@ pub type Judge = fn(&Snapshot) -> Result<(), Unfit>;
 /// Why the engine cannot take a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfit {
-    /// `listener`, `upstream`, `route`, `authenticator` or `consumer`.
+    /// `listener`, `upstream`, `route`, `authenticator`, `consumer` or `limit policy`.
     pub entity: &'static str,
     pub name: String,
     /// Path of the field inside the entity: of a route in the snapshot's words, such as
@@ -128,7 +128,13 @@ fn relative(spec: &Spec) -> Vec<Fault> {
 
 fn problem(file: &str, spec: &Spec, places: &spec::Places, unfit: Unfit) -> Problem {
     let Unfit { entity, name, field, problem } = unfit;
+    // Of limits the engine speaks as of parts of a whole, and calls a policy's own quota by that name.
+    let (entity, field) = match entity {
+        "limit policy" => ("limit", field.replace("quota.", "")),
+        entity => (entity, field),
+    };
     let (at, field) = match entity {
+        "limit" => (spec.limits.iter().position(|one| one.name == name), field),
         "listener" => (spec.listeners.iter().position(|one| one.name == name), field),
         "upstream" => (spec.upstreams.iter().position(|one| one.name == name), field),
         "consumer" => (spec.consumers.iter().position(|one| one.name == name), field),
@@ -153,6 +159,7 @@ fn problem(file: &str, spec: &Spec, places: &spec::Places, unfit: Unfit) -> Prob
         message: format!("the engine cannot take this {entity}: {problem}"),
         code: match entity {
             "route" => "unfit-route",
+            "limit" => "unfit-limit",
             "authenticator" | "consumer" => "unfit-auth",
             _ => "unfit-tls",
         },
@@ -200,6 +207,27 @@ mod tests {
             ["t.yaml:6:66: error[unfit-route]: routes[1].match.hosts[1]: the engine cannot take \
               this route: no room (found `two`)"]
         );
+    }
+
+    #[test]
+    fn what_the_engine_refuses_of_limits_is_an_error_at_its_place() {
+        let text = format!(
+            "{SPEC}groups: [{{name: g}}]\nlimits:\n- {{name: all, requests: 1, per: 1s}}\n\
+             - name: plan\n  by: [{{path: /a}}]\n  requests: 1\n  per: 1s\n  \
+             tiers: [{{group: g, windows: [{{requests: 1, per: 1s}}]}}]\n"
+        );
+        let loaded = spec::load("t.yaml", &text);
+        let spec = loaded.spec.unwrap_or_else(|| panic!("{:?}", loaded.problems));
+        for (field, told, line) in [
+            ("by[0].path", "limits[1].by[0].path", 11),
+            ("quota.windows[0].span", "limits[1].windows[0].span", 10),
+            ("tiers[0].quota.windows[0].span", "limits[1].tiers[0].windows[0].span", 14),
+        ] {
+            let (entity, name, problem) = ("limit policy", "plan".into(), "no".into());
+            let unfit = Unfit { entity, name, field: field.into(), problem };
+            let found = super::problem("t.yaml", &spec, &loaded.places, unfit);
+            assert_eq!((found.code, &*found.field, found.line), ("unfit-limit", told, line));
+        }
     }
 
     #[test]

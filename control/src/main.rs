@@ -8,10 +8,11 @@ use contract::snapshot::Snapshot;
 use control::{
     cli,
     entry::{EngineEntry, EngineStart},
-    explain::{Explanation, Other, Outcome, Question, Share, asked},
+    explain::{Explanation, Other, Outcome, Question, Share, asked, met},
     fit::Unfit,
 };
 use engine::{
+    limit::policy::{Policies, Scope},
     plan::{Plan, PlanError},
     route::explain,
 };
@@ -45,8 +46,18 @@ fn explain_request(snapshot: &Snapshot, question: &Question) -> Result<Explanati
         headers: question.headers.clone(),
     };
     let answer = explain::explain(snapshot.clone(), &request).map_err(|error| error.to_string())?;
+    let policies = Policies::build(&snapshot.limits).map_err(|error| error.to_string())?;
+    let path = answer.path.as_bytes();
+    let fits = |index| {
+        let mut by = policies.get(index).into_iter().flat_map(|policy| &policy.by);
+        by.all(|scope| match scope {
+            Scope::Path(template) => template.values(path).is_some(),
+            _ => true,
+        })
+    };
     let outcome = match answer.outcome {
         explain::Outcome::Matched(matched) => Outcome::Matched {
+            limits: met(snapshot, &matched.route, question.consumer.as_deref(), fits),
             asked: asked(snapshot, &matched.route),
             route: matched.route,
             rewritten: matched.rewritten,

@@ -70,6 +70,8 @@ pub enum Refused {
     NoRevision(u64),
     #[error("there is no spec to run yet: give one with -f FILE, or try --demo")]
     NoSpec,
+    #[error("{0}")]
+    Question(String),
     #[error("revision {running} runs, not {expected}; look at it and try again")]
     Changed { running: u64, expected: u64 },
     #[error(transparent)]
@@ -277,6 +279,7 @@ impl Running {
     pub async fn explain(&self, question: Question) -> Result<Explanation, Refused> {
         let (snapshot, explain) =
             (Arc::clone(&self.current().snapshot), self.shared.engine.explain);
+        question.check(&snapshot).map_err(Refused::Question)?;
         let answer = tokio::task::spawn_blocking(move || explain(&snapshot, &question)).await;
         answer.map_err(|error| Refused::Internal(error.to_string()))?.map_err(Refused::Internal)
     }

@@ -59,6 +59,7 @@ impl From<Refused> for Problem {
             Refused::NoRevision(_) | Refused::NoSpec => {
                 (StatusCode::NOT_FOUND, "no-revision", "No such revision")
             }
+            Refused::Question(_) => (StatusCode::BAD_REQUEST, "bad-request", "Bad request"),
             Refused::Changed { .. } => {
                 (StatusCode::PRECONDITION_FAILED, "changed", "The running revision is another one")
             }

@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use contract::encode::{MAX_AUTHENTICATORS, MAX_CONSUMERS};
-
 use super::Check;
 use crate::keys::{self, Demand, SourceKind};
 use crate::spec::scalars::{Place, place};
@@ -36,14 +34,6 @@ pub fn check(check: &mut Check<'_>) {
     }
     logins(check);
     sources(check);
-    let counts = [
-        ("authenticators", spec.authenticators.len(), MAX_AUTHENTICATORS),
-        ("consumers", spec.consumers.len(), MAX_CONSUMERS),
-    ];
-    for (list, count, most) in counts.into_iter().filter(|(_, count, most)| count > most) {
-        let message = format!("{count} {list}; at most {most}");
-        check.report(Severity::Error, "too-many", list, "", message, None);
-    }
 }
 
 fn redis(check: &mut Check<'_>) {

@@ -2,12 +2,10 @@
 
 use std::collections::HashMap;
 
-use contract::snapshot as flat;
-use contract::snapshot::LimitSpan;
-
 use crate::spec::{
-    Limit, LimitBy, LimitCost, LimitMode, LimitTier, LimitWindow, OnStoreFailure, Spec,
+    Limit, LimitBy, LimitCost, LimitMode, LimitTier, LimitWindow, OnStoreFailure, Quota, Spec,
 };
+use contract::snapshot as flat;
 
 /// Where a policy stands, by its name.
 pub type Limits<'a> = HashMap<&'a str, flat::LimitIndex>;
@@ -28,7 +26,7 @@ fn policy(limit: &Limit) -> flat::LimitPolicy {
     flat::LimitPolicy {
         name: limit.name.clone(),
         by: limit.by.iter().map(scope).collect(),
-        quota: quota(&limit.windows, limit.burst, limit.concurrency),
+        quota: quota(limit.quota()),
         tiers: limit.tiers.iter().map(tier).collect(),
         cost: match &limit.cost {
             LimitCost::Fixed(cost) => flat::LimitCost::Fixed(*cost),
@@ -61,27 +59,16 @@ fn policy(limit: &Limit) -> flat::LimitPolicy {
 }
 
 fn tier(tier: &LimitTier) -> flat::LimitTier {
-    let quota = quota(&tier.windows, tier.burst, tier.concurrency);
-    flat::LimitTier { group: tier.group.clone(), quota }
+    flat::LimitTier { group: tier.group.clone(), quota: quota(tier.quota()) }
 }
 
-/// `burst` of the first window's `requests`: so many at most in the time in which so many come free.
-fn quota(
-    windows: &[LimitWindow],
-    burst: Option<u64>,
-    concurrency: Option<u32>,
-) -> flat::LimitQuota {
+fn quota(quota: Quota<'_>) -> flat::LimitQuota {
     let window = |one: &LimitWindow| flat::LimitWindow { limit: one.requests, span: one.per.0 };
-    let mut all: Vec<flat::LimitWindow> = windows.iter().map(window).collect();
-    if let (Some(first), Some(burst)) = (windows.first(), burst)
-        && let LimitSpan::Sliding(ms) = first.per.0
-        && burst < first.requests
-    {
-        let part = u128::from(ms) * u128::from(burst) / u128::from(first.requests);
-        let span = LimitSpan::Sliding(u64::try_from(part).unwrap_or(ms).max(10));
-        all.push(flat::LimitWindow { limit: burst, span });
+    let burst = quota.burst_window();
+    flat::LimitQuota {
+        windows: quota.windows.iter().chain(&burst).map(window).collect(),
+        concurrency: quota.concurrency,
     }
-    flat::LimitQuota { windows: all, concurrency }
 }
 
 fn scope(by: &LimitBy) -> flat::LimitScope {
@@ -98,13 +85,15 @@ fn scope(by: &LimitBy) -> flat::LimitScope {
 
 #[cfg(test)]
 mod tests {
+    use contract::snapshot::LimitSpan;
+
     use super::*;
     use crate::spec::Per;
 
     #[test]
     fn a_burst_is_a_window_in_which_so_many_come_free() {
         let windows = [LimitWindow { requests: 100, per: "1m".parse::<Per>().unwrap() }];
-        let quota = |burst| quota(&windows, burst, Some(3));
+        let quota = |burst| quota(Quota { windows: &windows, burst, concurrency: Some(3) });
         let minute = flat::LimitWindow { limit: 100, span: LimitSpan::Sliding(60_000) };
         let burst = flat::LimitWindow { limit: 20, span: LimitSpan::Sliding(12_000) };
         assert_eq!(quota(Some(20)).windows, [minute, burst]);

@@ -6,11 +6,15 @@ use serde_json::Value;
 use super::read::REDACTED;
 use super::{
     Authenticator, AuthenticatorKind, ClientCredentials, ClientProof, Consumer, Fetch,
-    JwsAlgorithm, KeySource, Loaded, OAuthClient, Redis, Secret, Spec, StaticKey, StaticMaterial,
+    JwsAlgorithm, KeySource, Loaded, OAuthClient, Password, Redis, Secret, Spec, StaticKey,
+    StaticMaterial,
 };
 
-/// The only field of specs that holds a secret, whatever it is in.
+/// The only field of specs that holds a secret as it is, whatever it is in.
 const INLINE: &str = "inline";
+/// What is as good as a secret beside a `username`: whoever has a password's hash can try passwords at
+/// leisure. An API key's is none, as nobody finds 256 random bits by it.
+const HASH: &str = "hash";
 
 /// What authentication reads from outside of the spec, or keeps to itself.
 #[derive(Debug)]
@@ -186,23 +190,37 @@ fn fetch<'s>(path: &str, fetch: &'s mut Fetch, parts: &mut Parts<'s>) {
 
 /// Leaves secrets out of a piece of a spec's canonical form.
 pub fn redact(value: &mut Value) {
+    each_secret(value, &mut |text| *text = REDACTED.into());
+}
+
+fn each_secret<'v>(value: &'v mut Value, told: &mut impl FnMut(&'v mut String)) {
     match value {
         Value::Object(fields) => {
+            let password = fields.contains_key("username");
             for (name, value) in fields {
+                let secret = name == INLINE || (password && name == HASH);
                 match value {
-                    Value::String(text) if name == INLINE => *text = REDACTED.into(),
-                    value => redact(value),
+                    Value::String(text) => {
+                        if secret {
+                            told(text);
+                        }
+                    }
+                    value => each_secret(value, told),
                 }
             }
         }
-        Value::Array(list) => list.iter_mut().for_each(redact),
+        Value::Array(list) => list.iter_mut().for_each(|value| each_secret(value, told)),
         _ => {}
     }
 }
 
-/// Whether the last name of a field's path says that it is a secret.
+/// Whether the path of a field, from a consumer or from less, says that it is a secret.
 pub fn is_secret(field: &str) -> bool {
-    field == INLINE || field.strip_suffix(INLINE).is_some_and(|rest| rest.ends_with('.'))
+    let named = |name| {
+        field.strip_suffix(name).filter(|rest: &&str| rest.is_empty() || rest.ends_with('.'))
+    };
+    let list = |rest: &str| rest.starts_with("passwords[") || rest.contains(".passwords[");
+    named(INLINE).is_some() || named(HASH).is_some_and(list)
 }
 
 /// The canonical form `spec` (JSON), and the text `source` that it was written as, without secrets.
@@ -216,38 +234,32 @@ pub fn redacted(spec: &str, source: &str) -> (Value, String) {
     if shown == whole && !whole.is_null() {
         return (shown, source.into());
     }
-    let mut secrets = Vec::new();
-    gather(&whole, &mut secrets);
+    let (mut whole, mut secrets) = (whole, Vec::new());
+    each_secret(&mut whole, &mut |secret| secrets.push(&*secret));
     let text = without(source, &super::load("source", source));
-    let text = text.filter(|text| !secrets.iter().any(|secret| text.contains(secret)));
+    let text = text.filter(|text| !secrets.iter().any(|secret| text.contains(secret.as_str())));
     let text = text.unwrap_or_else(|| serde_json::to_string_pretty(&shown).unwrap_or_default());
     (shown, text)
-}
-
-/// The secrets that stand in a piece of a spec.
-fn gather<'v>(value: &'v Value, secrets: &mut Vec<&'v str>) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                match value {
-                    Value::String(text) if name == INLINE => secrets.push(text),
-                    value => gather(value, secrets),
-                }
-            }
-        }
-        Value::Array(list) => list.iter().for_each(|value| gather(value, secrets)),
-        _ => {}
-    }
 }
 
 /// The text with its secrets replaced where they stand; `None`: not all of them could be.
 fn without(text: &str, loaded: &Loaded) -> Option<String> {
     let mut spec = loaded.spec.clone()?;
-    let mut edits = Vec::new();
+    let mut secrets: Vec<(String, String)> = Vec::new();
+    for (at, consumer) in spec.consumers.iter().enumerate() {
+        let hash = |(n, one): (usize, &Password)| {
+            (format!("consumers[{at}].passwords[{n}].{HASH}"), one.hash.clone())
+        };
+        secrets.extend(consumer.passwords.iter().enumerate().map(hash));
+    }
     for (field, part) in spec.auth_parts_mut() {
         let Part::Secret(Secret::Inline(secret), _) = part else { continue };
-        let start = super::files::offset(text, loaded.places.get(&format!("{field}.{INLINE}")))?;
-        let length = super::files::written(text.get(start..)?, secret)?;
+        secrets.push((format!("{field}.{INLINE}"), secret.clone()));
+    }
+    let mut edits = Vec::new();
+    for (field, secret) in secrets {
+        let start = super::files::offset(text, loaded.places.get(&field))?;
+        let length = super::files::written(text.get(start..)?, &secret)?;
         edits.push((start, length));
     }
     // One that an alias repeats stands in one place.
@@ -297,6 +309,80 @@ routes: [{name: r, upstream: a, auth: signed}]
         assert_eq!(problems.len(), 2);
     }
 
+    /// Every place for a secret in a spec has one, and none is left in what is shown.
+    #[test]
+    fn secrets_of_all_kinds_are_left_out() {
+        let client = |n: u8| format!("client: {{id: g, secret: {{inline: client-secret-{n}}}}}");
+        let hash = crate::spec::tests::HASH;
+        let source = format!(
+            "version: 1
+listeners: [{{name: web, listen: ':8080'}}]
+redis: {{url: 'redis://10.0.0.1', password: {{inline: redis-password}}}}
+upstreams:
+  - name: a
+    targets: ['a:1']
+    balance: {{hash: client_ip}}
+    credentials: {{token_url: 'https://id.example.com/t', {}}}
+authenticators:
+  - {{name: keys, api_key: {{}}}}
+  - {{name: signed, signature: {{}}}}
+  - {{name: people, basic: {{}}}}
+  - name: shared
+    jwt:
+      issuer: any
+      audiences: any
+      algorithms: [HS256]
+      keys: [{{algorithm: HS256, secret: {{inline: key-of-tokens-of-at-least-32-bytes}}}}]
+  - name: asked
+    introspection: {{url: 'https://id.example.com/i', audiences: any, {}}}
+  - name: web
+    login:
+      issuer: https://id.example.com
+      discovery: true
+      cookie_keys: [{{inline: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef}}]
+      {}
+consumers:
+  - name: one
+    api_keys: [{{sha256: {}, prefix: slk_ab}}]
+    passwords:
+      - {{username: one, hash: '{hash}'}}
+      - username: two
+        hash: {hash}
+    signing_keys: [{{id: k, secret: {{inline: \"signing-secret-of-at-least-32-bytes\"}}}}]
+routes: [{{name: r, upstream: a, auth: {{any: [keys, signed, people, shared, asked, web]}}}}]
+",
+            client(1),
+            client(2),
+            client(3),
+            "ab".repeat(32)
+        );
+        let loaded = super::super::load("t.yaml", &source);
+        let spec = loaded.spec.unwrap_or_else(|| panic!("{:?}", loaded.problems));
+        let canonical = serde_json::to_string(&spec).expect("serialises");
+        let (shown, text) = redacted(&canonical, &source);
+        let shown = shown.to_string();
+        let secrets = [
+            "redis-password",
+            "client-secret-1",
+            "client-secret-2",
+            "client-secret-3",
+            "key-of-tokens-of-at-least-32-bytes",
+            "0123456789abcdef0123456789abcdef",
+            "signing-secret-of-at-least-32-bytes",
+            "argon2id",
+        ];
+        for secret in secrets {
+            assert!(canonical.contains(secret), "{secret}: the store has all of it");
+            assert!(!shown.contains(secret) && !text.contains(secret), "{secret}: {text}");
+        }
+        assert_eq!(text.matches(REDACTED).count(), 9, "{text}");
+        assert_eq!(shown.matches(REDACTED).count(), 9, "{shown}");
+        assert!(text.starts_with("version: 1\n"), "the rest is as it was written: {text}");
+        assert!(shown.contains("client_ip") && text.contains("balance: {hash: client_ip}"));
+        let problems = super::super::load("t.yaml", &text).problems;
+        assert!(problems.iter().all(|one| one.code == "redacted-secret"), "{problems:?}");
+    }
+
     #[test]
     fn a_secret_that_stands_elsewhere_too_makes_the_text_canonical() {
         let source = SPEC.replace("# rotate me", "# quoted secret");
@@ -333,5 +419,7 @@ routes: [{name: r, upstream: a, auth: signed}]
         }
         assert_eq!(count(&super::super::schema()), 1);
         assert!(is_secret("secret.inline") && is_secret("inline") && !is_secret("online"));
+        assert!(is_secret("passwords[a.b].hash") && !is_secret("balance.hash"));
+        assert!(is_secret("consumers[a].passwords[b].hash") && !is_secret("passwords[a].username"));
     }
 }

@@ -12,7 +12,9 @@ mod validate;
 
 use super::*;
 
-const EXAMPLES: [(&str, &str); 8] = [
+pub use callers::HASH;
+
+const EXAMPLES: [(&str, &str); 9] = [
     ("minimal.yaml", include_str!("../../../examples/minimal.yaml")),
     ("microservices.yaml", include_str!("../../../examples/microservices.yaml")),
     ("canary.yaml", include_str!("../../../examples/canary.yaml")),
@@ -21,6 +23,7 @@ const EXAMPLES: [(&str, &str); 8] = [
     ("tls.yaml", include_str!("../../../examples/tls.yaml")),
     ("grpc.yaml", include_str!("../../../examples/grpc.yaml")),
     ("resilience.yaml", include_str!("../../../examples/resilience.yaml")),
+    ("rate-limits.yaml", include_str!("../../../examples/rate-limits.yaml")),
 ];
 
 #[test]

@@ -206,6 +206,79 @@ fn get_and_status() {
     assert_eq!(epoch["samples"][0]["value"].as_f64(), status["epoch"].as_f64(), "{epoch}");
 }
 
+/// Neither the API nor the command line shows a secret that stands in the spec, whatever has it.
+#[test]
+fn get_spec_shows_no_secret() {
+    // Of the password `secret`.
+    const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$BwcHBwcHBwcHBwcHBwcHBw$\
+                        Yr0kSRnGDlhHnHFyL4TqbH8CDQkNlNW7OY3rPTQqDeI";
+    let origin = Origin::echo();
+    let scratch = Scratch::new();
+    let (seal, of_tokens) = ("0f".repeat(32), "key-of-tokens-of-at-least-32-bytes");
+    // Of a key of 256 random bits, which nobody finds by it.
+    let hash = "ab".repeat(32);
+    let login = format!(
+        "issuer: https://id.example.com, algorithms: [HS256], \
+         keys: [ {{ algorithm: HS256, secret: {{ inline: {of_tokens} }} }} ], \
+         authorization_url: 'https://id.example.com/a', token_url: 'https://id.example.com/t', \
+         client: {{ id: g, secret: {{ inline: client-secret-1 }} }}, \
+         cookie_keys: [ {{ inline: '{seal}' }} ]"
+    );
+    let spec = Spec::to(origin.address())
+        .also("redis: { url: 'redis://127.0.0.1:1', password: { inline: redis-password } }")
+        .also(&format!(
+            "authenticators: [ {{ name: keys, api_key: {{}} }}, {{ name: people, basic: {{}} }}, \
+             {{ name: signed, signature: {{}} }}, {{ name: web, login: {{ {login} }} }} ]"
+        ))
+        .also(&format!(
+            "consumers: [ {{ name: one, api_keys: [ {{ sha256: '{hash}' }} ], \
+             passwords: [ {{ username: one, hash: '{HASH}' }} ], \
+             signing_keys: [ {{ id: k, secret: {{ inline: signing-secret-of-at-least-32-bytes }} }} ] }} ]"
+        ))
+        .upstream(
+            "credentials: { token_url: 'https://id.example.com/t', \
+             client: { id: g, secret: { inline: client-secret-2 } } }",
+        )
+        .route("auth: { any: [ keys, people, signed, web ] }");
+    let gateway = Gateway::of(&spec);
+    let admin = gateway.admin_address();
+    let run = |args: &[&str]| {
+        let outcome = cli(&[args, &["--admin", &admin]].concat());
+        assert_eq!(outcome.code, Some(0), "{args:?}: {outcome:?}");
+        outcome.text()
+    };
+    let changed = spec.text().replace("client-secret-2", "client-secret-3");
+    let changed = file(&scratch, &changed.replace("redis-password", "another-password"));
+    let answers = [
+        run(&["get", "spec"]),
+        run(&["get", "spec", "--json"]),
+        run(&["get", "consumers", "--json"]),
+        run(&["get", "authenticators", "--json"]),
+        run(&["get", "revisions", "--json"]),
+        cli(&["diff", "-f", &changed, "--admin", &admin]).stdout,
+        gateway.admin("/v1/spec").1,
+        gateway.admin("/v1/revisions/1").1,
+        gateway.admin("/v1/consumers").1,
+    ];
+    for (at, answer) in answers.iter().enumerate() {
+        for secret in [
+            "argon2id",
+            "redis-password",
+            "another-password",
+            "client-secret",
+            of_tokens,
+            seal.as_str(),
+            "signing-secret",
+        ] {
+            assert!(!answer.contains(secret), "{secret} in answer {at}: {answer}");
+        }
+    }
+    let [text, value, .., api, revision, _] = &answers[..] else { unreachable!() };
+    for shown in [text, value, api, revision] {
+        assert!(shown.contains("[redacted]") && shown.contains(&hash), "{shown}");
+    }
+}
+
 #[test]
 fn apply_diff_and_rollback() {
     let origin = Origin::echo();
@@ -269,6 +342,48 @@ fn explain_names_the_route_and_why_not_the_others() {
     assert!(outcome.stdout.contains("GET"), "what is allowed: {outcome:?}");
     let value = json(&run(&["GET", "http://api.test/users/7", "--json"]));
     assert!(value.to_string().contains("\"users\""), "{value}");
+}
+
+#[test]
+fn explain_names_the_limits_that_a_request_meets() {
+    let origin = Origin::echo();
+    let spec = Spec::to(origin.address())
+        .also(
+            "limits: [ { name: all, requests: 500, per: 1s, everywhere: true }, \
+             { name: users, by: [ { path: '/users/{id}/*' } ], requests: 9, per: 1m }, \
+             { name: plan, by: [ consumer ], requests: 7, per: day, dry_run: true, \
+             tiers: [ { group: gold, requests: 70, per: day } ] } ]",
+        )
+        .also("groups: [ { name: gold } ]")
+        .also("consumers: [ { name: acme, groups: [ gold ], limits: plan } ]")
+        .route("limits: [ users ]");
+    let gateway = Gateway::of(&spec);
+    let admin = gateway.admin_address();
+    let run = |args: &[&str]| cli(&[&["explain", "GET"], args, &["--admin", &admin]].concat());
+    let limits = |args: &[&str]| {
+        let value = json(&run(&[args, &["--json"]].concat()));
+        let limits = value["outcome"]["limits"].as_array().cloned();
+        limits.unwrap_or_else(|| panic!("{value}"))
+    };
+    let names = |args: &[&str]| -> Vec<String> {
+        limits(args).iter().map(|one| format!("{} {}", one["name"], one["of"])).collect()
+    };
+    let everywhere = "\"all\" \"everywhere\"";
+    assert_eq!(names(&["/users/7/orders"]), [everywhere, "\"users\" \"route\""]);
+    assert_eq!(names(&["/elsewhere"]), [everywhere], "a path of another form");
+    let plan = "\"plan\" \"consumer\"";
+    assert_eq!(names(&["/elsewhere", "--consumer", "acme"]), [everywhere, plan]);
+    let plan = &limits(&["/elsewhere", "--consumer", "acme"])[1];
+    assert_eq!((&plan["tier"], &plan["dry_run"]), (&"gold".into(), &true.into()), "{plan}");
+    assert_eq!(plan["windows"], serde_json::json!([{ "requests": 70, "per": "day" }]));
+    let text = run(&["/elsewhere", "--consumer", "acme"]).stdout;
+    for words in ["gold: 70 per day", "leased (no redis: this node alone), dry run", "all together"]
+    {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let outcome = run(&["/", "--consumer", "acne"]);
+    assert_ne!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stderr.contains("no consumer `acne`"), "{outcome:?}");
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub struct Limit {
     #[serde(default)]
     pub windows: Vec<LimitWindow>,
     /// Most of the first window's requests at once: no more than these in the time in which so many
-    /// come free.
+    /// come free. 20 of 100 per 1s: at most 20 in any 200 ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub burst: Option<u64>,
@@ -32,13 +32,15 @@ pub struct Limit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub concurrency: Option<u32>,
-    /// Other limits for groups: the first whose group the caller is in.
+    /// Other limits for groups: the first whose group the caller is in. Each group has one.
     #[serde(default)]
     pub tiers: Vec<LimitTier>,
-    /// What one request costs.
+    /// What one request costs: a number, or what a field says.
     #[serde(default)]
     pub cost: LimitCost,
-    /// strict asks Redis for every request; leased lets nodes lease from it; local counts each node alone.
+    /// strict asks Redis for every request, and is an error without `redis` in the spec; leased lets
+    /// nodes lease from it, and without `redis` each node counts alone; local always counts each node
+    /// alone.
     #[serde(default)]
     pub mode: LimitMode,
     /// While Redis cannot be asked: share goes by this node's part, deny refuses (503), open does not limit.
@@ -56,13 +58,14 @@ pub struct Limit {
 }
 
 /// One window.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitWindow {
     #[schemars(range(min = 1))]
     pub requests: u64,
-    /// A time like 500ms, 1s, 10m, 1h or 7d, which slides; or minute, hour, day, week, month or year: from
-    /// one turn of the calendar (UTC) to the next.
+    /// A time like 500ms, 1s, 10m, 1h or 7d, which slides: no more in any time of that length. Or minute,
+    /// hour, day, week, month or year: from one turn of the calendar (UTC) to the next. So 1d is any 24
+    /// hours, and day begins anew at midnight.
     #[schemars(with = "String")]
     pub per: Per,
 }
@@ -82,6 +85,43 @@ pub struct LimitTier {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub concurrency: Option<u32>,
+}
+
+/// How much: what a policy and its tiers have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Quota<'a> {
+    pub windows: &'a [LimitWindow],
+    pub burst: Option<u64>,
+    pub concurrency: Option<u32>,
+}
+
+impl Limit {
+    pub fn quota(&self) -> Quota<'_> {
+        let Limit { windows, burst, concurrency, .. } = self;
+        Quota { windows, burst: *burst, concurrency: *concurrency }
+    }
+}
+
+impl LimitTier {
+    pub fn quota(&self) -> Quota<'_> {
+        let LimitTier { windows, burst, concurrency, .. } = self;
+        Quota { windows, burst: *burst, concurrency: *concurrency }
+    }
+}
+
+impl Quota<'_> {
+    /// The window that `burst` is: so many in the time in which so many of the first window's come
+    /// free. `None` where it says nothing more than that window.
+    pub fn burst_window(&self) -> Option<LimitWindow> {
+        let (first, requests) = (self.windows.first()?, self.burst?);
+        let LimitSpan::Sliding(ms) = first.per.0 else { return None };
+        if requests >= first.requests {
+            return None;
+        }
+        let part = u128::from(ms) * u128::from(requests) / u128::from(first.requests);
+        let ms = u64::try_from(part).unwrap_or(ms);
+        Some(LimitWindow { requests, per: Per(LimitSpan::Sliding(ms)) })
+    }
 }
 
 /// What requests are told apart by.
@@ -112,6 +152,22 @@ pub enum LimitBy {
     Path(String),
 }
 
+impl fmt::Display for LimitBy {
+    /// For people, in the words of the spec.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LimitBy::Consumer => f.write_str("consumer"),
+            LimitBy::Credential => f.write_str("credential"),
+            LimitBy::Group => f.write_str("group"),
+            LimitBy::Route => f.write_str("route"),
+            LimitBy::Address { v4: V4, v6: V6 } => f.write_str("address"),
+            LimitBy::Address { v4, v6 } => write!(f, "address /{v4} or /{v6}"),
+            LimitBy::Header(name) => write!(f, "header {name}"),
+            LimitBy::Path(template) => write!(f, "path {template}"),
+        }
+    }
+}
+
 pub const V4: u8 = 32;
 pub const V6: u8 = 64;
 
@@ -131,21 +187,45 @@ pub enum LimitCost {
     /// A field of the request says it.
     RequestHeader {
         header: String,
+        /// Where it is no number above 0.
         #[serde(default = "one")]
+        #[schemars(range(min = 1))]
         default: u32,
+        /// More is taken for this. One that costs more than a limit would never pass.
+        #[schemars(range(min = 1))]
         max: u32,
     },
-    /// A field of the answer says it; until then `reserve` is taken.
+    /// A field of the answer says it; until then `reserve` is taken. What an answer costs beyond it
+    /// counts all the same, even past the limit.
     ResponseHeader {
         response_header: String,
+        /// At least 1: what reserves nothing would be let in however much is used up.
         #[serde(default = "one")]
+        #[schemars(range(min = 1))]
         reserve: u32,
+        /// More is taken for this.
+        #[schemars(range(min = 1))]
         max: u32,
     },
 }
 
 fn one() -> u32 {
     1
+}
+
+impl fmt::Display for LimitCost {
+    /// For people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LimitCost::Fixed(cost) => write!(f, "{cost}"),
+            LimitCost::RequestHeader { header, max, .. } => {
+                write!(f, "{header} of the request, up to {max}")
+            }
+            LimitCost::ResponseHeader { response_header, max, .. } => {
+                write!(f, "{response_header} of the answer, up to {max}")
+            }
+        }
+    }
 }
 
 impl Default for LimitCost {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{CredentialSource, OAuthClient, Secret, schema};
 
-/// What claims must say, and what they mean.
+/// What claims must say, and what they mean. Claims are called by their names, dots and all, such as
+/// https://example.com/roles; where there is none of that name, dots lead into nested ones: org.name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Claims {
@@ -18,15 +19,16 @@ pub struct Claims {
     pub require: Vec<ClaimRule>,
     /// Claims with the scopes, as a text with spaces or a list.
     pub scope_claims: Vec<String>,
-    /// Claim with groups, as a list or a text with spaces.
+    /// Claim with groups, as a list or a text with spaces: groups, realm_access.roles for the roles in
+    /// realm_access, https://example.com/roles.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub groups_claim: Option<String>,
     /// Claim that says who calls: a consumer's subject, or else a consumer's name.
     pub consumer_claim: String,
     /// true: who is no consumer of the spec is refused.
     pub consumer_required: bool,
-    /// Header fields that upstreams are told claims in, by claim. Clients cannot send these fields.
-    /// Names of nested claims are joined by dots.
+    /// Header fields that upstreams are told claims in, by claim, such as sub, or org.name for the name
+    /// in org, or https://example.com/roles. Clients cannot send these fields.
     pub claim_headers: BTreeMap<String, String>,
 }
 

@@ -152,6 +152,12 @@ fn hash(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<String> {
     let Value::Text(text) = &node.value else {
         return refuse("expected a hash, $argon2id$..., from `sluice password hash`".into());
     };
+    if text == REDACTED {
+        let message = "this stands for a hash where a spec is shown; write the hash again, from \
+                       `sluice password hash`";
+        walk.problems.error("redacted-secret", node.mark, path, None, message.into());
+        return None;
+    }
     if let Some(kind) = other_kind(text) {
         return refuse(format!(
             "this is {kind}; passwords are hashed with argon2id, which `sluice password hash` does"

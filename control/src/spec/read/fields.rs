@@ -3,6 +3,11 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
+use contract::encode::{
+    MAX_AUTHENTICATORS, MAX_CONSUMERS, MAX_ENTRIES, MAX_LIMITS, MAX_LISTENERS, MAX_NETWORKS,
+    MAX_REDIS, MAX_ROUTES, MAX_TARGETS, MAX_UPSTREAMS,
+};
+
 use super::{Mark, Places};
 use crate::spec::problem::{Problems, Severity};
 use crate::spec::tree::{Node, Value};
@@ -159,13 +164,19 @@ impl Walk<'_> {
     ) -> Option<Vec<T>> {
         self.places.set(path, node.mark);
         match &node.value {
-            Value::List(items) => Some(
-                items
-                    .iter()
-                    .enumerate()
-                    .filter_map(|(at, item)| read(self, item, &format!("{path}[{at}]")))
-                    .collect(),
-            ),
+            Value::List(items) => {
+                let (count, most) = (items.len(), most(path));
+                if count > most {
+                    let message = format!("this has {count} entries; expected at most {most}");
+                    self.problems.error("too-many", node.mark, path, None, message);
+                }
+                let items = items.iter().enumerate();
+                Some(
+                    items
+                        .filter_map(|(at, item)| read(self, item, &format!("{path}[{at}]")))
+                        .collect(),
+                )
+            }
             Value::Text(text) if !text.contains('\n') => {
                 self.wrong_type(node, path, &format!("a list (write [\"{text}\"])"));
                 None
@@ -294,6 +305,24 @@ impl<'n> Fields<'n> {
             walk.problems.error("missing-field", self.mark, &self.at(name), None, message);
         }
         self.read(walk, name, read)
+    }
+}
+
+/// Most entries of the list at this path that a snapshot can have. Groups come into it as parts of
+/// consumers only.
+fn most(path: &str) -> usize {
+    match path.rsplit('.').next() {
+        Some("listeners") => MAX_LISTENERS,
+        Some("upstreams") if path == "upstreams" => MAX_UPSTREAMS,
+        Some("routes") => MAX_ROUTES,
+        Some("consumers") => MAX_CONSUMERS,
+        Some("authenticators") => MAX_AUTHENTICATORS,
+        Some("groups") if path == "groups" => usize::MAX,
+        Some("limits") if path == "limits" => MAX_LIMITS,
+        Some("targets") => MAX_TARGETS,
+        Some("allow" | "deny") => MAX_NETWORKS,
+        Some("urls") => MAX_REDIS,
+        _ => MAX_ENTRIES,
     }
 }
 

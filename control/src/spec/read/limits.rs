@@ -8,6 +8,8 @@ use crate::spec::tree::{Node, Value};
 
 /// Most that a limit can be.
 const MOST: u64 = contract::encode::MAX_LIMIT;
+/// Longest name of a field.
+const MAX_FIELD_NAME: usize = 256;
 /// Longest template of paths.
 const MAX_TEMPLATE: usize = 1_024;
 
@@ -153,9 +155,11 @@ fn by(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<LimitBy> {
 }
 
 fn header(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<String> {
-    walk.parsed(node, path, "bad-field-name", |text| match scalars::is_token(text) {
-        true => Ok(text.to_ascii_lowercase()),
-        false => Err("expected the name of a field, like X-Tenant".into()),
+    walk.parsed(node, path, "bad-field-name", |text| {
+        match scalars::is_token(text) && text.len() <= MAX_FIELD_NAME {
+            true => Ok(text.to_ascii_lowercase()),
+            false => Err("expected the name of a field, like X-Tenant".into()),
+        }
     })
 }
 
@@ -195,15 +199,16 @@ fn cost(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<LimitCost> {
     let most = f.require(walk, "max", "the most that one request can cost", |walk, node, path| {
         walk.number(node, path, 1..=u64::from(u32::MAX))
     });
-    let (own, other, least) = match f.node("header") {
-        Some(_) => ("default", "reserve", 1),
-        None => ("reserve", "default", 0),
+    let (own, other) = match f.node("header") {
+        Some(_) => ("default", "reserve"),
+        None => ("reserve", "default"),
     };
     if let Some(node) = f.node(other) {
         let message = format!("`{other}` does not go with this; expected `{own}`");
         walk.error("conflicting-fields", node, &f.at(other), message);
     }
-    let value: u32 = count(walk, f, own, least, u64::from(u32::MAX), 1);
+    // One that reserves nothing would be let in however much is used up.
+    let value: u32 = count(walk, f, own, 1, u64::from(u32::MAX), 1);
     let max: u32 = most?;
     if value > max {
         let message = format!("{value} is more than max, {max}");

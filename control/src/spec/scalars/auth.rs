@@ -201,12 +201,16 @@ pub fn scope(text: &str) -> Result<String, String> {
     }
 }
 
-/// The path of a claim: names between dots.
+/// A claim: its name, or names between dots.
 pub fn claim(text: &str) -> Result<String, String> {
     let fits = !text.is_empty() && text.len() <= 256 && !text.contains(char::is_control);
     match fits && !text.starts_with('.') && !text.ends_with('.') {
         true => Ok(text.into()),
-        false => Err("expected the name of a claim, like sub, or a path like org.name".into()),
+        false => Err(
+            "expected the name of a claim, like sub or https://example.com/roles, or a path like \
+                       org.name"
+                .into(),
+        ),
     }
 }
 

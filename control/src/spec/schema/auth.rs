@@ -131,7 +131,7 @@ pub struct RedisStore {
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClaimRuleForm {
-    /// Name of the claim; names of nested ones are joined by dots.
+    /// Name of the claim, dots and all; where there is none of that name, dots lead into nested ones.
     claim: String,
     /// The claim is one of these, or a list with one of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -473,7 +473,8 @@ pub fn one_url(schema: &mut Schema) {
 pub fn one_window(schema: &mut Schema) {
     let about = "So many requests per `per`; instead of windows.";
     let requests = json!({"type": "integer", "minimum": 1, "description": about});
-    let about = "Length of the one window, such as 1s or day.";
+    let about = "Length of the one window, such as 1s or day. 1d is any 24 hours, day is the \
+                 calendar's (UTC).";
     let per = json!({"type": "string", "description": about});
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         properties.insert("requests".into(), requests);

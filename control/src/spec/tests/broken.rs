@@ -520,3 +520,23 @@ fn json_is_read_as_people_and_programs_write_it() {
     assert_eq!(query, serde_json::json!([{"name": "ü/\"", "exact": "😀"}]));
     assert!(serde_json::from_str::<serde_json::Value>(text).is_ok());
 }
+
+#[test]
+fn lists_have_no_more_entries_than_a_snapshot_takes() {
+    let names = |count: usize, one: &dyn Fn(usize) -> String| {
+        (0..count).map(one).collect::<Vec<_>>().join(", ")
+    };
+    let hosts = |count| names(count, &|n| format!("h{n}.example"));
+    route(&format!("    match: {{hosts: [{}]}}", hosts(10_000)), &[]);
+    let said = route(&format!("    match: {{hosts: [{}]}}", hosts(10_001)), &["8:20 too-many"]);
+    mentions(&said, "routes[0].match.hosts: this has 10001 entries; expected at most 10000");
+    let listeners = names(1_001, &|n| format!("{{name: l{n}, listen: ':{}'}}", n + 1));
+    let text = format!(
+        "version: 1\nlisteners: [{listeners}]\nupstreams: [{{name: u, targets: ['a:1']}}]\n\
+         routes: [{{name: r, upstream: u}}]\n"
+    );
+    says(&text, &["2:12 too-many"]);
+    // Networks may be many more.
+    let networks = names(10_001, &|n| format!("10.{}.{}.1", n / 256, n % 256));
+    route(&format!("    networks: {{deny: [{networks}]}}"), &[]);
+}

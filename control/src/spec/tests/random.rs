@@ -284,6 +284,7 @@ prop_compose! {
         deadline_header in option::of(select(texts(&["x-deadline-ms", "1"]))),
         auth in option::of(callers::route_auth(callers)),
         (networks, cors) in (option::of(callers::networks()), option::of(callers::cors())),
+        limits in subsequence(texts(&["plan", "1"]), 0..3),
     ) -> Route {
         // Each route has a path of its own, so that none shadows another.
         let path = match kind {
@@ -322,7 +323,7 @@ prop_compose! {
             auth,
             networks,
             cors,
-            limits: Vec::new(),
+            limits,
         }
     }
 }
@@ -334,12 +335,19 @@ fn spec() -> impl Strategy<Value = Spec> {
                 (0..listeners).map(listener).collect::<Vec<_>>(),
                 (0..upstreams).map(upstream).collect::<Vec<_>>(),
                 (0..routes).map(|at| route(at, upstreams, count)).collect::<Vec<_>>(),
-                ("[a-z0-9.-]{1,20}", 1u32..=3_600_000, locality(), 0u32..=60_000, 0u8..=100),
+                (
+                    ("[a-z0-9.-]{1,20}", option::of(select(texts(&["edge-1", "1", "null"])))),
+                    1u32..=3_600_000,
+                    locality(),
+                    0u32..=60_000,
+                    0u8..=100,
+                ),
                 option::of(select(texts(&["-", "off", "/var/log/a b.log", "true"]))),
                 callers::callers(count),
             )
                 .prop_map(|(listeners, upstreams, mut routes, node, path, callers)| {
-                    let (via, drain_timeout_ms, locality, queue_delay_ms, memory_percent) = node;
+                    let ((via, name), drain_timeout_ms, locality, queue_delay_ms, memory_percent) =
+                        node;
                     for route in &mut routes {
                         route.grpc_web &= route.upstreams.iter().all(|backend| {
                             let old = |upstream: &Upstream| upstream.protocol == Protocol::Http1;
@@ -350,7 +358,7 @@ fn spec() -> impl Strategy<Value = Spec> {
                         version: VERSION,
                         node: Node {
                             via,
-                            name: None,
+                            name,
                             drain_timeout_ms,
                             locality,
                             overload: Overload { queue_delay_ms, memory_percent },
@@ -418,6 +426,15 @@ proptest! {
             let expected: Vec<&str> =
                 route.upstreams.iter().map(|backend| backend.name.as_str()).collect();
             prop_assert_eq!(names, expected);
+            let policy = |at: &u32| snapshot.limits.policies[*at as usize].name.as_str();
+            prop_assert_eq!(flat.limits.iter().map(policy).collect::<Vec<_>>(), &route.limits[..]);
+        }
+        for (flat, limit) in snapshot.limits.policies.iter().zip(&spec.limits) {
+            let burst = usize::from(limit.burst.is_some());
+            prop_assert_eq!(flat.quota.windows.len(), limit.windows.len() + burst);
+        }
+        if let Some(name) = &spec.node.name {
+            prop_assert_eq!(&snapshot.node.name, name);
         }
         let targets: usize = snapshot.upstreams.iter().map(|upstream| upstream.targets.len()).sum();
         let expected: usize = spec.upstreams.iter().map(|upstream| upstream.targets.len()).sum();

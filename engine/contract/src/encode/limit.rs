@@ -5,6 +5,12 @@ use crate::snapshot::*;
 
 /// Most policies of limits.
 pub const MAX_LIMITS: usize = 10_000;
+/// Most that requests of one policy are told apart by.
+pub const MAX_LIMIT_SCOPES: usize = 16;
+/// Most windows of one quota, that of a burst among them. Each is a bucket that a request looks up.
+pub const MAX_LIMIT_WINDOWS: usize = 16;
+/// Most tiers of one policy: shards count quotas in a byte, and one more is for whom no tier is for.
+pub const MAX_LIMIT_TIERS: usize = 255;
 /// Largest limit, and largest cost of anything: counts stay exact in Redis' numbers (2⁵³).
 pub const MAX_LIMIT: u64 = 1_000_000_000_000;
 /// Bounds of a sliding window, in milliseconds: 10 ms to 31 days.
@@ -60,9 +66,9 @@ fn write_policy(out: &mut Out, policy: &LimitPolicy) {
 fn read_policy(input: &mut In<'_>) -> Result<LimitPolicy, DecodeError> {
     Ok(LimitPolicy {
         name: input.text("limit.name")?,
-        by: input.list("limit.by", MAX_ENTRIES, read_scope)?,
+        by: input.list("limit.by", MAX_LIMIT_SCOPES, read_scope)?,
         quota: read_quota(input)?,
-        tiers: input.list("limit.tiers", MAX_ENTRIES, |input| {
+        tiers: input.list("limit.tiers", MAX_LIMIT_TIERS, |input| {
             Ok(LimitTier { group: input.text("limit.tier.group")?, quota: read_quota(input)? })
         })?,
         cost: read_cost(input)?,
@@ -108,7 +114,7 @@ fn write_quota(out: &mut Out, quota: &LimitQuota) {
 }
 
 fn read_quota(input: &mut In<'_>) -> Result<LimitQuota, DecodeError> {
-    let windows = input.list("limit.windows", MAX_ENTRIES, |input| {
+    let windows = input.list("limit.windows", MAX_LIMIT_WINDOWS, |input| {
         let limit = within(input, "limit.window.limit", 1, MAX_LIMIT)?;
         let span = match input.u8("limit.window.span")? {
             0 => {
@@ -206,7 +212,7 @@ fn read_cost(input: &mut In<'_>) -> Result<LimitCost, DecodeError> {
         },
         2 => LimitCost::ResponseHeader {
             name: input.text("limit.cost.header")?,
-            reserve: input.u32("limit.cost.reserve")?,
+            reserve: input.u32_within("limit.cost.reserve", 1, u32::MAX)?,
             most: input.u32_within("limit.cost.most", 1, u32::MAX)?,
         },
         other => return Err(input.tag("limit.cost", other)),

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use random::snapshot;
 
 mod auth;
+mod limit;
 mod random;
 
 /// Makes length and checksum right again, so that a change reaches the fields.

@@ -105,8 +105,8 @@ pub enum LimitCost {
         default: u32,
         most: u32,
     },
-    /// `reserve` until the answer says it in this field, from 0 to `most`; what it does not say is
-    /// `reserve`. The field is not passed on.
+    /// `reserve`, at least 1, until the answer says it in this field, from 0 to `most`; what it does not
+    /// say is `reserve`. The field is not passed on.
     ResponseHeader {
         name: String,
         reserve: u32,

@@ -215,7 +215,8 @@ fn fields(tokens: &Tokens, claims: &Claims) -> Fields {
     told.collect()
 }
 
-/// The claim at a path: names between dots, which may themselves have dots.
+/// The claim of this name, such as `https://example.com/roles`, or else at this path: names between dots,
+/// which may themselves have dots.
 fn at<'a>(claims: &'a Claims, path: &str) -> Option<&'a Value> {
     if let Some(value) = claims.get(path) {
         return Some(value).filter(|value| !value.is_null());

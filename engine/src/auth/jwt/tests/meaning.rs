@@ -264,6 +264,45 @@ fn upstreams_are_told_claims_that_fit_a_field() {
     );
 }
 
+/// Providers name claims of others by URLs, as OpenID Connect Core §5.1.2 advises: the dots in these are
+/// no steps of a path.
+#[test]
+fn claims_whose_names_have_dots_are_found() {
+    let mut rules = rules();
+    rules.tokens.groups_claim = Some("https://example.com/roles".into());
+    rules.tokens.scope_claims = vec!["https://api.example.com/permissions".into()];
+    rules.tokens.consumer_claim = "https://example.com/app.id".into();
+    let told = ["https://example.com/org.name", "a.b", "a.b.c", "x.y", "p.q"];
+    rules.tokens.claim_headers =
+        told.iter().zip(0..).map(|(claim, n)| ((*claim).into(), format!("x-{n}"))).collect();
+    let present = ClaimTest::Present;
+    rules.tokens.require =
+        vec![ClaimRule { claim: "https://example.com/org.name".into(), test: present }];
+    let identity = with(&rules, |claims| {
+        claims["https://example.com/roles"] = json!(["admin", "auditor"]);
+        claims["https://api.example.com/permissions"] = "read delete".into();
+        claims["https://example.com/app"] = json!({ "id": "ada" });
+        // Inside of a claim whose own name has dots.
+        claims["https://example.com/org"] = json!({ "name": "Acme" });
+        // The whole name goes before the path, whatever stands first.
+        claims["a"] = json!({ "b": "nested", "b.c": "nested with a dot" });
+        claims["a.b"] = "whole".into();
+        // A claim that is null is as if it were not there, and no path is looked for behind it.
+        claims["x.y"] = Value::Null;
+        claims["x"] = json!({ "y": "behind" });
+        // What is no object has nothing in it.
+        claims["p"] = json!([{ "q": 1 }]);
+    })
+    .unwrap();
+    assert_eq!(&*identity.id, "ada");
+    assert_eq!(texts(&identity.groups), ["staff", "admin", "auditor"]);
+    assert_eq!(texts(&identity.scopes), ["read"], "of ada's");
+    let fields: Vec<(&str, &[u8])> =
+        identity.fields.iter().map(|(name, value)| (&**name, &**value)).collect();
+    assert_eq!(fields, [("x-0", &b"Acme"[..]), ("x-1", b"whole"), ("x-2", b"nested with a dot")]);
+    assert_eq!(with(&rules, |_| {}).unwrap_err(), Refusal::Invalid, "it has to be there");
+}
+
 #[test]
 fn tokens_are_bound_to_certificates_or_to_nothing() {
     let bound = json!({ "x5t#S256": encoded(&[7; 32]) });

@@ -45,7 +45,7 @@ fn cost() -> impl Strategy<Value = LimitCost> {
         some.clone().prop_map(LimitCost::Fixed),
         (text(), some.clone(), some.clone())
             .prop_map(|(name, default, most)| LimitCost::RequestHeader { name, default, most }),
-        (text(), any::<u32>(), some).prop_map(|(name, reserve, most)| LimitCost::ResponseHeader {
+        (text(), some.clone(), some).prop_map(|(name, reserve, most)| LimitCost::ResponseHeader {
             name,
             reserve,
             most
