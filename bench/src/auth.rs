@@ -35,6 +35,9 @@ pub struct Args {
     /// Only these peers
     #[arg(long, value_delimiter = ',', value_parser = Peer::parse)]
     only: Vec<Peer>,
+    /// Only these cases: key, es256, rs256, cold-es256, cold-rs256, mtls
+    #[arg(long, value_delimiter = ',', value_parser = Case::parse)]
+    case: Vec<Case>,
     /// Rounds, interleaved
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -60,6 +63,7 @@ pub fn run(args: Args, stop: &AtomicBool) -> Result<(), Box<dyn Error>> {
     }
     let comparison = Comparison {
         peers,
+        cases: if args.case.is_empty() { CASES.to_vec() } else { args.case },
         rounds: args.rounds.max(1),
         seconds: args.seconds.clamp(0.1, 3600.0),
         proxy_cpu,
@@ -119,6 +123,22 @@ impl Case {
         }
     }
 
+    /// What it is called on the command line.
+    fn key(self) -> &'static str {
+        match self {
+            Case::ColdEs256 => "cold-es256",
+            Case::ColdRs256 => "cold-rs256",
+            case => case.path(),
+        }
+    }
+
+    fn parse(key: &str) -> Result<Case, String> {
+        CASES.into_iter().find(|case| case.key() == key).ok_or_else(|| {
+            let known: Vec<&str> = CASES.iter().map(|case| case.key()).collect();
+            format!("unknown case {key:?}: it is one of {}", known.join(", "))
+        })
+    }
+
     fn is_cold(self) -> bool {
         matches!(self, Case::ColdEs256 | Case::ColdRs256)
     }
@@ -163,6 +183,7 @@ impl Case {
 /// What is to be measured, and how long.
 pub struct Comparison {
     pub peers: Vec<Found>,
+    pub cases: Vec<Case>,
     pub rounds: usize,
     pub seconds: f64,
     pub proxy_cpu: usize,
@@ -335,16 +356,13 @@ impl Comparison {
         let mut rows = Vec::new();
         let mut serial = 0;
         for found in &self.peers {
-            let cases: Vec<Case> = CASES.into_iter().filter(|c| c.takes(found.peer)).collect();
-            if cases.is_empty() {
+            let cases = self.cases.iter().copied().filter(|case| case.takes(found.peer));
+            let mut rows_of: Vec<Row> = cases.map(|case| Row::new(found.peer, case)).collect();
+            if rows_of.is_empty() {
                 continue;
             }
             let own = directory.join(found.peer.name());
             std::fs::create_dir_all(&own)?;
-            let mut rows_of: Vec<Row> = Vec::new();
-            for &case in &cases {
-                rows_of.push(Row::new(found.peer, case));
-            }
             for round in 1..=self.rounds {
                 // Afresh: what a process has learned would favour the later cases.
                 let (mut running, mesh) =

@@ -36,6 +36,7 @@ fn the_report_says_how_many_resumed() {
 #[test]
 fn who_takes_part_in_what() {
     for case in CASES {
+        assert_eq!(Case::parse(case.key()), Ok(case));
         assert!(case.takes(Peer::Sluice));
         assert!(case.takes(Peer::Nginx) || case.takes(Peer::Envoy), "somebody to compare with");
     }
