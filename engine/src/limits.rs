@@ -60,12 +60,14 @@ pub const KEY_TRIES: u32 = 3;
 pub const KEYS_KNOWN: usize = 64 * 1024;
 /// Keys that a node knows not to be there, twice.
 pub const KEYS_ABSENT: usize = 64 * 1024;
-/// Keys whose use is to be written.
+/// Keys whose use is to be written, of a node to Redis, or of a shard to control.
 pub const KEYS_USED: usize = 64 * 1024;
 /// How often the use of one key is noted, in milliseconds.
 pub const KEY_USED_MS: u64 = 60_000;
 /// How often what was noted is written.
 pub const KEY_USED_WRITE_MS: u64 = 1_000;
+/// Uses of keys that a shard tells control of at once.
+pub const KEYS_USED_TOLD: usize = 1_024;
 /// How long Redis keeps when a key was last used, in seconds.
 pub const KEY_USED_S: i64 = 400 * 24 * 3_600;
 /// Commands that wait for one Redis connection.

@@ -364,6 +364,7 @@ async fn shard(io: Io, meter: Meter, plans: Arc<Swap<Plan>>, mailbox: Arc<Mailbo
     while shard.connections() > 0 && io.clock().now_ms() < deadline_ms {
         io.sleep_ms(10).await;
     }
+    shard.tell_key_uses();
     shard.meter.housekeeping(&io);
     shard.meter.state(ShardState::Stopped);
 }
