@@ -76,6 +76,8 @@ pub const REDIS_COMMANDS: usize = 20_000;
 pub const REDIS_BATCH: usize = 256;
 /// Connecting to Redis, in milliseconds, handshakes included.
 pub const REDIS_CONNECT_MS: u64 = 2_000;
+/// How long after the start questions to Redis wait for the first connection.
+pub const REDIS_FIRST_MS: u64 = 1_000;
 /// An answer of Redis that nobody bounds otherwise; a connection that owes one for longer is given up.
 pub const REDIS_COMMAND_MS: u64 = 2_000;
 /// Pauses between attempts to connect to Redis: the first, doubled up to the second.
@@ -137,6 +139,8 @@ pub const ENDPOINT_ANSWER: usize = 256 * 1024;
 pub const ANSWERS: usize = 16 * 1024;
 /// Their bytes, twice.
 pub const ANSWERS_BYTES: usize = 16 * 1024 * 1024;
+/// Challenges of an external decision that callers are told, in bytes.
+pub const CHALLENGES: usize = 2 * 1024;
 /// Fields that upstreams get of one answer of an external decision, in bytes.
 pub const TAKEN_FIELDS: usize = 16 * 1024;
 /// Life of an upstream's token that does not say how long it lives, and the longest believed, in
