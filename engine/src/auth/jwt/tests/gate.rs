@@ -175,6 +175,13 @@ impl Told {
         matches!(self, Told::Out { status: 401, challenges } if *challenges == [wanted])
     }
 
+    pub fn challenges(&self) -> &[String] {
+        match self {
+            Told::In { .. } => &[],
+            Told::Out { challenges, .. } => challenges,
+        }
+    }
+
     pub fn status(&self) -> u16 {
         match self {
             Told::In { .. } => 200,
