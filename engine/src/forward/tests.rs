@@ -31,6 +31,8 @@ enum Act {
     Echo,
     /// Answers with this status, and fields.
     Status(u16, &'static str),
+    /// Answers a call by nothing but this status.
+    Ended(&'static str),
     /// Reads the request and closes.
     Close,
     /// Closes once the head has come.
@@ -98,6 +100,11 @@ fn serve_one(
             Act::Status(status, fields) => {
                 format!("HTTP/1.1 {status} S\r\n{fields}Content-Length: 3\r\n\r\nbad").into_bytes()
             }
+            Act::Ended(code) => format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\ngrpc-status: {code}\r\n\
+                 Content-Length: 0\r\n\r\n"
+            )
+            .into_bytes(),
             Act::Close | Act::CloseAtHead => return,
             Act::Garbage => b"What is this?\r\n\r\n".to_vec(),
             Act::Hang => {
