@@ -223,12 +223,9 @@ impl Service {
 
 /// Who is refused is told what the service says to it (RFC 9110 §11.6.1).
 fn challenged(fields: &HeaderMap) -> Refusal {
-    let challenges: Vec<Box<[u8]>> = fields
-        .get_all(WWW_AUTHENTICATE)
-        .iter()
-        .map(|value| Box::from(value.as_bytes()))
-        .filter(|value: &Box<[u8]>| !value.is_empty())
-        .collect();
+    let values = fields.get_all(WWW_AUTHENTICATE).iter().map(|value| value.as_bytes());
+    let challenges: Vec<Box<[u8]>> =
+        values.filter(|value| !value.is_empty()).map(Box::from).collect();
     let bytes: usize = challenges.iter().map(|value| value.len()).sum();
     match bytes {
         1..=limits::CHALLENGES => Refusal::Challenged(challenges.into()),
