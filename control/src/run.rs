@@ -93,6 +93,8 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
     tokio::spawn(async move { follower.follow_files().await });
     let follower = running.clone();
     tokio::spawn(async move { follower.follow_providers().await });
+    let follower = running.clone();
+    tokio::spawn(async move { follower.follow_key_uses().await });
     let api = api::router(running.clone());
     tokio::spawn(async move { axum::serve(listener, api).await });
     loop {
@@ -104,7 +106,7 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
             _ = terminate.recv() => if !is_parent(inherited.parent) { break },
         }
     }
-    running.finish();
+    running.finish().await;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The running configuration: everything that changes it goes through here, one at a time.
 
+mod key_uses;
 mod state;
 mod upkeep;
 
@@ -134,6 +135,8 @@ struct Shared {
     cookies: std::sync::Mutex<Tickets>,
     /// What providers say.
     providers: Providers,
+    /// When API keys were used last.
+    key_uses: key_uses::Known,
     /// What is wrong with files.
     file_errors: RwLock<Vec<String>>,
     current: RwLock<Arc<Current>>,
@@ -192,6 +195,7 @@ impl Running {
             }
         };
         let (engine_state, inquiry) = (publisher.engine(), publisher.inquiry());
+        let key_uses = key_uses::Known::of(&store).await;
         let current = Current {
             revision,
             spec: Arc::new(spec),
@@ -212,6 +216,7 @@ impl Running {
                 tickets: std::sync::Mutex::new(tickets),
                 cookies: std::sync::Mutex::new(cookies),
                 providers,
+                key_uses,
                 file_errors: RwLock::default(),
                 current: RwLock::new(Arc::new(current)),
                 admin,
@@ -390,9 +395,10 @@ impl Running {
         self.shared.records.reopen();
     }
 
-    /// Writes out every record and the access log.
-    pub fn finish(&self) {
+    /// Writes out every record, the access log, and when keys were used.
+    pub async fn finish(&self) {
         self.shared.records.finish();
+        self.write_key_uses().await;
     }
 
     fn notes(&self, spec: &Spec) -> Vec<String> {

@@ -150,6 +150,7 @@ const DEADLINE_EXCEEDED: u8 = 4;
 const INTERNAL: u8 = 13;
 const UNAVAILABLE: u8 = 14;
 const DATA_LOSS: u8 = 15;
+pub const UNAUTHENTICATED: u8 = 16;
 
 /// What a call that ended with this code says of its target. `has_deadline`: the client gave it one.
 ///

@@ -31,6 +31,8 @@ mod serve;
 mod shard;
 mod start;
 mod store;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 pub mod transport;
 mod upload;

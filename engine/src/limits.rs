@@ -60,12 +60,14 @@ pub const KEY_TRIES: u32 = 3;
 pub const KEYS_KNOWN: usize = 64 * 1024;
 /// Keys that a node knows not to be there, twice.
 pub const KEYS_ABSENT: usize = 64 * 1024;
-/// Keys whose use is to be written.
+/// Keys whose use is to be written, of a node to Redis, or of a shard to control.
 pub const KEYS_USED: usize = 64 * 1024;
 /// How often the use of one key is noted, in milliseconds.
 pub const KEY_USED_MS: u64 = 60_000;
 /// How often what was noted is written.
 pub const KEY_USED_WRITE_MS: u64 = 1_000;
+/// Uses of keys that a shard tells control of at once.
+pub const KEYS_USED_TOLD: usize = 1_024;
 /// How long Redis keeps when a key was last used, in seconds.
 pub const KEY_USED_S: i64 = 400 * 24 * 3_600;
 /// Commands that wait for one Redis connection.
@@ -74,6 +76,8 @@ pub const REDIS_COMMANDS: usize = 20_000;
 pub const REDIS_BATCH: usize = 256;
 /// Connecting to Redis, in milliseconds, handshakes included.
 pub const REDIS_CONNECT_MS: u64 = 2_000;
+/// How long after the start questions to Redis wait for the first connection.
+pub const REDIS_FIRST_MS: u64 = 1_000;
 /// An answer of Redis that nobody bounds otherwise; a connection that owes one for longer is given up.
 pub const REDIS_COMMAND_MS: u64 = 2_000;
 /// Pauses between attempts to connect to Redis: the first, doubled up to the second.
@@ -135,6 +139,8 @@ pub const ENDPOINT_ANSWER: usize = 256 * 1024;
 pub const ANSWERS: usize = 16 * 1024;
 /// Their bytes, twice.
 pub const ANSWERS_BYTES: usize = 16 * 1024 * 1024;
+/// Challenges of an external decision that callers are told, in bytes.
+pub const CHALLENGES: usize = 2 * 1024;
 /// Fields that upstreams get of one answer of an external decision, in bytes.
 pub const TAKEN_FIELDS: usize = 16 * 1024;
 /// Life of an upstream's token that does not say how long it lives, and the longest believed, in

@@ -365,6 +365,7 @@ async fn shard(io: Io, meter: Meter, plans: Arc<Swap<Plan>>, mailbox: Arc<Mailbo
         io.sleep_ms(10).await;
     }
     shard.leave_limits();
+    shard.tell_key_uses();
     shard.meter.housekeeping(&io);
     shard.meter.state(ShardState::Stopped);
 }

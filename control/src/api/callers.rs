@@ -3,8 +3,10 @@
 use axum::{Json, extract::State};
 use contract::snapshot::{self as flat, AuthenticatorKind};
 
-use super::model::{Authenticator, Consumer};
-use crate::{explain::word, fit::unix_now, running::Running};
+use data_encoding::HEXLOWER;
+
+use super::model::{ApiKey, Authenticator, Consumer};
+use crate::{explain::word, fit::unix_now, records::KeyUses, running::Running};
 
 /// `GET /v1/authenticators`.
 pub async fn authenticators(State(running): State<Running>) -> Json<Vec<Authenticator>> {
@@ -13,7 +15,14 @@ pub async fn authenticators(State(running): State<Running>) -> Json<Vec<Authenti
 
 /// `GET /v1/consumers`.
 pub async fn consumers(State(running): State<Running>) -> Json<Vec<Consumer>> {
-    Json(callers(&running.current().snapshot.auth, unix_now()))
+    let uses = running.key_uses();
+    Json(callers(&running.current().snapshot.auth, &uses, unix_now()))
+}
+
+/// `GET /v1/keys`: the API keys of the spec.
+pub async fn keys(State(running): State<Running>) -> Json<Vec<ApiKey>> {
+    let uses = running.key_uses();
+    Json(api_keys(&running.current().snapshot.auth, &uses))
 }
 
 fn ways(snapshot: &flat::Snapshot) -> Vec<Authenticator> {
@@ -72,7 +81,7 @@ fn ways(snapshot: &flat::Snapshot) -> Vec<Authenticator> {
     (0..).zip(&auth.authenticators).map(row).collect()
 }
 
-fn callers(auth: &flat::Auth, now: i64) -> Vec<Consumer> {
+fn callers(auth: &flat::Auth, uses: &KeyUses, now: i64) -> Vec<Consumer> {
     let now_ms = now.unsigned_abs() * 1_000;
     let row = |one: &flat::Consumer| {
         let ended = |key: &&flat::ApiKey| key.expires_ms > 0 && key.expires_ms <= now_ms;
@@ -83,6 +92,7 @@ fn callers(auth: &flat::Auth, now: i64) -> Vec<Consumer> {
             limits: one.limits.clone(),
             api_keys: one.api_keys.len(),
             expired_api_keys: one.api_keys.iter().filter(ended).count(),
+            last_used_s: one.api_keys.iter().filter_map(|key| uses.get(&key.digest)).max().copied(),
             passwords: one.passwords.len(),
             certificates: one.certificates.len(),
             signing_keys: one.signing_keys.len(),
@@ -90,6 +100,19 @@ fn callers(auth: &flat::Auth, now: i64) -> Vec<Consumer> {
         }
     };
     auth.consumers.iter().map(row).collect()
+}
+
+fn api_keys(auth: &flat::Auth, uses: &KeyUses) -> Vec<ApiKey> {
+    let rows = auth.consumers.iter().flat_map(|consumer| {
+        consumer.api_keys.iter().map(|key| ApiKey {
+            sha256: HEXLOWER.encode(&key.digest),
+            prefix: key.prefix.clone(),
+            consumer: consumer.name.clone(),
+            expires_ms: Some(key.expires_ms).filter(|at_ms| *at_ms > 0),
+            last_used_s: uses.get(&key.digest).copied(),
+        })
+    });
+    rows.collect()
 }
 
 #[cfg(test)]
@@ -137,7 +160,17 @@ routes: [{name: r, upstream: u, auth: [keys, corp]}, {name: s, upstream: u, matc
         );
         let source = "https://id.example.com/.well-known/openid-configuration";
         assert_eq!(rows[1].source.as_deref(), Some(source));
-        let rows = callers(&snapshot.auth, 1_900_000_000);
+        let rows = callers(&snapshot.auth, &KeyUses::new(), 1_900_000_000);
+        assert_eq!(rows[0].last_used_s, None);
+        let uses = KeyUses::from([([0; 32], 7), ([1; 32], 9)]);
+        let keys = api_keys(&snapshot.auth, &uses);
+        assert_eq!(
+            (keys.len(), &*keys[0].consumer, &*keys[0].sha256),
+            (1, "app", &*"0".repeat(64))
+        );
+        assert_eq!((keys[0].expires_ms, keys[0].last_used_s), (Some(1_577_836_800_000), Some(7)));
+        let rows = callers(&snapshot.auth, &uses, 1_900_000_000);
+        assert_eq!(rows[0].last_used_s, Some(7));
         assert_eq!(rows[0].scopes, ["a", "b", "c"]);
         assert_eq!((rows[0].limits.as_deref(), rows[0].expired_api_keys), (Some("plan"), 1));
         assert_eq!((rows[0].api_keys, rows[0].subjects, rows[0].passwords), (1, 1, 0));

@@ -43,6 +43,7 @@ pub fn router(running: Running) -> Router {
         .route("/certificates", get(state::certificates))
         .route("/authenticators", get(callers::authenticators))
         .route("/consumers", get(callers::consumers))
+        .route("/keys", get(callers::keys))
         .route("/limits", get(limits::limits));
     let guard = guard::Guard::new(running.admin());
     Router::new()

@@ -259,10 +259,27 @@ pub struct Consumer {
     pub api_keys: usize,
     /// Of the API keys those that have ended.
     pub expired_api_keys: usize,
+    /// When one of its API keys was last used here, in seconds since the Unix epoch.
+    pub last_used_s: Option<u64>,
     pub passwords: usize,
     pub certificates: usize,
     pub signing_keys: usize,
     pub subjects: usize,
+}
+
+/// An API key of the spec, told as `sluice keys list` tells those in Redis.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApiKey {
+    /// In hexadecimal.
+    pub sha256: String,
+    /// The key's first characters; empty where the spec does not say.
+    pub prefix: String,
+    pub consumer: String,
+    /// Milliseconds since the Unix epoch; null: never.
+    pub expires_ms: Option<u64>,
+    /// When it was last used here, in seconds since the Unix epoch, to a minute; null: not that is
+    /// known.
+    pub last_used_s: Option<u64>,
 }
 
 /// The running spec. Secrets that stand in it are left out.

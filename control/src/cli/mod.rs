@@ -228,6 +228,8 @@ enum What {
     Certificates,
     Authenticators,
     Consumers,
+    /// API keys of the spec, and when each was used last; of those in Redis: `sluice keys list`
+    Keys,
     Limits,
     Revisions,
     Spec,

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     api::model::{
-        Applied, Authenticator, Certificate, Consumer, LimitBucket, Listener, Route, Running,
-        Status, Upstream,
+        ApiKey, Applied, Authenticator, Certificate, Consumer, LimitBucket, Listener, Route,
+        Running, Status, Upstream,
     },
     diff::Diff,
     entry::EngineEntry,
@@ -87,6 +87,7 @@ pub fn get(what: What, consumer: Option<&str>, remote: &Remote) -> Result<(), Fa
             list::<Authenticator>("/v1/authenticators", remote, show::authenticators)
         }
         What::Consumers => list::<Consumer>("/v1/consumers", remote, show::consumers),
+        What::Keys => list::<ApiKey>("/v1/keys", remote, show::keys),
         What::Limits => {
             let query: Vec<_> = consumer.map(|name| ("consumer", name)).into_iter().collect();
             let rows: Vec<LimitBucket> = Admin::new(remote).get_with("/v1/limits", &query)?;

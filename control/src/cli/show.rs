@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::{offline::count, table::Table};
 use crate::{
     api::model::{
-        Applied, Authenticator, Certificate, Consumer, LimitBucket, Listener, Route, Share, Status,
-        Target, Upstream,
+        ApiKey, Applied, Authenticator, Certificate, Consumer, LimitBucket, Listener, Route, Share,
+        Status, Target, Upstream,
     },
     records::date,
     store::RevisionLine,
@@ -213,6 +213,7 @@ pub fn consumers(consumers: &[Consumer], color: bool) -> String {
         "SCOPES",
         "LIMITS",
         "KEYS",
+        "KEY USED (UTC)",
         "PASSWORDS",
         "CERTIFICATES",
         "SIGNING KEYS",
@@ -229,6 +230,7 @@ pub fn consumers(consumers: &[Consumer], color: bool) -> String {
             one.scopes.join(" "),
             one.limits.clone().unwrap_or_default(),
             keys,
+            used(one.last_used_s),
             one.passwords.to_string(),
             one.certificates.to_string(),
             one.signing_keys.to_string(),
@@ -236,6 +238,26 @@ pub fn consumers(consumers: &[Consumer], color: bool) -> String {
         ]);
     }
     or_none(table, "no consumers", color)
+}
+
+pub fn keys(keys: &[ApiKey], color: bool) -> String {
+    let mut table =
+        Table::new(&["PREFIX", "CONSUMER", "EXPIRES (UTC)", "LAST USED (UTC)", "SHA-256"]);
+    for one in keys {
+        let ends = |ms: u64| date(ms / 1_000).replace('T', " ");
+        table.row([
+            one.prefix.clone(),
+            one.consumer.clone(),
+            one.expires_ms.map_or("never".into(), ends),
+            used(one.last_used_s),
+            one.sha256.clone(),
+        ]);
+    }
+    or_none(table, "no keys", color)
+}
+
+fn used(last_used_s: Option<u64>) -> String {
+    last_used_s.map_or("-".into(), |used_s| date(used_s).replace('T', " "))
 }
 
 pub fn revisions(revisions: &[RevisionLine], color: bool) -> String {
@@ -368,6 +390,7 @@ mod tests {
             limits: None,
             api_keys: 2,
             expired_api_keys: 1,
+            last_used_s: Some(86_400),
             passwords: 0,
             certificates: 1,
             signing_keys: 0,
@@ -375,9 +398,10 @@ mod tests {
         };
         assert_eq!(
             consumers(&[one], false),
-            "NAME  GROUPS   SCOPES  LIMITS  KEYS         PASSWORDS  CERTIFICATES  SIGNING KEYS  \
-             SUBJECTS\n\
-             app   gold,eu  a b             2 (1 ended)  0          1             0             3\n"
+            "NAME  GROUPS   SCOPES  LIMITS  KEYS         KEY USED (UTC)       PASSWORDS  \
+             CERTIFICATES  SIGNING KEYS  SUBJECTS\n\
+             app   gold,eu  a b             2 (1 ended)  1970-01-02 00:00:00  0          \
+             1             0             3\n"
         );
         let one = Authenticator {
             name: "corp".into(),
@@ -394,6 +418,21 @@ mod tests {
              corp  jwt   3             waits for its provider  https://id.example.com\n"
         );
         assert_eq!(consumers(&[], false), "no consumers\n");
+        let one = ApiKey {
+            sha256: "ab".into(),
+            prefix: "slk_a".into(),
+            consumer: "app".into(),
+            expires_ms: None,
+            last_used_s: None,
+        };
+        let used = ApiKey { expires_ms: Some(1_000), last_used_s: Some(86_400), ..one.clone() };
+        assert_eq!(
+            keys(&[one, used], false),
+            "PREFIX  CONSUMER  EXPIRES (UTC)        LAST USED (UTC)      SHA-256\n\
+             slk_a   app       never                -                    ab\n\
+             slk_a   app       1970-01-01 00:00:01  1970-01-02 00:00:00  ab\n"
+        );
+        assert_eq!(keys(&[], false), "no keys\n");
     }
 
     #[test]

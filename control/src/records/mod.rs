@@ -1,4 +1,5 @@
-//! Access records, from the shards' rings to the access log and the metrics.
+//! Access records, from the shards' rings to the access log and the metrics; and which API keys were
+//! used, which comes the same way.
 //!
 //! A thread of its own empties the rings; what it knows sits behind one lock that it holds for a
 //! batch at a time, and that others take only to publish or to be scraped.
@@ -9,6 +10,7 @@ mod names;
 mod sink;
 
 use std::{
+    collections::HashMap,
     io,
     path::PathBuf,
     sync::{
@@ -19,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::{record::Record, ring::RingReader, segment::Segment, snapshot::Snapshot};
+use contract::{KeyUse, record::Record, ring::RingReader, segment::Segment, snapshot::Snapshot};
 
 pub use line::date;
 pub use metrics::{family, sample, seconds};
@@ -38,6 +40,12 @@ const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 /// Longest time a line waits for more lines.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
+
+/// Keys whose use waits to be taken; those of shards come in portions and are taken all the time.
+const MAX_KEY_USES: usize = 100_000;
+
+/// When API keys were used last, in seconds since the Unix epoch, by the SHA-256 of the key.
+pub type KeyUses = HashMap<[u8; 32], u64>;
 
 /// The records of this node.
 pub struct Records {
@@ -58,6 +66,8 @@ struct State {
     history: History,
     metrics: Metrics,
     log: Option<Log>,
+    /// What nobody has taken yet.
+    key_uses: KeyUses,
     /// Records that could not be read.
     garbage: u64,
 }
@@ -145,6 +155,11 @@ impl Records {
         }
     }
 
+    /// Which keys were used since this was asked last.
+    pub fn take_key_uses(&self) -> KeyUses {
+        std::mem::take(&mut self.shared.lock().key_uses)
+    }
+
     pub fn lines_dropped(&self) -> u64 {
         self.shared.lines_dropped.load(Ordering::Relaxed)
     }
@@ -209,6 +224,14 @@ impl State {
         }
     }
 
+    fn used(&mut self, KeyUse { digest, used_s }: KeyUse) {
+        if let Some(known_s) = self.key_uses.get_mut(&digest) {
+            *known_s = used_s.max(*known_s);
+        } else if self.key_uses.len() < MAX_KEY_USES {
+            self.key_uses.insert(digest, used_s);
+        }
+    }
+
     fn flush(&mut self) {
         if let Some(log) = &mut self.log {
             log.sink.send(&mut log.lines);
@@ -245,6 +268,9 @@ fn take_ring(shard: usize, ring: &mut RingReader, shared: &Shared) -> usize {
     let mut state = shared.lock();
     ring.drain(|bytes| match Record::decode(bytes) {
         Some(record) => state.take(shard, &record),
-        None => state.garbage += 1,
+        None => match KeyUse::decode(bytes) {
+            Some(used) => state.used(used),
+            None => state.garbage += 1,
+        },
     })
 }

@@ -1,4 +1,4 @@
-//! Where revisions of the spec are kept.
+//! Where revisions of the spec are kept, and when API keys were used last.
 //!
 //! A revision is written once and never changed; the latest one is what should be running. The last
 //! 1,000 are kept. A
@@ -6,7 +6,7 @@
 
 mod sqlite;
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -94,5 +94,20 @@ impl Store {
     /// The newest `limit` revisions, newest first.
     pub async fn list(&self, limit: u32) -> Result<Vec<RevisionLine>, StoreError> {
         self.engine.list(limit).await
+    }
+
+    /// Notes when API keys were used, in seconds since the Unix epoch, by their SHA-256. Of two times
+    /// for a key the later one stays; what is from before `since_s` is forgotten.
+    pub async fn note_key_uses(
+        &self,
+        uses: HashMap<[u8; 32], u64>,
+        since_s: u64,
+    ) -> Result<(), StoreError> {
+        self.engine.note_key_uses(uses, since_s).await
+    }
+
+    /// When API keys were used last.
+    pub async fn key_uses(&self) -> Result<HashMap<[u8; 32], u64>, StoreError> {
+        self.engine.key_uses().await
     }
 }

@@ -1,6 +1,7 @@
 //! The embedded store: one SQLite file.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -38,7 +39,14 @@ const TABLES: &str = "
     CREATE TRIGGER revisions_no_delete BEFORE DELETE ON revisions
         WHEN OLD.id > (SELECT MAX(id) FROM revisions) - 1000
         BEGIN SELECT RAISE(ABORT, 'revisions are immutable'); END;
+    CREATE TABLE IF NOT EXISTS key_uses (
+        digest BLOB PRIMARY KEY,
+        used_s INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
 ";
+
+/// API keys whose last use is kept; those used last.
+const MAX_KEY_USES: usize = 200_000;
 
 const COLUMNS: &str = "id, created_ms, author, message, spec, source, source_name";
 
@@ -124,6 +132,41 @@ impl Sqlite {
                 })
             })?;
             lines.collect()
+        })
+        .await
+    }
+
+    pub async fn note_key_uses(
+        &self,
+        uses: HashMap<[u8; 32], u64>,
+        since_s: u64,
+    ) -> Result<(), StoreError> {
+        self.call(move |connection| {
+            let change = connection.transaction()?;
+            {
+                let mut note = change.prepare(
+                    "INSERT INTO key_uses (digest, used_s) VALUES (?1, ?2)
+                     ON CONFLICT (digest) DO UPDATE SET used_s = MAX(used_s, excluded.used_s)",
+                )?;
+                for (digest, used_s) in uses {
+                    note.execute((digest, i64::try_from(used_s).unwrap_or(i64::MAX)))?;
+                }
+            }
+            let since_s = i64::try_from(since_s).unwrap_or(i64::MAX);
+            change.execute("DELETE FROM key_uses WHERE used_s < ?1", [since_s])?;
+            change.commit()
+        })
+        .await
+    }
+
+    pub async fn key_uses(&self) -> Result<HashMap<[u8; 32], u64>, StoreError> {
+        self.call(|connection| {
+            let mut query = connection
+                .prepare("SELECT digest, used_s FROM key_uses ORDER BY used_s DESC LIMIT ?1")?;
+            let uses = query.query_map([MAX_KEY_USES as i64], |row| {
+                Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, i64>(1)?.max(0) as u64))
+            })?;
+            uses.collect()
         })
         .await
     }
@@ -295,6 +338,27 @@ mod tests {
             assert_eq!(store.get(1).await.unwrap(), Some(stored));
             let refused = store.call(|c| c.execute("DELETE FROM revisions", [])).await.unwrap_err();
             assert!(refused.to_string().contains("immutable"), "{refused}");
+        });
+    }
+
+    #[test]
+    fn keeps_when_keys_were_used_last() {
+        let scratch = Scratch::new("uses");
+        let path = scratch.0.join("sluice.db");
+        let uses = |list: &[(u8, u64)]| -> HashMap<[u8; 32], u64> {
+            list.iter().map(|(n, used_s)| ([*n; 32], *used_s)).collect()
+        };
+        run(async {
+            let store = Sqlite::open(&path).await.unwrap();
+            assert_eq!(store.key_uses().await.unwrap(), uses(&[]));
+            store.note_key_uses(uses(&[(1, 10), (2, 20)]), 0).await.unwrap();
+            store.note_key_uses(uses(&[(1, 30), (2, 5), (3, u64::MAX)]), 0).await.unwrap();
+            drop(store);
+            let store = Sqlite::open(&path).await.unwrap();
+            let last = i64::MAX as u64;
+            assert_eq!(store.key_uses().await.unwrap(), uses(&[(1, 30), (2, 20), (3, last)]));
+            store.note_key_uses(uses(&[]), 25).await.unwrap();
+            assert_eq!(store.key_uses().await.unwrap(), uses(&[(1, 30), (3, last)]));
         });
     }
 

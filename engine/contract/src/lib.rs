@@ -4,7 +4,7 @@
 //! - [`segment`]: one memfd with the published epoch, each shard's counters and its ring.
 //! - [`publish`]: the epoch and its wake; [`ring`]: records from a shard to control.
 //! - [`targets`]: what the engine tells of upstreams and targets; [`wishes`]: what it asks control for.
-//! - [`record`]: what a ring carries; [`counter`]: what a shard counts.
+//! - [`record`], [`key_use`]: what a ring carries; [`counter`]: what a shard counts.
 //! - [`bus`]: messages and file descriptors between supervisor, engine and control;
 //!   [`sealed`]: bytes that nobody can change any more.
 //!
@@ -22,6 +22,7 @@ pub mod counter;
 pub mod encode;
 #[cfg(not(loom))]
 pub mod figures;
+pub mod key_use;
 pub mod limit_lines;
 #[cfg(not(loom))]
 mod memory;
@@ -42,6 +43,7 @@ pub mod wishes;
 
 pub use counter::Counter;
 pub use encode::DecodeError;
+pub use key_use::KeyUse;
 pub use limit_lines::{LimitLine, MAX_LIMIT_LINES};
 pub use record::{Reason, Record};
 pub use ring::{RingReader, RingWriter};

@@ -82,7 +82,12 @@ impl ApiKeys {
     ) -> Check<'a> {
         let Some(digest) = digest_of(credential) else { return Check::refused(Refusal::Invalid) };
         if let Some(key) = call.registry.api_keys.get(&digest) {
-            return Check::Now(key.outcome(call.registry, call.wall_ms()));
+            let now_ms = call.wall_ms();
+            let outcome = key.outcome(call.registry, now_ms);
+            if matches!(outcome, Outcome::Known(_)) {
+                call.shard.key_uses().note(&digest, now_ms);
+            }
+            return Check::Now(outcome);
         }
         let Some(redis) = &self.redis else { return Check::refused(Refusal::Invalid) };
         let desk = call.shard.desk();
@@ -223,6 +228,8 @@ impl ConsumerKey {
         }
         identity.credential = self.prefix.clone();
         identity.until_ms = (now_ms + limits::KEY_REMEMBER_MS).min(self.expires_ms);
+        // Then it is looked up again, by which its use is noted.
+        identity.fresh_ms = now_ms + limits::KEY_USED_MS;
         Outcome::Known(Rc::new(identity))
     }
 }

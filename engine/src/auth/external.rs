@@ -52,6 +52,7 @@ const METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const WWW_AUTHENTICATE: HeaderName = HeaderName::from_static("www-authenticate");
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 impl External {
@@ -179,7 +180,13 @@ impl Service {
             // As with all credentials: what is refused may be allowed soon.
             Ok(value) => {
                 let until_ms = now_ms + self.cache_ms.min(limits::AUTH_NEGATIVE_MS);
-                Believed { value, until_ms, bytes: 64 }
+                let told = match &value {
+                    Decision::Refused(Refusal::Challenged(all)) => {
+                        all.iter().map(|one| one.len()).sum()
+                    }
+                    _ => 0,
+                };
+                Believed { value, until_ms, bytes: 64 + told }
             }
             Err(failure) => {
                 self.endpoint.complain(&failure);
@@ -191,7 +198,7 @@ impl Service {
     fn decision(&self, answer: &Answer) -> Result<Decision, Failure> {
         match answer.status {
             200..=299 => {}
-            401 => return Ok(Decision::Refused(Refusal::Invalid)),
+            401 => return Ok(Decision::Refused(challenged(&answer.fields))),
             403 => return Ok(Decision::Refused(Refusal::Forbidden)),
             status => return Err(Failure::Status(status)),
         }
@@ -211,6 +218,18 @@ impl Service {
             true => Err(Failure::TooLarge),
             false => Ok(Decision::Allowed { consumer, fields: taken.into() }),
         }
+    }
+}
+
+/// Who is refused is told what the service says to it (RFC 9110 §11.6.1).
+fn challenged(fields: &HeaderMap) -> Refusal {
+    let values = fields.get_all(WWW_AUTHENTICATE).iter().map(|value| value.as_bytes());
+    let challenges: Vec<Box<[u8]>> =
+        values.filter(|value| !value.is_empty()).map(Box::from).collect();
+    let bytes: usize = challenges.iter().map(|value| value.len()).sum();
+    match bytes {
+        1..=limits::CHALLENGES => Refusal::Challenged(challenges.into()),
+        _ => Refusal::Invalid,
     }
 }
 

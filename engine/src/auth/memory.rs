@@ -89,6 +89,7 @@ impl Memory {
             Outcome::Refused(Refusal::Invalid) if credential.len() <= limits::AUTH_CREDENTIAL => {
                 Entry::Refused(Refusal::Invalid, now_ms + limits::AUTH_NEGATIVE_MS)
             }
+            // Nor what a service says to it: that would be much to remember.
             _ => return,
         };
         if credential.len() > limits::AUTH_CREDENTIAL {
@@ -139,7 +140,7 @@ impl Entry {
     fn remembered(&self, now_ms: u64) -> Option<Remembered> {
         match self {
             Entry::Refused(refusal, until_ms) => {
-                (*until_ms > now_ms).then_some(Remembered::Fresh(Outcome::Refused(*refusal)))
+                (*until_ms > now_ms).then_some(Remembered::Fresh(Outcome::Refused(refusal.clone())))
             }
             Entry::Known(identity) if identity.until_ms <= now_ms || identity.is_revoked() => None,
             Entry::Known(identity) if identity.fresh_ms != 0 && identity.fresh_ms <= now_ms => {

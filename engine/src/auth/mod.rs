@@ -13,6 +13,7 @@ mod external;
 pub mod identity;
 mod introspection;
 pub mod jwt;
+mod key_uses;
 pub mod login;
 pub mod memory;
 pub mod networks;
@@ -33,6 +34,7 @@ use contract::snapshot::{RouteAuth, Unidentified};
 pub use self::content_digest::{ContentDigest, Passed};
 pub use self::identity::Identity;
 pub use self::jwt::{Wishes, fuzz_jwt};
+pub use self::key_uses::KeyUses;
 pub use self::memory::Memory;
 pub use self::networks::Networks;
 pub use self::policy::Policy;
@@ -173,7 +175,7 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
     // Whoever calls, and also if it is nobody: what only the gateway may tell goes no further.
     credentials::drop_own_fields(request, registry, rules);
     let call = Call::of(shard, registry, request);
-    if let Err(Refusal::Invalid) = found {
+    if let Err(Refusal::Invalid | Refusal::Challenged(_)) = found {
         call.count(Subject::Address(call.address.into()));
     }
     let caller = found.as_ref().ok().cloned().flatten();
@@ -212,7 +214,7 @@ fn counter(judged: &Result<Option<Rc<Identity>>, Refusal>) -> Counter {
         Ok(Some(identity)) if !identity.anonymous => Counter::AuthKnown,
         Ok(_) => Counter::AuthAnonymous,
         Err(Refusal::Missing) => Counter::AuthMissing,
-        Err(Refusal::Invalid | Refusal::Ambiguous) => Counter::AuthInvalid,
+        Err(Refusal::Invalid | Refusal::Challenged(_) | Refusal::Ambiguous) => Counter::AuthInvalid,
         Err(Refusal::Scope | Refusal::Forbidden) => Counter::AuthDenied,
         Err(Refusal::Unavailable) => Counter::AuthUnavailable,
         Err(Refusal::Throttled(_)) => Counter::AuthThrottled,

@@ -1,12 +1,7 @@
 //! What stands around authentication, over real sockets: a shard, a client, and an origin.
 
-#![allow(clippy::disallowed_methods, reason = "a test is the peer of the gateway")]
-
 use std::collections::HashMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use argon2::password_hash::{PasswordHasher, Salt};
 use base64::Engine as _;
@@ -15,69 +10,9 @@ use contract::snapshot::{
     self, Auth, AuthenticatorKind, Cidr, Consumer, Cors, Networks, Origins, Password, RouteAuth,
     Snapshot, Throttle, Unidentified,
 };
-use contract::{Counter, Segment};
 
-use crate::io::tests::{shard, small};
-use crate::io::{Acceptor, Swap};
-use crate::observe::Meter;
 use crate::plan::Plan;
-use crate::serve;
-use crate::shard::{Seat, Shard};
-use crate::upstream::book::Book;
-
-/// An origin that answers every request with these fields. Returns the heads it has seen.
-fn origin(fields: &'static str) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
-    let told = seen.clone();
-    std::thread::spawn(move || {
-        while let Ok((mut stream, _)) = listener.accept() {
-            let told = told.clone();
-            std::thread::spawn(move || {
-                while let Some(head) = read_head(&mut stream) {
-                    told.lock().unwrap().push(head);
-                    let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n");
-                    if stream.write_all(answer.as_bytes()).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    (address, seen)
-}
-
-fn read_head(stream: &mut TcpStream) -> Option<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).ok()?;
-        head.push(byte[0]);
-    }
-    Some(String::from_utf8_lossy(&head).into_owned())
-}
-
-/// An answer's head.
-struct Reply(String);
-
-impl Reply {
-    fn status(&self) -> u16 {
-        self.0[9..12].parse().unwrap()
-    }
-
-    /// The values of all fields of that name.
-    fn all(&self, name: &str) -> Vec<&str> {
-        let fields = self.0.lines().filter_map(|line| line.split_once(": "));
-        fields.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, v)| v).collect()
-    }
-
-    fn only(&self, name: &str) -> &str {
-        let all = self.all(name);
-        assert_eq!(all.len(), 1, "{name} in {}", self.0);
-        all[0]
-    }
-}
+use crate::testing::{Reply, ask, gateway_behind, origin};
 
 /// A gateway, as its clients see it.
 #[derive(Clone, Copy)]
@@ -85,11 +20,7 @@ struct Gateway(SocketAddr);
 
 impl Gateway {
     fn ask(self, line: &str, fields: &str) -> Reply {
-        let mut stream = TcpStream::connect(self.0).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let request = format!("{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{fields}\r\n");
-        stream.write_all(request.as_bytes()).unwrap();
-        Reply(read_head(&mut stream).expect("an answer"))
+        ask(self.0, line, fields)
     }
 
     fn get(self, fields: &str) -> Reply {
@@ -105,60 +36,11 @@ impl Gateway {
 
 /// Runs a gateway whose peers are trusted proxies, and `client` beside it. Returns what was counted.
 fn run(
-    mut snapshot: Snapshot,
+    snapshot: Snapshot,
     client: impl FnOnce(Gateway) + Send + 'static,
 ) -> HashMap<&'static str, u64> {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    snapshot.epoch = 1;
-    snapshot.listeners = vec![snapshot::Listener {
-        name: "l".into(),
-        address,
-        trusted_proxies: vec![cidr("127.0.0.0", 8)],
-        proxy_protocol_from: vec![],
-        forwarded: false,
-        underscore_fields: Default::default(),
-        tls: None,
-        h2c: false,
-        limits: Default::default(),
-    }];
-    let plan = Arc::new(Plan::build(snapshot).unwrap());
-    let counted: Arc<Mutex<HashMap<&'static str, u64>>> = Arc::default();
-    let told = counted.clone();
-    shard(small(), move |io| async move {
-        let (_, segment) = Segment::create(1, contract::ring::MIN_RING).unwrap();
-        let meter = Meter::new(segment.shard(0), segment.ring_writer(0).unwrap());
-        let seat = Seat {
-            index: 0,
-            shards: 1,
-            book: Arc::new(Book::new(1, None)),
-            memory: Arc::default(),
-            store: crate::store::Store::start(1).unwrap(),
-            throttle: Default::default(),
-            wishes: None,
-        };
-        let plans = Arc::new(Swap::new(plan, 1));
-        let shard = Shard::new(io.clone(), meter, plans, seat, [7, 9]);
-        let (listening, own) = (shard.clone(), io.clone());
-        io.spawn(async move { listening.desk().listen(&own, drop).await.unwrap() });
-        let acceptor = Acceptor::new(&io, listener.into());
-        let (accepting, own) = (shard.clone(), io.clone());
-        io.spawn(async move {
-            while let Ok((stream, peer)) = acceptor.accept().await {
-                own.spawn(serve::serve(accepting.clone(), stream, peer, address));
-            }
-        });
-        let client = std::thread::spawn(move || client(Gateway(address)));
-        while !client.is_finished() {
-            io.sleep_ms(5).await;
-        }
-        client.join().expect("the client is content");
-        for counter in Counter::ALL {
-            told.lock().unwrap().insert(counter.name(), segment.shard(0).get(counter));
-        }
-    });
-    let counted = counted.lock().unwrap();
-    counted.clone()
+    let proxies = vec![cidr("127.0.0.0", 8)];
+    gateway_behind(proxies, snapshot, |address| client(Gateway(address))).by_name()
 }
 
 fn cidr(network: &str, prefix: u8) -> Cidr {
@@ -225,7 +107,7 @@ const OFF: Throttle = Throttle { failures: 0, window_ms: 60_000 };
 
 #[test]
 fn routes_serve_the_networks_they_are_for() {
-    let (address, seen) = origin("");
+    let (address, seen) = origin("", 0);
     let networks = Networks {
         allow: vec![cidr("203.0.113.0", 24), cidr("2001:db8::", 32)],
         deny: vec![cidr("203.0.113.128", 25)],
@@ -251,6 +133,7 @@ fn routes_serve_the_networks_they_are_for() {
 fn preflights_are_answered_before_anyone_is_asked() {
     let (address, seen) = origin(
         "Access-Control-Allow-Origin: *\r\naccess-control-expose-headers: x\r\nVary: Accept\r\n",
+        0,
     );
     let cors = Cors {
         origins: Origins::Listed(vec!["https://*.example.com".into()]),
@@ -317,7 +200,7 @@ fn preflights_are_answered_before_anyone_is_asked() {
 
 #[test]
 fn passwords_let_in_whom_they_are_of() {
-    let (address, seen) = origin("");
+    let (address, seen) = origin("", 0);
     let guarded = snapshot::Route { auth: guarded(), ..route("r", &[]) };
     let snapshot = Snapshot { auth: auth(OFF), ..snapshot(address, vec![guarded]) };
     run(snapshot, |gateway| {
@@ -351,7 +234,7 @@ fn passwords_let_in_whom_they_are_of() {
 
 #[test]
 fn who_guesses_waits() {
-    let (address, _) = origin("");
+    let (address, _) = origin("", 0);
     let guarded = snapshot::Route { auth: guarded(), ..route("r", &[]) };
     let throttle = Throttle { failures: 3, window_ms: 600_000 };
     let snapshot = Snapshot { auth: auth(throttle), ..snapshot(address, vec![guarded]) };
@@ -376,7 +259,7 @@ fn who_guesses_waits() {
 
 #[test]
 fn guesses_from_everywhere_do_not_lock_out_who_was_here_before() {
-    let (address, _) = origin("");
+    let (address, _) = origin("", 0);
     let guarded = snapshot::Route { auth: guarded(), ..route("r", &[]) };
     let throttle = Throttle { failures: 3, window_ms: 600_000 };
     let snapshot = Snapshot { auth: auth(throttle), ..snapshot(address, vec![guarded]) };
@@ -397,7 +280,7 @@ fn guesses_from_everywhere_do_not_lock_out_who_was_here_before() {
 
 #[test]
 fn policies_decide() {
-    let (address, _) = origin("");
+    let (address, _) = origin("", 0);
     let policy = r#"request.method == "GET" && !has(request.query.fail) ||
         "group-ada" in consumer.groups && request.query.fail == "no""#;
     let guarded = snapshot::Route { auth: guarded_by(policy), ..route("r", &[]) };

@@ -5,6 +5,7 @@ use contract::Counter;
 use contract::record::RetryStop;
 use contract::snapshot::{Retry, RetryMethods};
 
+use crate::grpc;
 use crate::http2::ErrorCode;
 use crate::limits;
 use crate::mux::StreamFault;
@@ -42,6 +43,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether the upstream does not take who asks: 401, or UNAUTHENTICATED of a call.
+    pub fn is_unauthorized(self) -> bool {
+        matches!(
+            self,
+            Outcome::Answered { status: 401, .. }
+                | Outcome::Ended { code: grpc::UNAUTHENTICATED, .. }
+        )
+    }
+
     /// How a stream ended before the head of an answer. `leaving`: its connection takes no more of
     /// them. `stale`: the connection had served before, and nothing was heard on it since the stream
     /// began.

@@ -165,13 +165,12 @@ impl<'r> Errand<'r> {
             let (now_us, now_ms) = (clock.now_us(), clock.now_ms());
             let try_us = micros(now_us - begun_us);
             let whole_us = micros(now_us - started_us);
-            if let Ok(caught) = &tried
-                && caught.head.status == 401
+            let outcome = self.outcome(&tried);
+            if outcome.is_unauthorized()
                 && let Some(bearer) = self.state.bearer()
             {
                 bearer.doubt(now_ms);
             }
-            let outcome = self.outcome(&tried);
             let next = self.next(outcome, flown.index);
             let verdict = next.verdict(outcome);
             let Next::Again { pause_ms, fresh: anew } = next else {

@@ -8,21 +8,13 @@ mod http2;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use contract::snapshot::{self, Retry, Snapshot, Timeouts};
-use contract::{Counter, Segment};
 
-use crate::io::tests::{shard, small};
-use crate::io::{Acceptor, Swap};
-use crate::observe::Meter;
-use crate::plan::Plan;
-use crate::serve;
-use crate::shard::{Seat, Shard};
-use crate::upstream::book::Book;
+use crate::testing::{self, field, read_head};
 
 /// What an origin does with a request.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +23,8 @@ enum Act {
     Echo,
     /// Answers with this status, and fields.
     Status(u16, &'static str),
+    /// Answers a call by nothing but this status.
+    Ended(&'static str),
     /// Reads the request and closes.
     Close,
     /// Closes once the head has come.
@@ -98,6 +92,11 @@ fn serve_one(
             Act::Status(status, fields) => {
                 format!("HTTP/1.1 {status} S\r\n{fields}Content-Length: 3\r\n\r\nbad").into_bytes()
             }
+            Act::Ended(code) => format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\ngrpc-status: {code}\r\n\
+                 Content-Length: 0\r\n\r\n"
+            )
+            .into_bytes(),
             Act::Close | Act::CloseAtHead => return,
             Act::Garbage => b"What is this?\r\n\r\n".to_vec(),
             Act::Hang => {
@@ -110,23 +109,6 @@ fn serve_one(
             return;
         }
     }
-}
-
-fn read_head(stream: &mut TcpStream) -> Option<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).ok()?;
-        head.push(byte[0]);
-    }
-    Some(String::from_utf8_lossy(&head).into_owned())
-}
-
-fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().find_map(|line| {
-        let (known, value) = line.split_once(": ")?;
-        known.eq_ignore_ascii_case(name).then_some(value)
-    })
 }
 
 fn read_body(stream: &mut TcpStream, head: &str) -> Vec<u8> {
@@ -224,69 +206,12 @@ fn gateway(
     gateway_of(snapshot, client)
 }
 
-/// The same with a listener and no more added to `snapshot`.
+/// The same of a whole snapshot.
 fn gateway_of(
     snapshot: Snapshot,
     client: impl FnOnce(SocketAddr) + Send + 'static,
 ) -> HashMap<&'static str, u64> {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let snapshot = Snapshot {
-        epoch: 1,
-        listeners: vec![snapshot::Listener {
-            name: "l".into(),
-            address,
-            trusted_proxies: vec![],
-            proxy_protocol_from: vec![],
-            forwarded: false,
-            underscore_fields: Default::default(),
-            tls: None,
-            h2c: false,
-            limits: Default::default(),
-        }],
-        ..snapshot
-    };
-    let plan = Arc::new(Plan::build(snapshot).unwrap());
-    let counted: Arc<Mutex<HashMap<&'static str, u64>>> = Arc::default();
-    let told = counted.clone();
-    shard(small(), move |io| async move {
-        let (_, segment) = Segment::create(1, contract::ring::MIN_RING).unwrap();
-        let meter = Meter::new(segment.shard(0), segment.ring_writer(0).unwrap());
-        let book = Arc::new(Book::new(1, None));
-        let seat = Seat {
-            index: 0,
-            shards: 1,
-            book,
-            memory: Arc::default(),
-            store: crate::store::Store::start(1).unwrap(),
-            throttle: Default::default(),
-            wishes: None,
-        };
-        let plans = Arc::new(Swap::new(plan, 1));
-        let shard = Shard::new(io.clone(), meter, plans, seat, [7, 9]);
-        let (asking, own) = (shard.clone(), io.clone());
-        io.spawn(async move { drop(asking.desk().listen(&own, drop).await) });
-        let acceptor = Acceptor::new(&io, listener.into());
-        let (accepting, own) = (shard.clone(), io.clone());
-        io.spawn(async move {
-            while let Ok((stream, peer)) = acceptor.accept().await {
-                let shard: Rc<Shard> = accepting.clone();
-                own.spawn(serve::serve(shard, stream, peer, address));
-            }
-        });
-        let client = std::thread::spawn(move || client(address));
-        while !client.is_finished() {
-            io.sleep_ms(5).await;
-        }
-        client.join().expect("the client is content");
-        for counter in Counter::ALL {
-            // Those of one name together.
-            *told.lock().unwrap().entry(counter.name()).or_default() +=
-                segment.shard(0).get(counter);
-        }
-    });
-    let counted = counted.lock().unwrap();
-    counted.clone()
+    testing::gateway(snapshot, client).by_name()
 }
 
 fn refusing() -> SocketAddr {

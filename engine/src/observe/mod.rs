@@ -5,13 +5,13 @@ use std::rc::Rc;
 
 use contract::record::{Reason, Record, RetryStop};
 use contract::ring::RingWriter;
-use contract::{Counter, ShardState, ShardView};
+use contract::{Counter, KeyUse, ShardState, ShardView};
 
 use crate::auth::Identity;
 use crate::io::Io;
 use crate::message::Version;
 
-/// A shard's counters and its ring of records.
+/// A shard's counters, and its ring of records and of uses of API keys.
 pub struct Meter {
     counters: ShardView,
     ring: RefCell<RingWriter>,
@@ -66,6 +66,11 @@ impl Meter {
         }
         self.told.set(told);
         self.counters.beat(io.clock().now_ms());
+    }
+
+    /// Tells control that a key was used. False: the ring is full, to be told again.
+    pub fn used(&self, used: &KeyUse) -> bool {
+        self.ring.borrow_mut().push(&used.encode())
     }
 
     /// Counts a finished request and hands its record to control; a full ring drops it and counts.

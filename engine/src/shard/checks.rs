@@ -180,7 +180,7 @@ mod tests {
     use crate::io::{Io, Swap};
     use crate::observe::Meter;
     use crate::plan::{Backend, Plan};
-    use crate::shard::Seat;
+    use crate::testing::seat;
     use crate::upstream::Ask;
     use crate::upstream::book::Book;
     use crate::upstream::health::tests::{Says, Server};
@@ -221,15 +221,8 @@ mod tests {
         let health = Arc::new(Book::new(2, None));
         [0, 1].map(|index| {
             let meter = Meter::new(segment.shard(index), segment.ring_writer(index).unwrap());
-            let seat = Seat {
-                index,
-                shards: 2,
-                book: health.clone(),
-                memory: Default::default(),
-                store: crate::store::Store::start(2).unwrap(),
-                throttle: Default::default(),
-                wishes: None,
-            };
+            let store = crate::store::Store::start(2).unwrap();
+            let seat = seat(index, 2, &health, &store);
             let shard = Shard::new(io.clone(), meter, plans.clone(), seat, [7, 9]);
             io.spawn(shard.clone().check_targets());
             shard

@@ -69,6 +69,7 @@ pub struct Shard {
     pressure: Pressure,
     /// What credentials meant.
     credentials: auth::Memory,
+    key_uses: auth::KeyUses,
     wishes: auth::Wishes,
     wished: Cell<u64>,
     desk: Desk,
@@ -109,6 +110,7 @@ impl Shard {
             ids: Cell::new(seed),
             pressure: Pressure::default(),
             credentials: auth::Memory::default(),
+            key_uses: auth::KeyUses::default(),
             wishes: auth::Wishes::default(),
             wished: Cell::new(0),
             desk,
@@ -194,8 +196,14 @@ impl Shard {
                 state.keep_house(in_charge, now_ms, wall_ms);
             }
             self.limiter.sweep();
+            self.tell_key_uses();
             self.meter.housekeeping(&self.io);
         }
+    }
+
+    /// Tells control which API keys were used here.
+    pub fn tell_key_uses(&self) {
+        self.key_uses.tell(|used| self.meter.used(used));
     }
 
     #[inline]
@@ -250,6 +258,11 @@ impl Shard {
     #[inline]
     pub fn memory(&self) -> &auth::Memory {
         &self.credentials
+    }
+
+    /// API keys of the snapshot that were used here, until control is told.
+    pub fn key_uses(&self) -> &auth::KeyUses {
+        &self.key_uses
     }
 
     /// Who fails too often, as all shards of the node have seen it.

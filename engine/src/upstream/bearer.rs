@@ -55,7 +55,7 @@ impl Bearer {
         self.get(clock.now_ms())
     }
 
-    /// The upstream has answered 401.
+    /// The upstream has answered 401, or UNAUTHENTICATED.
     pub fn doubt(&self, now_ms: u64) {
         self.grant.doubt(now_ms);
     }

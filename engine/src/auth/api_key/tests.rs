@@ -2,7 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test is the peer of the gateway")]
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,8 +21,9 @@ use crate::io::{Acceptor, Swap, wall_ms};
 use crate::observe::Meter;
 use crate::plan::Plan;
 use crate::serve;
-use crate::shard::{Seat, Shard};
+use crate::shard::Shard;
 use crate::store::redis::server::{RedisServer, until};
+use crate::testing::{field, listener, read_head, seat};
 use crate::upstream::book::Book;
 
 const SHARDS: u16 = 2;
@@ -48,16 +49,6 @@ fn origin() -> SocketAddr {
     address
 }
 
-fn read_head(stream: &mut TcpStream) -> Option<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).ok()?;
-        head.push(byte[0]);
-    }
-    Some(String::from_utf8_lossy(&head).into_owned())
-}
-
 /// A gateway.
 struct Gate {
     /// One for each shard.
@@ -72,17 +63,6 @@ impl Gate {
         let sockets: Vec<TcpListener> =
             (0..SHARDS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addresses: Vec<_> = sockets.iter().map(|one| one.local_addr().unwrap()).collect();
-        let listener = |address: &SocketAddr| snapshot::Listener {
-            name: address.to_string(),
-            address: *address,
-            trusted_proxies: vec![],
-            proxy_protocol_from: vec![],
-            forwarded: false,
-            underscore_fields: Default::default(),
-            tls: None,
-            h2c: false,
-            limits: Default::default(),
-        };
         let target = origin();
         let target =
             snapshot::Target { address: target, name: target.to_string(), ..Default::default() };
@@ -102,7 +82,7 @@ impl Gate {
         };
         let snapshot = Snapshot {
             epoch: 1,
-            listeners: addresses.iter().map(listener).collect(),
+            listeners: addresses.iter().copied().map(listener).collect(),
             upstreams: vec![upstream],
             routes: vec![route],
             auth,
@@ -118,15 +98,7 @@ impl Gate {
         let mut threads = Vec::new();
         for (index, socket) in (0..SHARDS).zip(sockets) {
             let meter = Meter::new(segment.shard(index), segment.ring_writer(index).unwrap());
-            let seat = Seat {
-                index,
-                shards: SHARDS,
-                book: book.clone(),
-                throttle: Default::default(),
-                wishes: None,
-                memory: Arc::default(),
-                store: store.clone(),
-            };
+            let seat = seat(index, SHARDS, &book, &store);
             let (plans, stop, address) =
                 (plans.clone(), stop.clone(), addresses[usize::from(index)]);
             let main = move |io: crate::io::Io| async move {
@@ -185,13 +157,6 @@ impl Drop for Gate {
             assert!(ended.is_ok() || std::thread::panicking());
         }
     }
-}
-
-fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().find_map(|line| {
-        let (known, value) = line.split_once(": ")?;
-        known.eq_ignore_ascii_case(name).then_some(value)
-    })
 }
 
 fn auth(store: KeyStore, consumers: Vec<Consumer>, redis: Option<&RedisServer>) -> Auth {
@@ -297,6 +262,7 @@ fn a_key_narrows_its_consumer_and_never_widens_it() {
     );
     assert!(whole.has_scope("read") && whole.has_scope("write"));
     assert_eq!(whole.until_ms, 5 + limits::KEY_REMEMBER_MS);
+    assert_eq!(whole.fresh_ms, 5 + limits::KEY_USED_MS, "by which its use is noted");
     let narrow = identity("slk_narrow", 5);
     assert!(narrow.has_scope("read") && !narrow.has_scope("write") && !narrow.has_scope("admin"));
     assert_eq!(narrow.limits.as_deref(), Some("fast"));

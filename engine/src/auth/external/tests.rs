@@ -110,6 +110,41 @@ fn statuses_are_decisions_or_nobodys_word() {
 }
 
 #[test]
+fn a_401_has_a_challenge_the_services_or_ours() {
+    let server = Server::start(|seen| match seen.field("cookie") {
+        Some("sid=two") => Reply::new(401)
+            .with("www-authenticate", "Bearer realm=\"id\", error=\"invalid_token\"")
+            .with("www-authenticate", "DPoP algs=\"ES256\""),
+        Some("sid=long") => Reply::new(401).with("www-authenticate", "x".repeat(20_000)),
+        Some("sid=denied") => Reply::new(403).with("www-authenticate", "Bearer"),
+        _ => Reply::new(401),
+    });
+    let server = Arc::new(server);
+    for cache_ms in [0, 60_000] {
+        let rules = snapshot::External { cache_ms, ..external(server.endpoint("/")) };
+        let calls = server.clone();
+        gate(snapshot_of(rules), move |gate| async move {
+            let before = calls.calls();
+            for _ in 0..2 {
+                let told = gate.ask("Cookie: sid=two\r\n").await;
+                assert_eq!(told.status(), 401);
+                let wanted =
+                    ["Bearer realm=\"id\", error=\"invalid_token\"", "DPoP algs=\"ES256\""];
+                assert_eq!(told.challenges(), wanted);
+            }
+            assert_eq!(calls.calls() - before, if cache_ms == 0 { 2 } else { 1 });
+            for fields in ["", "Cookie: sid=long\r\n"] {
+                let told = gate.ask(fields).await;
+                assert_eq!(told.status(), 401);
+                assert_eq!(told.challenges(), ["Sluice realm=\"sluice\""]);
+            }
+            let told = gate.ask("Cookie: sid=denied\r\n").await;
+            assert_eq!((told.status(), told.challenges()), (403, &[][..]));
+        });
+    }
+}
+
+#[test]
 fn what_it_says_goes_to_upstreams_and_clients_cannot_say_it() {
     let server = Server::start(|seen| match seen.field("cookie") {
         Some("sid=ada") => Reply::new(200)

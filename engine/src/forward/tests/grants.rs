@@ -10,7 +10,9 @@ use contract::snapshot::{
 };
 use serde_json::{Value, json};
 
-use super::{Act, Origin, ask, field, gateway, gateway_of, get, route, upstream};
+use super::{
+    Act, Origin, Reply as Answered, ask, field, gateway, gateway_of, get, route, upstream,
+};
 use crate::store::tests::authorization_server::{Reply, Server, Wanted};
 
 /// Issues `token-1`, `token-2`, …, each with `more` said of it.
@@ -155,19 +157,53 @@ fn a_token_is_used_to_its_end_and_no_longer() {
 
 #[test]
 fn an_upstreams_401_has_the_token_fetched_anew_now_and_then() {
+    let plain = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n";
+    refused_tokens(&[Act::Status(401, "WWW-Authenticate: Bearer\r\n")], plain, |reply| {
+        assert_eq!(reply.status, 401, "it is the client's to see");
+    });
+}
+
+#[test]
+fn so_has_a_calls_unauthenticated() {
+    let call = b"POST /s/m HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\n\
+        TE: trailers\r\nContent-Length: 0\r\n\r\n";
+    refused_tokens(&[Act::Ended("16")], call, |reply| {
+        assert_eq!((reply.status, field(&reply.head, "grpc-status")), (200, Some("16")));
+    });
+}
+
+#[test]
+fn no_other_status_of_a_call_has() {
     let server = Arc::new(issuing(json!({ "expires_in": 3_600 }), 0));
-    let origin = Origin::start("o", &[Act::Status(401, "WWW-Authenticate: Bearer\r\n")]);
+    let origin = Origin::start("o", &[Act::Ended("7")]);
+    let asked = server.clone();
+    gateway(route(), vec![guarded(&origin, credentials(&server))], move |gateway| {
+        let call = b"POST /s/m HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\n\
+            TE: trailers\r\nContent-Length: 0\r\n\r\n";
+        let begun = Instant::now();
+        assert_eq!(ask(gateway, &[call]).status, 200);
+        std::thread::sleep(Duration::from_millis(10_100).saturating_sub(begun.elapsed()));
+        assert_eq!(field(&ask(gateway, &[call]).head, "grpc-status"), Some("7"));
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(asked.calls(), 1);
+    });
+}
+
+/// An origin answers all of these requests, as `check` has it, by refusing the token.
+fn refused_tokens(acts: &'static [Act], request: &'static [u8], check: fn(&Answered)) {
+    let server = Arc::new(issuing(json!({ "expires_in": 3_600 }), 0));
+    let origin = Origin::start("o", acts);
     let asked = server.clone();
     gateway(route(), vec![guarded(&origin, credentials(&server))], move |gateway| {
         let begun = Instant::now();
-        assert_eq!(get(gateway).status, 401, "it is the client's to see");
+        check(&ask(gateway, &[request]));
         assert_eq!(asked.calls(), 1, "the token is new");
         std::thread::sleep(Duration::from_millis(10_100).saturating_sub(begun.elapsed()));
         for _ in 0..10 {
-            assert_eq!(get(gateway).status, 401);
+            check(&ask(gateway, &[request]));
         }
         std::thread::sleep(Duration::from_millis(300));
-        assert_eq!(get(gateway).status, 401);
+        check(&ask(gateway, &[request]));
         assert_eq!(asked.calls(), 2);
     });
     let tokens = tokens_of(&origin);

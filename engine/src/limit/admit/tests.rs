@@ -1,12 +1,7 @@
 //! Limits over real sockets: a shard, the node's ledger without Redis, a client and an origin.
 
-#![allow(clippy::disallowed_methods, reason = "a test is the peer of the gateway")]
-
 use std::collections::HashMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -14,79 +9,8 @@ use contract::snapshot::{
     self, Cors, LimitCost, LimitFields, LimitMode, LimitPolicy, LimitQuota, LimitScope, LimitSpan,
     LimitWindow, Limits, OnStoreFailure, Origins, Snapshot,
 };
-use contract::{Counter, Segment};
 
-use crate::io::tests::{shard, small};
-use crate::io::{Acceptor, Swap};
-use crate::observe::Meter;
-use crate::plan::Plan;
-use crate::serve;
-use crate::shard::{Seat, Shard};
-use crate::upstream::book::Book;
-
-/// An origin that answers with these fields, after `pause_ms`. Returns how it is reached, and the heads
-/// that it has seen.
-fn origin(fields: &'static str, pause_ms: u64) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
-    let told = seen.clone();
-    std::thread::spawn(move || {
-        while let Ok((mut stream, _)) = listener.accept() {
-            let told = told.clone();
-            std::thread::spawn(move || {
-                while let Some(head) = read_head(&mut stream) {
-                    told.lock().unwrap().push(head);
-                    std::thread::sleep(Duration::from_millis(pause_ms));
-                    let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n");
-                    if stream.write_all(answer.as_bytes()).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    (address, seen)
-}
-
-fn read_head(stream: &mut TcpStream) -> Option<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).ok()?;
-        head.push(byte[0]);
-    }
-    Some(String::from_utf8_lossy(&head).into_owned())
-}
-
-/// An answer's head.
-#[derive(Debug)]
-struct Reply(String);
-
-impl Reply {
-    fn status(&self) -> u16 {
-        self.0[9..12].parse().unwrap()
-    }
-
-    fn all(&self, name: &str) -> Vec<&str> {
-        let fields = self.0.lines().filter_map(|line| line.split_once(": "));
-        fields.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, v)| v).collect()
-    }
-
-    fn only(&self, name: &str) -> &str {
-        let all = self.all(name);
-        assert_eq!(all.len(), 1, "{name} in {}", self.0);
-        all[0]
-    }
-}
-
-fn ask(gateway: SocketAddr, line: &str, fields: &str) -> Reply {
-    let mut stream = TcpStream::connect(gateway).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let request = format!("{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{fields}\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    Reply(read_head(&mut stream).expect("an answer"))
-}
+use crate::testing::{Reply, ask, gateway, origin};
 
 fn get(gateway: SocketAddr, fields: &str) -> Reply {
     ask(gateway, "GET /users/7", fields)
@@ -126,60 +50,10 @@ fn snapshot(origin: SocketAddr, policies: Vec<LimitPolicy>) -> Snapshot {
 
 /// Runs a gateway, and `client` beside it. Returns what was counted, by outcome.
 fn run(
-    mut snapshot: Snapshot,
+    snapshot: Snapshot,
     client: impl FnOnce(SocketAddr) + Send + 'static,
 ) -> HashMap<&'static str, u64> {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    snapshot.epoch = 1;
-    snapshot.listeners = vec![snapshot::Listener {
-        name: "l".into(),
-        address,
-        trusted_proxies: vec![],
-        proxy_protocol_from: vec![],
-        forwarded: false,
-        underscore_fields: Default::default(),
-        tls: None,
-        h2c: false,
-        limits: Default::default(),
-    }];
-    let plan = Arc::new(Plan::build(snapshot).unwrap());
-    let counted: Arc<Mutex<HashMap<&'static str, u64>>> = Arc::default();
-    let told = counted.clone();
-    shard(small(), move |io| async move {
-        let (_, segment) = Segment::create(1, contract::ring::MIN_RING).unwrap();
-        let meter = Meter::new(segment.shard(0), segment.ring_writer(0).unwrap());
-        let seat = Seat {
-            index: 0,
-            shards: 1,
-            book: Arc::new(Book::new(1, None)),
-            memory: Arc::default(),
-            store: crate::store::Store::start(1).unwrap(),
-            throttle: Default::default(),
-            wishes: None,
-        };
-        let plans = Arc::new(Swap::new(plan, 1));
-        let shard = Shard::new(io.clone(), meter, plans, seat, [7, 9]);
-        io.spawn(shard.clone().talk_to_store());
-        let acceptor = Acceptor::new(&io, listener.into());
-        let (accepting, own) = (shard.clone(), io.clone());
-        io.spawn(async move {
-            while let Ok((stream, peer)) = acceptor.accept().await {
-                own.spawn(serve::serve(accepting.clone(), stream, peer, address));
-            }
-        });
-        let client = std::thread::spawn(move || client(address));
-        while !client.is_finished() {
-            io.sleep_ms(5).await;
-        }
-        client.join().expect("the client is content");
-        for counter in Counter::ALL.into_iter().filter(|c| c.name() == "sluice_limit_total") {
-            let (_, outcome) = counter.label().unwrap();
-            told.lock().unwrap().insert(outcome, segment.shard(0).get(counter));
-        }
-    });
-    let counted = counted.lock().unwrap();
-    counted.clone()
+    gateway(snapshot, client).by_label("sluice_limit_total")
 }
 
 #[test]

@@ -137,6 +137,8 @@ struct Link {
     client: Client,
     /// A question was not answered in time: who can do without the answer does, until then.
     silent_until_ms: AtomicU64,
+    /// Until then questions wait for the first connection; 0: it was there.
+    first_until_ms: AtomicU64,
     /// Drives the connection; ends with this.
     _task: Task,
 }
@@ -209,12 +211,14 @@ impl Redis {
         self.link(key).is_some_and(|link| monotonic_ms() < until_ms(link))
     }
 
-    /// What stands at `key`.
+    /// What stands at `key`. Right after the start, who asks waits for the first connection; then
+    /// `timeout` begins.
     ///
     /// # Errors
-    /// It cannot be told within `timeout`.
+    /// It cannot be told within `timeout`, or there is no connection.
     pub async fn get(&self, key: &str, timeout: Duration) -> Result<Option<Found>, Down> {
         let link = self.link(key.as_bytes()).ok_or(Down)?;
+        link.connected_once().await;
         let options = Options {
             timeout: Some(timeout),
             // For redirections in a cluster. What was under way on a lost connection fails.
@@ -295,7 +299,29 @@ impl Link {
                 tokio::time::sleep(Duration::from_millis(most_ms.into())).await;
             }
         });
-        Link { client, silent_until_ms: AtomicU64::new(0), _task: task }
+        let first_until_ms = AtomicU64::new(monotonic_ms() + limits::REDIS_FIRST_MS);
+        Link { client, silent_until_ms: AtomicU64::new(0), first_until_ms, _task: task }
+    }
+
+    /// Waits until there has been a connection, but only for as long as one is made at the start.
+    async fn connected_once(&self) {
+        let until_ms = self.first_until_ms.load(Ordering::Relaxed);
+        if until_ms == 0 {
+            return;
+        }
+        let connected = async {
+            // An attempt may fail and the next one succeed.
+            while self.client.wait_for_connect().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(limits::REDIS_BACKOFF_MS.0.into())).await;
+            }
+        };
+        let left_ms = until_ms.saturating_sub(monotonic_ms());
+        if left_ms > 0 {
+            let _ = tokio::time::timeout(Duration::from_millis(left_ms), connected).await;
+        }
+        if left_ms == 0 || self.client.is_connected() {
+            self.first_until_ms.store(0, Ordering::Relaxed);
+        }
     }
 
     fn note_silence(&self) {

@@ -2,6 +2,7 @@
 
 mod callers;
 mod cors;
+mod last_use;
 mod networks;
 mod passwords;
 mod services;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use data_encoding::BASE64;
+use serde_json::Value;
 use tests::origin::{Seen, answer_with};
 use tests::process::cli;
 use tests::spec::Spec;
@@ -44,9 +45,7 @@ fn keys_in_redis_open_and_close_without_an_apply_and_outlive_it() {
     let gateway = Gateway::of(&spec);
     let field = |key: &str| format!("X-API-Key: {key}\r\n");
     let unknown = field("slk_nobody-has-this-key-in-any-place");
-    // Redis is connected to once somebody has to be looked up.
-    assert!(eventually(PATIENCE, || status(&gateway, &unknown) == 401));
-    assert_all(&gateway, &unknown, 401, "nobody's");
+    assert_all(&gateway, &unknown, 401, "nobody's, from the first one on");
 
     let (kept, lost) = (put(&redis), put(&redis));
     for key in [&kept, &lost] {
@@ -60,6 +59,12 @@ fn keys_in_redis_open_and_close_without_an_apply_and_outlive_it() {
     assert!(eventually(REVOKED, || status(&gateway, &field(&lost)) == 401), "still in");
     assert_all(&gateway, &field(&lost), 401, "on every shard");
     assert_all(&gateway, &field(&kept), 200, "the other one");
+    let used = || {
+        let listed = cli(&["keys", "list", "--json", "--redis", &redis.url()]);
+        let rows: Value = serde_json::from_str(&listed.stdout).expect("JSON");
+        rows[0]["last_used_s"].is_u64()
+    };
+    assert!(eventually(PATIENCE, used), "its last use is told");
 
     redis.kill();
     assert_all(&gateway, &field(&kept), 200, "known, while Redis is away");
@@ -157,6 +162,11 @@ fn a_service_of_ones_own_decides() {
             answer_with("204 No Content", "X-Consumer: ada\r\nX-User: 7\r\nX-Other: 1\r\n", "")
         }
         Some("bad") => answer_with("403 Forbidden", "", "no"),
+        Some("late") => answer_with(
+            "401 Unauthorized",
+            "WWW-Authenticate: Ticket realm=\"judge\"\r\nX-Other: 1\r\n",
+            "too late",
+        ),
         Some("broken") => answer_with("302 Found", "Location: /elsewhere\r\n", ""),
         _ => answer_with("401 Unauthorized", "", "who?"),
     });
@@ -193,13 +203,21 @@ fn a_service_of_ones_own_decides() {
     let before = origin.completed();
     for (ticket, code, reason) in [
         ("none", 401, "credential_invalid"),
+        ("late", 401, "credential_invalid"),
         ("bad", 403, "forbidden"),
         ("broken", 503, "auth_unavailable"),
     ] {
         let reply = ask(&gateway, "/", &fields(ticket));
         assert_eq!((reply.status, reply.problem().as_deref()), (code, Ok(reason)), "{ticket}");
+        // RFC 9110 §15.5.2: a 401 has a challenge. The service's own goes before one of ours.
+        let challenge = match ticket {
+            "none" => Some("Sluice realm=\"sluice\""),
+            "late" => Some("Ticket realm=\"judge\""),
+            _ => None,
+        };
+        assert_eq!((reply.field("www-authenticate"), reply.field("x-other")), (challenge, None));
     }
-    assert_eq!(judge.completed(), 4, "it is asked each time");
+    assert_eq!(judge.completed(), 5, "it is asked each time");
     judge.hang_up();
     drop(judge);
     assert_eq!(status(&gateway, &fields("good")), 503, "nobody is let in unasked");

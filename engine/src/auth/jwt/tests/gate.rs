@@ -14,7 +14,8 @@ use crate::message::{HeadLimits, Progress, RequestHead};
 use crate::observe::Meter;
 use crate::plan::Plan;
 use crate::rewrite::Client;
-use crate::shard::{Seat, Shard};
+use crate::shard::Shard;
+use crate::testing::seat;
 use crate::upstream::book::Book;
 
 #[derive(Clone)]
@@ -74,16 +75,7 @@ pub fn gates<Fut>(
         let mut gates = Vec::new();
         for index in 0..shards {
             let meter = Meter::new(segment.shard(index), segment.ring_writer(index).unwrap());
-            let (book, store) = (book.clone(), store.clone());
-            let seat = Seat {
-                index,
-                shards,
-                book,
-                memory: Arc::default(),
-                store,
-                throttle: Default::default(),
-                wishes: None,
-            };
+            let seat = seat(index, shards, &book, &store);
             let shard = Shard::new(io.clone(), meter, plans.clone(), seat, [7, 9]);
             let (listening, own) = (shard.clone(), io.clone());
             io.spawn(async move { listening.desk().listen(&own, drop).await.unwrap() });
@@ -173,6 +165,13 @@ impl Told {
     pub fn is_invalid_token(&self) -> bool {
         let wanted = "Bearer realm=\"sluice\", error=\"invalid_token\"";
         matches!(self, Told::Out { status: 401, challenges } if *challenges == [wanted])
+    }
+
+    pub fn challenges(&self) -> &[String] {
+        match self {
+            Told::In { .. } => &[],
+            Told::Out { challenges, .. } => challenges,
+        }
     }
 
     pub fn status(&self) -> u16 {

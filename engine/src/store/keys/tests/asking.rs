@@ -15,7 +15,7 @@ use crate::store::redis::server::{RedisServer, until};
 
 const PREFIX: &str = "sluice:key:";
 
-fn terms() -> RedisKeys {
+pub fn terms() -> RedisKeys {
     RedisKeys {
         prefix: PREFIX.into(),
         cache_ms: 600_000,
@@ -25,45 +25,45 @@ fn terms() -> RedisKeys {
     }
 }
 
-fn digest_of(key: &str) -> Digest {
+pub fn digest_of(key: &str) -> Digest {
     digest(&SHA256, key.as_bytes()).as_ref().try_into().unwrap()
 }
 
-fn place(key: &str) -> String {
+pub fn place(key: &str) -> String {
     format!("{PREFIX}{}", hex(&digest_of(key)))
 }
 
 /// A node.
-struct Node {
-    keys: Arc<Keys>,
-    store: Arc<Store>,
+pub struct Node {
+    pub keys: Arc<Keys>,
+    pub store: Arc<Store>,
 }
 
 impl Node {
-    fn start(redis: snapshot::Redis, terms: RedisKeys) -> Node {
+    pub fn start(redis: snapshot::Redis, terms: RedisKeys) -> Node {
         Node::of(redis, terms, Snapshot::default())
     }
 
-    fn of(redis: snapshot::Redis, keys: RedisKeys, snapshot: Snapshot) -> Node {
+    pub fn of(redis: snapshot::Redis, keys: RedisKeys, snapshot: Snapshot) -> Node {
         let store = Store::start(1).unwrap();
         let redis = redis::Settings::of(&redis, &snapshot).unwrap();
         let keys = store.keys(&Settings { redis, keys });
         Node { keys, store }
     }
 
-    fn at(servers: &[&RedisServer], terms: RedisKeys) -> Node {
+    pub fn at(servers: &[&RedisServer], terms: RedisKeys) -> Node {
         let urls = servers.iter().map(|server| server.url()).collect();
         Node::start(snapshot::Redis { urls, cluster: false, ..snapshot::Redis::default() }, terms)
     }
 
     /// As `at`, once changes are told.
-    fn tracking(servers: &[&RedisServer], terms: RedisKeys) -> Node {
+    pub fn tracking(servers: &[&RedisServer], terms: RedisKeys) -> Node {
         let node = Node::at(servers, terms);
         node.await_tracking(servers.len());
         node
     }
 
-    fn await_tracking(&self, servers: usize) {
+    pub fn await_tracking(&self, servers: usize) {
         until("all servers tell of changes and answer", || {
             let trackers = self.keys.shared.trackers();
             let told = trackers.values().filter(|tracker| tracker.session() != 0).count();
@@ -74,7 +74,7 @@ impl Node {
     }
 
     /// As a shard asks.
-    fn ask(&self, key: &str) -> Answer {
+    pub fn ask(&self, key: &str) -> Answer {
         let digest = digest_of(key);
         if let Some(answer) = self.keys.recall(&digest, monotonic_ms()) {
             return answer;
@@ -82,31 +82,31 @@ impl Node {
         self.store.runtime().block_on(self.keys.look_up(digest))
     }
 
-    fn standing(&self, key: &str) -> Standing {
+    pub fn standing(&self, key: &str) -> Standing {
         match self.ask(key) {
             Answer::Known(standing) => standing,
             other => panic!("{key}: {other:?}"),
         }
     }
 
-    fn knows(&self, key: &str) -> bool {
+    pub fn knows(&self, key: &str) -> bool {
         matches!(self.ask(key), Answer::Known(_))
     }
 
-    fn refuses(&self, key: &str) -> bool {
+    pub fn refuses(&self, key: &str) -> bool {
         matches!(self.ask(key), Answer::Unknown)
     }
 
-    fn cannot_say(&self, key: &str) -> bool {
+    pub fn cannot_say(&self, key: &str) -> bool {
         matches!(self.ask(key), Answer::Unavailable)
     }
 }
 
-fn is_revoked(standing: &Standing) -> bool {
+pub fn is_revoked(standing: &Standing) -> bool {
     standing.revoked.load(Ordering::Relaxed)
 }
 
-fn put(server: &RedisServer, key: &str, consumer: &str) {
+pub fn put(server: &RedisServer, key: &str, consumer: &str) {
     server.command(&["SET", &place(key), &format!(r#"{{"consumer":"{consumer}"}}"#)]);
 }
 
@@ -129,6 +129,30 @@ fn a_key_is_asked_for_once_by_all_who_want_to_know() {
     }
     assert_eq!(server.calls("get"), before + 2, "what is known is not asked for");
     assert_eq!(node.keys.shared.table().counts()[2], 0);
+}
+
+#[test]
+fn who_asks_right_after_the_start_waits_for_the_connection() {
+    let server = RedisServer::start();
+    put(&server, "good", "acme");
+    for _ in 0..10 {
+        let node = Node::at(&[&server], terms());
+        assert!(node.knows("good"), "it is the first to ask");
+        let node = Node::at(&[&server], terms());
+        assert!(node.refuses("bad"));
+    }
+    // Not for ever.
+    let mut gone = RedisServer::start();
+    gone.kill();
+    let node = Node::at(&[&gone], terms());
+    let asked: Vec<_> = (0..100)
+        .map(|n| node.store.runtime().spawn(node.keys.look_up(digest_of(&format!("key {n}")))))
+        .collect();
+    for answer in asked {
+        let answer = node.store.runtime().block_on(answer).unwrap();
+        assert!(matches!(answer, Answer::Unavailable), "{answer:?}");
+    }
+    assert!(node.cannot_say("another"));
 }
 
 #[test]
@@ -412,47 +436,4 @@ fn identity() -> (Vec<u8>, String, String) {
     let leaf = CertificateParams::new(["localhost".to_owned()]).unwrap();
     let leaf = leaf.signed_by(&key, &issuer).unwrap();
     (issuer.der().to_vec(), leaf.pem(), key.serialize_pem())
-}
-
-#[test]
-fn a_cluster_tells_of_changes_on_all_its_nodes() {
-    let node = || RedisServer::start_with(&["--cluster-enabled", "yes"]);
-    let servers = [node(), node(), node()];
-    let place_of = |server: &RedisServer| format!("127.0.0.1:{}", server.port);
-    let mut create = std::process::Command::new("redis-cli");
-    create.args(["--cluster", "create"]).args(servers.each_ref().map(place_of));
-    let created = create.arg("--cluster-yes").output().unwrap();
-    assert!(created.status.success(), "{created:?}");
-    until("the cluster is well", || {
-        servers.iter().all(|server| server.command(&["CLUSTER", "INFO"]).contains("state:ok"))
-    });
-    // It knows one of them, and finds the others.
-    let redis = snapshot::Redis {
-        urls: vec![servers[1].url()],
-        cluster: true,
-        ..snapshot::Redis::default()
-    };
-    let node = Node::start(redis, terms());
-    node.await_tracking(3);
-    let run = |parts: &[&str]| {
-        let mut cli = std::process::Command::new("redis-cli");
-        let ran = cli.args(["-c", "-p", &servers[0].port.to_string()]).args(parts).output();
-        assert!(ran.unwrap().status.success());
-    };
-    for n in 0..12 {
-        let key = format!("key {n}");
-        assert!(node.refuses(&key));
-        run(&["SET", &place(&key), r#"{"consumer":"acme"}"#]);
-        let took = until("it is found", || node.knows(&key));
-        assert!(took < Duration::from_secs(1), "{took:?}");
-        let standing = node.standing(&key);
-        assert!(standing.fresh_ms > 1_000, "changes of it are told");
-        run(&["DEL", &place(&key)]);
-        until("shards are told", || is_revoked(&standing));
-        assert!(node.refuses(&key));
-    }
-    let used = |server: &RedisServer| server.command(&["KEYS", "sluice:used:*"]).len();
-    until("the last uses are written where they belong", || {
-        servers.iter().map(used).sum::<usize>() >= 12 * (REDIS_USED.len() + 64)
-    });
 }

@@ -1,2 +1,3 @@
 mod asking;
+mod cluster;
 mod table;
