@@ -15,7 +15,6 @@ mod want;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use contract::snapshot::LimitMode;
@@ -23,7 +22,7 @@ use smallvec::SmallVec;
 
 use self::entry::{Busy, Flags, Lease, since};
 pub use self::waiter::Parked;
-use self::waiter::{Part, Waiter, Waiters};
+use self::waiter::{Part, Waiters};
 pub use self::want::{Few, Hold, Outcome, Standing, Until, Want};
 use super::messages::{Ask, Bucket, BucketId, State, Told};
 use super::rule::Span;
@@ -250,68 +249,6 @@ impl Leases {
         }
     }
 
-    /// Waits for the wants of which there is too little, and keeps what there is of the others, until
-    /// [`Leases::end_wait`]. `false`: too many wait.
-    pub fn wait(
-        &mut self,
-        wants: &[Want],
-        places: &[u32],
-        parked: &Rc<Parked>,
-        now_ms: u64,
-    ) -> bool {
-        if self.waiting >= limits::LEASE_WAITERS {
-            return false;
-        }
-        let verdicts: Few<bool> = wants
-            .iter()
-            .zip(places)
-            .map(|(want, &place)| matches!(self.verdict(place, want, now_ms), Verdict::Dry))
-            .collect();
-        let lacks = wants.iter().zip(&verdicts).filter(|(_, dry)| **dry);
-        let first = lacks.map(|(want, _)| want.id).min().unwrap_or(0);
-        for ((want, &place), dry) in wants.iter().zip(places).zip(verdicts) {
-            let there = self.lease(place).is_some_and(|lease| lease.tokens >= want.cost);
-            let part = match dry {
-                true => Part::Lacks,
-                false if !there => continue,
-                false if want.id < first => Part::Insists,
-                false => Part::Keeps,
-            };
-            self.line_up(place, want.cost, part, Some(parked.clone()));
-        }
-        true
-    }
-
-    /// Who has waited has tried again, or is gone.
-    pub fn end_wait(&mut self, places: &[u32], parked: &Parked) {
-        parked.end();
-        for &place in places {
-            let Some(waiters) = self.waiters.get_mut(&place) else { continue };
-            self.waiting -= waiters.len();
-            waiters.clean();
-            self.waiting += waiters.len();
-            if waiters.is_empty() {
-                self.waiters.remove(&place);
-            }
-            // What was kept for it may be too much now.
-            if self.lease(place).is_some_and(|lease| lease.held() > lease.fair) {
-                self.mark(place);
-            }
-        }
-    }
-
-    fn line_up(&mut self, place: u32, cost: u64, part: Part, parked: Option<Rc<Parked>>) {
-        let waiters = self.waiters.entry(place).or_default();
-        // One that nobody waits for says what all of them would.
-        if parked.is_some() || waiters.is_empty() {
-            waiters.push(Waiter { cost, part, parked });
-            self.waiting += 1;
-        }
-        if part == Part::Lacks {
-            self.mark(place);
-        }
-    }
-
     /// Has the next tick look at a lease.
     fn mark(&mut self, place: u32) {
         if let Some(lease) = self.all.get_mut(place as usize)
@@ -368,17 +305,6 @@ impl Leases {
             self.mark(hold.place);
         }
         self.call(hold.place);
-    }
-
-    /// Has whoever waits for a lease try again.
-    fn call(&mut self, place: u32) {
-        let Some(waiters) = self.waiters.get_mut(&place) else { return };
-        self.waiting -= waiters.len();
-        waiters.wake();
-        self.waiting += waiters.len();
-        if waiters.is_empty() {
-            self.waiters.remove(&place);
-        }
     }
 
     /// What the ledger says. Whoever waited for it tries again.

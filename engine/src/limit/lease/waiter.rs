@@ -6,6 +6,9 @@ use std::task::Waker;
 
 use smallvec::SmallVec;
 
+use super::{Few, Leases, Verdict, Want};
+use crate::limits;
+
 /// A request that waits until it finds all that it wants at a time.
 #[derive(Debug, Default)]
 pub struct Parked {
@@ -107,8 +110,7 @@ impl Waiters {
     /// What the first one costs that lacks tokens and was not woken for another of its buckets, and what
     /// all of them do.
     pub(super) fn lacking(&self) -> Option<(u64, u64)> {
-        let waits =
-            |one: &&Waiter| one.parked.as_ref().is_none_or(|parked| !parked.was_woken());
+        let waits = |one: &&Waiter| one.parked.as_ref().is_none_or(|parked| !parked.was_woken());
         let mut lacking = self.0.iter().filter(|one| one.part == Part::Lacks).filter(waits);
         let first = lacking.next()?.cost;
         Some((first, lacking.fold(first, |sum, one| sum.saturating_add(one.cost))))
@@ -124,5 +126,86 @@ impl Waiters {
             Part::Lacks => one.parked.as_ref().is_some_and(|parked| parked.was_woken()),
         };
         self.0.iter().filter(keeps).fold(0, |sum, one| sum.saturating_add(one.cost))
+    }
+}
+
+impl Leases {
+    /// Waits for the wants of which there is too little, and keeps what there is of the others, until
+    /// [`Leases::end_wait`]. `false`: too many wait.
+    pub fn wait(
+        &mut self,
+        wants: &[Want],
+        places: &[u32],
+        parked: &Rc<Parked>,
+        now_ms: u64,
+    ) -> bool {
+        if self.waiting >= limits::LEASE_WAITERS {
+            return false;
+        }
+        let verdicts: Few<bool> = wants
+            .iter()
+            .zip(places)
+            .map(|(want, &place)| matches!(self.verdict(place, want, now_ms), Verdict::Dry))
+            .collect();
+        let lacks = wants.iter().zip(&verdicts).filter(|(_, dry)| **dry);
+        let first = lacks.map(|(want, _)| want.id).min().unwrap_or(0);
+        for ((want, &place), dry) in wants.iter().zip(places).zip(verdicts) {
+            let there = self.lease(place).is_some_and(|lease| lease.tokens >= want.cost);
+            let part = match dry {
+                true => Part::Lacks,
+                false if !there => continue,
+                false if want.id < first => Part::Insists,
+                false => Part::Keeps,
+            };
+            self.line_up(place, want.cost, part, Some(parked.clone()));
+        }
+        true
+    }
+
+    /// Who has waited has tried again, or is gone.
+    pub fn end_wait(&mut self, places: &[u32], parked: &Parked) {
+        parked.end();
+        for &place in places {
+            let Some(waiters) = self.waiters.get_mut(&place) else { continue };
+            self.waiting -= waiters.len();
+            waiters.clean();
+            self.waiting += waiters.len();
+            if waiters.is_empty() {
+                self.waiters.remove(&place);
+            }
+            // What was kept for it may be too much now.
+            if self.lease(place).is_some_and(|lease| lease.held() > lease.fair) {
+                self.mark(place);
+            }
+        }
+    }
+
+    pub(super) fn line_up(
+        &mut self,
+        place: u32,
+        cost: u64,
+        part: Part,
+        parked: Option<Rc<Parked>>,
+    ) {
+        let waiters = self.waiters.entry(place).or_default();
+        // One that nobody waits for says what all of them would.
+        if parked.is_some() || waiters.is_empty() {
+            waiters.push(Waiter { cost, part, parked });
+            self.waiting += 1;
+        }
+        if part == Part::Lacks {
+            self.mark(place);
+        }
+    }
+
+    /// Has whoever waits for a lease try again.
+    pub(super) fn call(&mut self, place: u32) {
+        let Some(waiters) = self.waiters.get_mut(&place) else { return };
+        self.waiting -= waiters.len();
+        waiters.wake();
+        self.waiting += waiters.len();
+        if waiters.is_empty() {
+            self.waiters.remove(&place);
+        }
     }
 }
