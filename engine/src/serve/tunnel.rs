@@ -14,6 +14,7 @@ use super::websocket;
 use crate::exchange::{Downstream, Ended, Next, Request, Responder};
 use crate::forward::{Answer, Carrier};
 use crate::io::{Chunk, Elapsed, Io, SendBuf};
+use crate::limit;
 use crate::message::{Dialect, HeadWriter, Name, ResponseHead};
 use crate::mux::MuxStream;
 use crate::shard::Shard;
@@ -103,6 +104,11 @@ fn write_head(
         }
     }
     out.field(b"X-Request-Id", request.id.bytes());
+    for (name, value) in &request.answer_fields {
+        out.field(name.as_bytes(), value);
+    }
+    let (policies, shown) = limit::admit::shown(request);
+    limit::fields::write(&mut out, policies, shown);
     if dialect == Dialect::Http1 {
         let upgrade = request.upgrade.as_deref();
         let asked = upgrade.map_or(&b"websocket"[..], |upgrade| &upgrade.token);

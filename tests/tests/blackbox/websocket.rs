@@ -34,6 +34,23 @@ fn upgraded(gateway: &Gateway) -> Client {
     client
 }
 
+/// Limits and the gateway's own fields are told with the answer that opens the tunnel.
+#[test]
+fn the_client_is_told_how_much_is_left() {
+    let origin = echo_origin();
+    let limit = "limits:\n  - { name: few, requests: 3, per: 1h }";
+    let gateway = Gateway::single(&spec(origin.address()).also(limit).route("limits: [ few ]"));
+    let mut client = gateway.connect();
+    client.send(handshake("/ws"));
+    let (_, head) = client.final_head().unwrap();
+    assert_eq!(head.status(), Ok(101), "{:?}", head.fields);
+    assert_eq!(head.get("ratelimit-policy"), Some("\"few\";q=3;w=3600"));
+    assert!(head.get("ratelimit").is_some_and(|left| left.starts_with("\"few\";r=2")));
+    let (client, stream) = tunnelled(&gateway);
+    let so_far = client.so_far(stream);
+    assert!(so_far.field("ratelimit").is_some_and(|left| left.starts_with("\"few\";r=1")));
+}
+
 /// RFC 8441 §4: an extended CONNECT.
 fn connect<'a>(path: &'a str, protocol: &'a str) -> Vec<(&'a str, &'a str)> {
     vec![
