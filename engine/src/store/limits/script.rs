@@ -72,7 +72,7 @@ pub fn answer(value: &Value) -> Result<Answer, Malformed> {
         "u" => Ok(Answer::Unheard { now_ms }),
         "v" => {
             let numbers: Vec<u64> =
-                parts[2..].iter().map(|part| number(Some(part))).collect::<Result<_, _>>()?;
+                parts.iter().skip(2).map(|part| number(Some(part))).collect::<Result<_, _>>()?;
             let (all, rest) = numbers.as_chunks::<6>();
             if !rest.is_empty() {
                 return Err(Malformed);
@@ -96,6 +96,7 @@ pub fn answer(value: &Value) -> Result<Answer, Malformed> {
 /// `random` names a generation, should one begin: below 2⁵³.
 pub fn beat(beat: &Beat, random: u64, now_ms: Option<u64>) -> Arguments {
     let mut keys: Vec<String> = COMMON.map(String::from).into();
+    keys.push("sluice:limit:{nodes}:beaten".into());
     keys.push(format!("sluice:limit:{{nodes}}:recall:{}", beat.node));
     let flag = |flag: bool| String::from(if flag { "1" } else { "0" });
     let mut args = vec![
