@@ -20,13 +20,14 @@ use ring::signature::{
 use serde::Serialize;
 
 use crate::Where;
-use crate::compare::{self, report::Place};
+use crate::compare::{self, report::Place, report::Sample};
 use crate::load::Plan;
 use crate::load::target::{Message, Rotation};
 use crate::peer::{self, Found, Peer};
 use crate::pin::{self, Pinned};
+use crate::tls;
 
-/// Measure what it costs to know who calls: API keys and tokens, remembered and new.
+/// Measure what it costs to know who calls: API keys and tokens, remembered and new; certificates.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -83,15 +84,26 @@ pub enum Case {
     /// Each token comes once.
     ColdEs256,
     ColdRs256,
+    /// Each connection resumes a session that was begun with a client certificate, for one request.
+    MtlsResumed,
 }
 
-pub const CASES: [Case; 5] =
-    [Case::ApiKey, Case::JwtEs256, Case::JwtRs256, Case::ColdEs256, Case::ColdRs256];
+pub const CASES: [Case; 6] = [
+    Case::ApiKey,
+    Case::JwtEs256,
+    Case::JwtRs256,
+    Case::ColdEs256,
+    Case::ColdRs256,
+    Case::MtlsResumed,
+];
 
 /// The most that a remembered credential may add to a request, in µs of CPU.
 pub const REMEMBERED_US: f64 = 1.0;
 /// The most that a token of ES256 may cost when it is seen first, in costs of the bare verification.
 pub const COLD_RATIO: f64 = 1.3;
+/// The least share of the handshakes that resume a session where that is what is measured: full ones
+/// cost several times as much, and would hide what is looked for.
+pub const RESUMED_SHARE: f64 = 0.99;
 /// Requests a second where each brings a token of its own: RSA signs slowly.
 const COLD_RATE: u64 = 2_000;
 
@@ -103,6 +115,7 @@ impl Case {
             Case::JwtRs256 => "JWT RS256, remembered",
             Case::ColdEs256 => "JWT ES256, each one new",
             Case::ColdRs256 => "JWT RS256, each one new",
+            Case::MtlsResumed => "mTLS, resumed",
         }
     }
 
@@ -115,17 +128,35 @@ impl Case {
             Case::ApiKey => "key",
             Case::JwtEs256 | Case::ColdEs256 => "es256",
             Case::JwtRs256 | Case::ColdRs256 => "rs256",
+            Case::MtlsResumed => "mtls",
         }
     }
 
     fn takes(self, peer: Peer) -> bool {
         match peer {
             Peer::Sluice => true,
-            Peer::Envoy => self != Case::ApiKey,
-            // A map of keys; its JWT is in the edition that is sold.
-            Peer::Nginx => self == Case::ApiKey,
+            Peer::Envoy => !matches!(self, Case::ApiKey | Case::MtlsResumed),
+            // A map of keys, another of certificates' names; its JWT is in the edition that is sold.
+            Peer::Nginx => matches!(self, Case::ApiKey | Case::MtlsResumed),
             _ => false,
         }
+    }
+
+    /// What a run has to have been like to be one of this case.
+    fn check(self, peer: Peer, sample: &Sample) -> Result<(), String> {
+        if sample.failures > 0 {
+            return Err(format!("{} requests were not answered", sample.failures));
+        }
+        if self == Case::MtlsResumed && sample.resumed < RESUMED_SHARE {
+            return Err(format!(
+                "{:.1} % of the handshakes with {peer} resumed a session, where {} % have to: \
+                 \"{}\" would measure full ones",
+                sample.resumed * 100.0,
+                RESUMED_SHARE * 100.0,
+                self.name()
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -147,6 +178,8 @@ pub struct Row {
     /// CPU µs per request without and with the credential asked for, by round.
     pub open_us: Vec<f64>,
     pub asked_us: Vec<f64>,
+    /// The share of the handshakes that resumed a session, by run; empty without TLS.
+    pub resumed: Vec<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -164,8 +197,13 @@ struct Signer {
     rs256: RsaKeyPair,
     random: SystemRandom,
     api_key: String,
+    /// Where the client's certificate comes from, and itself.
+    authority: String,
+    identity: tls::Identity,
 }
 
+/// The consumer's name, also in its certificate.
+const CONSUMER: &str = "bench-client";
 const ISSUER: &str = "https://issuer.test";
 const AUDIENCE: &str = "bench";
 
@@ -184,7 +222,9 @@ impl Signer {
             .map_err(|error| error.to_string())?;
         let mut secret = [0; 32];
         random.fill(&mut secret).map_err(wrong("no randomness"))?;
-        Ok(Signer { es256, rs256, random, api_key: format!("slk_{}", HEXLOWER.encode(&secret)) })
+        let api_key = format!("slk_{}", HEXLOWER.encode(&secret));
+        let (authority, identity) = tls::authority_for(CONSUMER)?;
+        Ok(Signer { es256, rs256, random, api_key, authority, identity })
     }
 
     /// A token such as providers issue them, good for an hour.
@@ -196,7 +236,7 @@ impl Signer {
         let header = format!("{{\"alg\":\"{algorithm}\",\"kid\":\"{kid}\",\"typ\":\"at+jwt\"}}");
         let claims = format!(
             "{{\"iss\":\"{ISSUER}\",\"sub\":\"user-{serial:08}\",\"aud\":\"{AUDIENCE}\",\
-             \"client_id\":\"bench-client\",\"scope\":\"orders:read orders:write profile\",\
+             \"client_id\":\"{CONSUMER}\",\"scope\":\"orders:read orders:write profile\",\
              \"jti\":\"{serial:032x}\",\"iat\":{now_s},\"exp\":{}}}",
             now_s + 3_600
         );
@@ -287,6 +327,8 @@ impl Comparison {
         let rsa = rsa_key(directory)?;
         let signer = Signer::new(&rsa)?;
         let (_origin, origin) = self.origin(directory, stop)?;
+        let server = tls::self_signed()?;
+        let files = config::Files::write(directory, &signer.jwks(), &server, &signer.authority)?;
         eprintln!("bare verification");
         let verify_es256_us = signer.verify_us(Case::ColdEs256, now_s)?;
         let verify_rs256_us = signer.verify_us(Case::ColdRs256, now_s)?;
@@ -301,25 +343,28 @@ impl Comparison {
             std::fs::create_dir_all(&own)?;
             let mut rows_of: Vec<Row> = Vec::new();
             for &case in &cases {
-                let (open_us, asked_us) = (Vec::new(), Vec::new());
-                rows_of.push(Row { peer: found.peer.name(), case, open_us, asked_us });
+                rows_of.push(Row::new(found.peer, case));
             }
             for round in 1..=self.rounds {
                 // Afresh: what a process has learned would favour the later cases.
-                let mut running = self.start(found, &own, origin, &signer, stop)?;
+                let (mut running, mesh) =
+                    self.start(found, &own, origin, &files, &signer.api_key, stop)?;
                 for row in &mut rows_of {
                     eprintln!("{} {round}/{}: {}", row.peer, self.rounds, row.case.name());
                     for open in [true, false] {
                         let path = if open { "open" } else { row.case.path() };
-                        let url = format!("http://{}/{path}/bytes/128", running.address);
+                        let url = match row.case {
+                            Case::MtlsResumed => format!("https://{mesh}/{path}/bytes/128"),
+                            _ => format!("http://{}/{path}/bytes/128", running.address),
+                        };
                         let plan = self.plan(&url, row.case, &signer, &mut serial, now_s)?;
                         let sample = compare::measure(&plan, &mut running, stop)?;
-                        if sample.failures > 0 {
-                            let failures = sample.failures;
-                            return Err(format!("{failures} requests were not answered").into());
-                        }
+                        row.case.check(found.peer, &sample)?;
                         let us = if open { &mut row.open_us } else { &mut row.asked_us };
                         us.push(sample.cpu_us);
+                        if plan.target.secure {
+                            row.resumed.push(sample.resumed);
+                        }
                     }
                 }
             }
@@ -346,21 +391,22 @@ impl Comparison {
         Ok((origin, address))
     }
 
+    /// Starts a gateway. Also returns where it takes clients with certificates.
     fn start(
         &self,
         found: &Found,
         directory: &Path,
         origin: SocketAddr,
-        signer: &Signer,
+        files: &config::Files,
+        api_key: &str,
         stop: &AtomicBool,
-    ) -> Result<peer::Running, Box<dyn Error>> {
-        let (listen, admin) = (pin::free_port()?, pin::free_port()?);
-        let jwks = directory.join("jwks.json");
-        std::fs::write(&jwks, signer.jwks())?;
+    ) -> Result<(peer::Running, SocketAddr), Box<dyn Error>> {
+        let (listen, mesh, admin) = (pin::free_port()?, pin::free_port()?, pin::free_port()?);
+        let setup = config::Setup { listen, mesh, admin, origin: origin.port(), files, api_key };
         let text = match found.peer {
-            Peer::Sluice => config::sluice(listen, admin, origin.port(), &jwks, &signer.api_key),
-            Peer::Nginx => config::nginx(listen, origin.port(), directory, &signer.api_key),
-            _ => config::envoy(listen, origin.port(), &jwks),
+            Peer::Sluice => config::sluice(&setup),
+            Peer::Nginx => config::nginx(&setup, directory),
+            _ => config::envoy(&setup),
         };
         let arguments = peer::arguments(found.peer, directory, &text)?;
         let name = found.peer.name();
@@ -368,7 +414,8 @@ impl Comparison {
             Pinned::start(name, self.proxy_cpu, directory, &found.program, arguments)?;
         let address = SocketAddr::from(([127, 0, 0, 1], listen));
         process.wait_for(address, Duration::from_secs(10), stop)?;
-        Ok(peer::Running { address, process: Some(process) })
+        let mesh = SocketAddr::from(([127, 0, 0, 1], mesh));
+        Ok((peer::Running { address, process: Some(process) }, mesh))
     }
 
     fn plan(
@@ -383,8 +430,12 @@ impl Comparison {
         let warmup = Duration::from_secs(1).min(duration);
         let mut message = Message::default();
         let mut rate = None;
+        let mut client = tls::Client::new(tls::Trust::Anybody);
         if case == Case::ApiKey {
             message.headers.push(format!("X-API-Key: {}", signer.api_key));
+        } else if case == Case::MtlsResumed {
+            (client.version, client.equal_work) = (Some(tls::Version::Tls13), true);
+            client.identity = Some(signer.identity.clone());
         } else if case.is_cold() {
             rate = Some(COLD_RATE);
             // Some more than there is time for.
@@ -402,6 +453,9 @@ impl Comparison {
         }
         Ok(Plan {
             message,
+            tls: client,
+            server_name: Some(tls::NAME.to_owned()),
+            fresh: case == Case::MtlsResumed,
             rate,
             warmup,
             duration,
@@ -430,7 +484,7 @@ impl Report {
                 added.iter().copied().fold(f64::INFINITY, f64::min),
                 added.iter().copied().fold(f64::NEG_INFINITY, f64::max),
             );
-            let _ = writeln!(
+            let _ = write!(
                 out,
                 "{:<26}{:<10}{:>10.2}{:>10.2}{:>10.2}   {least:.2}-{most:.2}",
                 row.case.name(),
@@ -439,6 +493,10 @@ impl Report {
                 median(&row.asked_us),
                 median(&added)
             );
+            if let Some(resumed) = row.least_resumed() {
+                let _ = write!(out, "   a connection each, {:.1} % resumed", resumed * 100.0);
+            }
+            out.push('\n');
         }
         let _ = writeln!(
             out,
@@ -452,6 +510,16 @@ impl Report {
                     ("of the bare verification", added / self.verify_es256_us, COLD_RATIO)
                 }
                 Case::ColdRs256 => continue,
+                Case::MtlsResumed => {
+                    let share = row.least_resumed().unwrap_or_default();
+                    let verdict = if share >= RESUMED_SHARE { "met " } else { "MISS" };
+                    let name = row.case.name();
+                    let _ = writeln!(
+                        out,
+                        "{verdict}  {name}: {share:.4} of the handshakes, at least {RESUMED_SHARE}"
+                    );
+                    continue;
+                }
                 _ => ("us added", added, REMEMBERED_US),
             };
             let verdict = if found <= most { "met " } else { "MISS" };
@@ -463,6 +531,16 @@ impl Report {
 }
 
 impl Row {
+    fn new(peer: Peer, case: Case) -> Row {
+        let (open_us, asked_us, resumed) = (Vec::new(), Vec::new(), Vec::new());
+        Row { peer: peer.name(), case, open_us, asked_us, resumed }
+    }
+
+    /// The least share of resumed handshakes in any run.
+    fn least_resumed(&self) -> Option<f64> {
+        self.resumed.iter().copied().min_by(f64::total_cmp)
+    }
+
     /// What it adds, by round.
     fn added(&self) -> Vec<f64> {
         self.asked_us.iter().zip(&self.open_us).map(|(asked, open)| asked - open).collect()
@@ -496,13 +574,4 @@ fn rsa_key(directory: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert_eq!(median(&[]), 0.0);
-    }
-}
+mod tests;

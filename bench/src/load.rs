@@ -67,13 +67,7 @@ impl Plan {
         Ok(Self {
             target: Target::parse(url)?,
             message: Message::default(),
-            tls: tls::Client {
-                trust: tls::Trust::System,
-                version: None,
-                http2: false,
-                resume: true,
-                equal_work: false,
-            },
+            tls: tls::Client::new(tls::Trust::System),
             server_name: None,
             fresh: false,
             threads: 1,

@@ -13,6 +13,7 @@ mod compare;
 mod faults;
 mod h2;
 mod histogram;
+mod limits;
 mod load;
 mod origin;
 mod peer;
@@ -57,6 +58,7 @@ enum Command {
     /// The same for TLS handshakes: a new connection, a handshake, one request, and the end.
     Handshakes(CompareArgs),
     Auth(auth::Args),
+    Limits(limits::Args),
     Faults(FaultsArgs),
     Peers(PeersArgs),
     Agree(AgreeArgs),
@@ -367,6 +369,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Compare(args) => compare(args, false),
         Command::Handshakes(args) => compare(args, true),
         Command::Auth(args) => auth::run(args, &*stop_flag()?),
+        Command::Limits(args) => limits::run(args, &*stop_flag()?),
         Command::Faults(args) => faults(args),
         Command::Peers(args) => peers(args),
         Command::Agree(args) => {
@@ -424,15 +427,14 @@ fn load(args: LoadArgs) -> Result<(), Box<dyn Error>> {
     let plan = load::Plan {
         target,
         tls: tls::Client {
-            trust: match args.ca {
-                _ if args.insecure => tls::Trust::Anybody,
-                Some(path) => tls::Trust::File(path),
-                None => tls::Trust::System,
-            },
             version: args.tls,
             http2: message.http2,
             resume: !args.no_resume,
-            equal_work: false,
+            ..tls::Client::new(match args.ca {
+                _ if args.insecure => tls::Trust::Anybody,
+                Some(path) => tls::Trust::File(path),
+                None => tls::Trust::System,
+            })
         },
         server_name: args.sni,
         fresh: args.fresh,

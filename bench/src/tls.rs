@@ -5,6 +5,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{
     ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
@@ -57,10 +61,19 @@ pub enum Trust {
     File(PathBuf),
 }
 
+/// A certificate with its key, both in PEM.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub chain: String,
+    pub key: String,
+}
+
 /// How a client speaks TLS.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub trust: Trust,
+    /// Shown to servers that ask for a certificate.
+    pub identity: Option<Identity>,
     /// Both, if none is given.
     pub version: Option<Version>,
     pub http2: bool,
@@ -71,6 +84,12 @@ pub struct Client {
 }
 
 impl Client {
+    /// One that offers everything, and has no certificate to show.
+    pub fn new(trust: Trust) -> Self {
+        let (identity, version) = (None, None);
+        Self { trust, identity, version, http2: false, resume: true, equal_work: false }
+    }
+
     pub fn config(&self) -> Result<Arc<ClientConfig>, String> {
         let provider = provider(self.equal_work);
         let versions: Vec<_> = [Version::Tls13, Version::Tls12]
@@ -81,15 +100,19 @@ impl Client {
         let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&versions)
             .map_err(|error| error.to_string())?;
-        let mut config = match &self.trust {
-            Trust::Anybody => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Unverified))
-                .with_no_client_auth(),
-            Trust::System => builder
-                .with_root_certificates(roots(Path::new(SYSTEM_ROOTS))?)
-                .with_no_client_auth(),
-            Trust::File(path) => builder.with_root_certificates(roots(path)?).with_no_client_auth(),
+        let builder = match &self.trust {
+            Trust::Anybody => {
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified))
+            }
+            Trust::System => builder.with_root_certificates(roots(Path::new(SYSTEM_ROOTS))?),
+            Trust::File(path) => builder.with_root_certificates(roots(path)?),
+        };
+        let mut config = match &self.identity {
+            None => builder.with_no_client_auth(),
+            Some(Identity { chain, key }) => {
+                let (chain, key) = certified(chain.as_bytes(), key.as_bytes())?;
+                builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?
+            }
         };
         config.alpn_protocols =
             vec![if self.http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
@@ -242,11 +265,39 @@ pub fn self_signed() -> Result<(String, String), String> {
     Ok((made.cert.pem(), made.signing_key.serialize_pem()))
 }
 
-/// A server's configuration from a PEM chain and its key; both versions, h2 and http/1.1.
-pub fn server(chain: &[u8], key: &[u8], equal_work: bool) -> Result<Arc<ServerConfig>, String> {
+/// An authority, as PEM, and a certificate of its making for a client of that common name.
+pub fn authority_for(common_name: &str) -> Result<(String, Identity), String> {
+    let made = || -> Result<(String, Identity), rcgen::Error> {
+        let mut authority = CertificateParams::default();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        authority.distinguished_name.push(DnType::CommonName, "bench authority");
+        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
+        let mut leaf = CertificateParams::default();
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        leaf.distinguished_name = DistinguishedName::new();
+        leaf.distinguished_name.push(DnType::CommonName, common_name);
+        let key = KeyPair::generate()?;
+        let chain = leaf.signed_by(&key, &authority)?.pem();
+        Ok((authority.pem(), Identity { chain, key: key.serialize_pem() }))
+    };
+    made().map_err(|error| error.to_string())
+}
+
+/// A chain and its key from PEM.
+fn certified(
+    chain: &[u8],
+    key: &[u8],
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
     let chain = chain.map_err(|error| format!("the certificate: {error}"))?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the key: {error}"))?;
+    Ok((chain, key))
+}
+
+/// A server's configuration from a PEM chain and its key; both versions, h2 and http/1.1.
+pub fn server(chain: &[u8], key: &[u8], equal_work: bool) -> Result<Arc<ServerConfig>, String> {
+    let (chain, key) = certified(chain, key)?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider(equal_work)))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
@@ -347,10 +398,13 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use rustls::server::WebPkiClientVerifier;
+
     use super::*;
 
     fn client(trust: Trust, version: Option<Version>) -> Arc<ClientConfig> {
-        let client = Client { trust, version, http2: true, resume: true, equal_work: true };
+        let mut client = Client::new(trust);
+        (client.version, client.http2, client.equal_work) = (version, true, true);
         client.config().unwrap()
     }
 
@@ -391,6 +445,42 @@ mod tests {
                 assert_eq!(talk(&mut client, &mut server, piece).unwrap().len(), 50_000);
                 assert!(client.speaks_http2() && server.speaks_http2());
                 assert_eq!(client.resumed(), n > 0, "{version:?}");
+            }
+        }
+    }
+
+    /// A server that lets nobody in without a certificate of that authority's making.
+    fn strict(authority: &str) -> Arc<ServerConfig> {
+        let (chain, key) = self_signed().unwrap();
+        let (chain, key) = certified(chain.as_bytes(), key.as_bytes()).unwrap();
+        let provider = Arc::new(provider(true));
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(chain, key)
+            .unwrap();
+        config.ticketer = ring::Ticketer::new().unwrap();
+        Arc::new(config)
+    }
+
+    #[test]
+    fn a_client_shows_its_certificate_and_resumes_the_session_that_it_got_for_it() {
+        let (authority, identity) = authority_for("someone").unwrap();
+        let (server_config, stranger) = (strict(&authority), authority_for("someone").unwrap().1);
+        for (identity, admitted) in [(Some(identity), true), (Some(stranger), false), (None, false)]
+        {
+            let mut config = Client::new(Trust::Anybody);
+            (config.identity, config.version) = (identity, Some(Version::Tls13));
+            let config = config.config().unwrap();
+            for n in 0..3 {
+                let mut client = Session::client(config.clone(), name()).unwrap();
+                let mut server = Session::server(server_config.clone()).unwrap();
+                assert_eq!(talk(&mut client, &mut server, 1000).is_ok(), admitted);
+                assert_eq!(client.resumed(), admitted && n > 0);
             }
         }
     }

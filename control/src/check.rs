@@ -5,6 +5,7 @@
 
 mod callers;
 mod guards;
+mod limits;
 mod providers;
 mod resilience;
 mod routes;
@@ -27,6 +28,7 @@ pub fn check(spec: &Spec, places: &Places, problems: &mut Problems) {
     callers::check(&mut check);
     providers::check(&mut check);
     guards::check(&mut check);
+    limits::check(&mut check);
     check.counts();
     routes::shadows(&mut check);
 }

@@ -17,6 +17,7 @@ pub use providers::jws;
 
 mod callers;
 mod identities;
+mod limits;
 mod providers;
 mod upstreams;
 
@@ -47,6 +48,7 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
     let index: Indexes<'_> =
         (0..).zip(&spec.upstreams).map(|(at, upstream)| (upstream.name.as_str(), at)).collect();
     let places = callers::Places::new(spec);
+    let policies = limits::places(spec);
     let mut identities = Identities::new(inputs.material);
     let listeners: Vec<_> =
         spec.listeners.iter().map(|one| listener(one, &mut identities)).collect();
@@ -65,12 +67,12 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
     let secure = listeners.iter().any(|listener| listener.tls.is_some());
     flat::Snapshot {
         auth: flat::Auth { version, ..auth },
-        limits: flat::Limits::default(),
+        limits: limits::limits(spec),
         epoch,
         revision,
         node: flat::Node {
             via: spec.node.via.clone(),
-            name: String::new(),
+            name: spec.node.name.clone().unwrap_or_default(),
             drain_timeout_ms: spec.node.drain_timeout_ms,
             locality: spec.node.locality.clone().unwrap_or_default(),
             overload: flat::Overload {
@@ -81,7 +83,7 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         ticket_keys: if secure { inputs.ticket_keys.to_vec() } else { Vec::new() },
         listeners,
         upstreams,
-        routes: spec.routes.iter().map(|one| route(one, &index, &places)).collect(),
+        routes: spec.routes.iter().map(|one| route(one, &index, &places, &policies)).collect(),
         certificates: identities.certificates,
         trust: identities.trust,
     }
@@ -119,9 +121,14 @@ fn cidrs(list: &[Cidr]) -> Vec<flat::Cidr> {
     list.iter().map(|cidr| flat::Cidr { network: cidr.network, prefix: cidr.prefix }).collect()
 }
 
-fn route(route: &Route, index: &Indexes<'_>, places: &callers::Places<'_>) -> flat::Route {
+fn route(
+    route: &Route,
+    index: &Indexes<'_>,
+    places: &callers::Places<'_>,
+    policies: &limits::Limits<'_>,
+) -> flat::Route {
     flat::Route {
-        limits: Vec::new(),
+        limits: route.limits.iter().filter_map(|name| policies.get(&**name).copied()).collect(),
         auth: route.auth.as_ref().map(|auth| callers::route_auth(auth, places)),
         networks: route.networks.as_ref().map(callers::networks),
         cors: route.cors.as_ref().map(callers::cors),

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::spec::{self, Authenticator, Consumer, Group, Listener, Route, Spec, Upstream};
+use crate::spec::{self, Authenticator, Consumer, Group, Limit, Listener, Route, Spec, Upstream};
 
 /// The difference of two specs; see [`diff`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub struct Diff {
     pub authenticators: Changes,
     pub groups: Changes,
     pub consumers: Changes,
+    #[serde(default)]
+    pub limits: Changes,
     pub listeners: Changes,
     pub upstreams: Changes,
     pub routes: Changes,
@@ -81,6 +83,7 @@ pub fn diff(old: &Spec, new: &Spec) -> Diff {
         authenticators: changes(&old.authenticators, &new.authenticators),
         groups: changes(&old.groups, &new.groups),
         consumers: changes(&old.consumers, &new.consumers),
+        limits: changes(&old.limits, &new.limits),
         listeners: changes(&old.listeners, &new.listeners),
         upstreams: changes(&old.upstreams, &new.upstreams),
         routes: changes(&old.routes, &new.routes),
@@ -119,6 +122,7 @@ impl Diff {
             ("authenticator", &self.authenticators),
             ("group", &self.groups),
             ("consumer", &self.consumers),
+            ("limit", &self.limits),
             ("listener", &self.listeners),
             ("upstream", &self.upstreams),
             ("route", &self.routes),
@@ -184,6 +188,19 @@ impl Thing for Group {
 
     fn summary(&self) -> String {
         self.scopes.join(" ")
+    }
+}
+
+impl Thing for Limit {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn summary(&self) -> String {
+        let window = |one: &spec::LimitWindow| format!("{} per {}", one.requests, one.per);
+        let windows = self.windows.iter().map(window);
+        let concurrency = self.concurrency.map(|most| format!("{most} at once"));
+        windows.chain(concurrency).collect::<Vec<_>>().join(", ")
     }
 }
 

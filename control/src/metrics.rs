@@ -439,7 +439,9 @@ mod tests {
         assert!(!text.contains("sluice_limit_"), "nothing of limits where there are none");
         figures.set(Figure::Servers, 2);
         figures.add(Figure::Failures, 3);
-        [90, 150, 900_000].map(|us| figures.took(us));
+        for us in [90, 150, 900_000] {
+            figures.took(us);
+        }
         limits(&mut text, &figures);
         upstreams(&mut text, &[standing(name)]);
         records.render(&mut text);

@@ -1,5 +1,6 @@
 //! One request and the one chance to answer it, as the pipeline sees them.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -7,8 +8,8 @@ use std::task::{Context, Poll};
 use contract::record::Reason;
 use contract::snapshot::ListenerLimits;
 
-use crate::auth::Identity;
 use crate::auth::credentials::Hidden;
+use crate::auth::{ContentDigest, Identity};
 use crate::body::{BodyReader, BodyWriter};
 use crate::channel::{Sink, Source};
 use crate::forwarded_for;
@@ -16,6 +17,7 @@ use crate::grpc;
 use crate::grpc_web;
 use crate::http2::ErrorCode;
 use crate::io::{Chunk, Watch};
+use crate::limit;
 use crate::limits;
 use crate::local_reply::LocalReply;
 use crate::message::{Dialect, Framing, Name, RequestHead, Version};
@@ -49,10 +51,14 @@ pub struct Request {
     pub upgrade: Option<Box<Upgrade>>,
     /// Who calls, where the route asks and it is known.
     pub identity: Option<Rc<Identity>>,
+    /// What the body has to be, as long as that is not known: it is signed.
+    pub content: Option<Box<ContentDigest>>,
     /// What upstreams see in place of what came with a credential.
     pub hidden: Option<Box<Hidden>>,
     /// What policies add to the answer, whoever gives it.
     pub answer_fields: Vec<(&'static str, Vec<u8>)>,
+    /// What it has taken of limits.
+    pub ticket: limit::Ticket,
     pub notes: Notes,
 }
 
@@ -91,8 +97,10 @@ impl Request {
             deadline_ms: 0,
             upgrade: None,
             identity: None,
+            content: None,
             hidden: None,
             answer_fields: Vec::new(),
+            ticket: limit::Ticket::default(),
             notes,
         }
     }
@@ -170,6 +178,23 @@ impl Request {
     /// The kind of gRPC that an answer of ours has to be, if any.
     pub fn answer_kind(&self) -> Option<grpc::Kind> {
         self.web.as_ref().map(|web| web.answer).or(self.grpc)
+    }
+
+    /// The body as it came, if all of it came with the head and it is small. It stays where it is.
+    pub fn whole_body(&self, responder: &Responder) -> Option<Cow<'_, [u8]>> {
+        match (&responder.down, self.head.framing) {
+            (_, Framing::None) => Some(Cow::Borrowed(&[])),
+            (Downstream::Http1(_), Framing::Length(length))
+                if length <= limits::REPLAY_BODY as u64 =>
+            {
+                let start = self.head.head_len;
+                self.bytes().get(start..start + length as usize).map(Cow::Borrowed)
+            }
+            (Downstream::Http1(_), _) => None,
+            (Downstream::Http2(stream), _) => {
+                stream.peek_whole(limits::REPLAY_BODY).map(Cow::Owned)
+            }
+        }
     }
 
     /// The request's body from the client.

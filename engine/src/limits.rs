@@ -152,6 +152,27 @@ pub const LOOKUPS: usize = 2;
 pub const CLIENT_IDLE_MS: u64 = 10 * 60_000;
 /// The operator is told of one service's failures once in this time, in milliseconds.
 pub const COMPLAINT_MS: u64 = 60_000;
+/// Leases that a shard has (see `limit::lease`).
+pub const LEASES: usize = 512 * 1024;
+/// Requests of one shard that wait for tokens.
+pub const LEASE_WAITERS: usize = 10_000;
+/// How long a request waits for tokens before it is refused, in milliseconds. The ledger answers sooner.
+pub const LEASE_WAIT_MS: u64 = 1_000;
+/// A lease is made for what was used in this time, in milliseconds.
+pub const LEASE_AHEAD_MS: u64 = 100;
+/// Tokens that nobody took for so long are given back...
+pub const LEASE_RETURN_MS: u64 = 1_000;
+/// ...and after this the lease is forgotten.
+pub const LEASE_IDLE_MS: u64 = 10_000;
+/// What was spent is told after this at the latest, however long the window is, in milliseconds.
+pub const LEASE_REPORT_MS: u64 = 30_000;
+/// While limits are not kept as Redis cannot be asked, the ledger is asked at most once in this time.
+pub const LEASE_LOST_MS: u64 = 100;
+/// A bucket's name, in bytes, and what places it.
+pub const BUCKET_NAME: usize = 256;
+pub const BUCKET_TAG: usize = 128;
+/// Values that one path template takes out of a path.
+pub const TEMPLATE_NAMES: usize = 16;
 /// Request line without its CRLF, in bytes: past it 414. RFC 9112 §3 asks for at least 8,000.
 pub const REQUEST_LINE: usize = 8 * 1024;
 /// One field name, in bytes.
@@ -299,7 +320,7 @@ pub const LIMIT_CHECKS: usize = 4 * 1024;
 /// Statements of one call.
 pub const LIMIT_STATEMENTS: usize = 64;
 /// Times at which tokens were spent that a statement tells apart.
-pub const LIMIT_SPENT: usize = 8;
+pub const LIMIT_SPENT: usize = 640;
 /// When those are asked again that were refused for a server that does not answer.
 pub const LIMIT_AGAIN_MS: u64 = 20;
 /// How long a request waits for tokens that another shard holds.

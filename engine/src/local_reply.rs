@@ -43,6 +43,13 @@ impl LocalReply {
         LocalReply { close: true, ..LocalReply::new(status, reason) }
     }
 
+    /// For a body that is not what was signed. The signature itself is good, so no other credential
+    /// would help (RFC 9110 §15.5.2): the message is at odds with itself, which is a 400, as for the
+    /// problem type "digest-mismatching-values" (draft-ietf-httpapi-digest-fields-problem-types).
+    pub fn wrong_content() -> LocalReply {
+        LocalReply::closing(400, Reason::DigestMismatch)
+    }
+
     pub fn method_not_allowed(allow: Vec<u8>) -> LocalReply {
         LocalReply {
             field: Some(("Allow", allow)),
@@ -142,7 +149,8 @@ impl From<Refusal> for LocalReply {
     }
 }
 
-fn title(reason: Reason) -> &'static str {
+/// What an answer of ours says to people.
+pub fn title(reason: Reason) -> &'static str {
     match reason {
         Reason::None | Reason::Local => "Answered by the gateway",
         Reason::BadRequest => "The request is malformed",
@@ -189,6 +197,9 @@ fn title(reason: Reason) -> &'static str {
         Reason::AuthThrottled => "Too many failed attempts; wait before the next",
         Reason::AddressDenied => "This address is not served here",
         Reason::Preflight | Reason::Login => "Answered by the gateway",
+        Reason::RateLimited => "Too many requests; wait before the next",
+        Reason::LimitUnavailable => "The limit of requests cannot be checked now; try again",
+        Reason::DigestMismatch => "The body does not have the digest that is signed",
         Reason::UpstreamUnsuited => "The service does not speak the protocol of this request",
     }
 }

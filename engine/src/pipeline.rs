@@ -4,13 +4,14 @@ use contract::Counter;
 use contract::record::Reason;
 use contract::snapshot::Priority;
 
-use crate::auth;
+use crate::auth::{self, Passed};
 use crate::cors;
 use crate::exchange::{Ended, Fields, Next, Request, Responder, Upgrade};
 use crate::forward::{self, Answer, retry_after};
 use crate::grpc;
 use crate::grpc_web;
 use crate::io::Chunk;
+use crate::limit;
 use crate::limits;
 use crate::local_reply::LocalReply;
 use crate::message::{Field, Framing, Name, Target, Version};
@@ -54,13 +55,17 @@ async fn decide(
     cors::admit(request, route)?;
     admit_load(shard, &plan.plan, route)?;
     auth::admit(shard, request, route).await?;
+    limit::admit(shard, request, route).await?;
     read_patience(shard, request, route);
     admit_early(request, route)?;
     admit_web(request, route)?;
     admit_body(request, route)?;
+    admit_content(request, responder)?;
     admit_upgrade(request, route)?;
     outbound(request, request.head.framing, None).check_loop()?;
-    forward::forward(shard, request, responder, index).await
+    let mut answer = forward::forward(shard, request, responder, index).await;
+    limit::settle(request, &mut answer);
+    answer
 }
 
 /// What the gateway itself answers, whatever the routes: `OPTIONS *`, CONNECT, TRACE.
@@ -170,6 +175,20 @@ fn admit_body(request: &Request, route: &Route) -> Result<(), LocalReply> {
     }
 }
 
+/// Refuses a body that is here as a whole and not what was signed, before anyone else sees it. What is
+/// still to come is compared on its way (`upload.rs`).
+fn admit_content(request: &mut Request, responder: &Responder) -> Result<(), LocalReply> {
+    let Some(mut content) = request.content.take() else { return Ok(()) };
+    match request.whole_body(responder).map(|body| content.pass(&body, true)) {
+        Some(Passed::Wrong) => Err(LocalReply { close: false, ..LocalReply::wrong_content() }),
+        Some(_) => Ok(()),
+        None => {
+            request.content = Some(content);
+            Ok(())
+        }
+    }
+}
+
 /// Takes a switch of protocols that the route lists; a malformed handshake is refused. In HTTP/1
 /// an upgrade that is not listed is a plain request (RFC 9110 §7.8); in HTTP/2 there is nothing
 /// else that it could be.
@@ -270,6 +289,7 @@ pub fn outbound(request: &Request, framing: Framing, timeout_ms: Option<u64>) ->
 }
 
 fn record(shard: &Shard, request: &mut Request, ended: &Ended, client: std::net::SocketAddr) {
+    request.ticket.end();
     request.notes.reason = ended.reason;
     if request.notes.attempts > 0 {
         shard.meter.count(Counter::UpstreamBytesOut, request.notes.request_bytes);

@@ -15,6 +15,7 @@ use crate::grpc::{self, Kind};
 use crate::grpc_web::Answering;
 use crate::http2::ErrorCode;
 use crate::io::{Chunk, SendBuf};
+use crate::limit;
 use crate::limits;
 use crate::local_reply::{LocalReply, ReplyHead};
 use crate::message::{BodyFraming, Dialect, HeadWriter, Name, ResponseHead, Version};
@@ -43,6 +44,7 @@ pub async fn reply(
     }
     let keep = responder.keep_alive && !reply.close && !shard.is_draining();
     let keep = keep && drain_body(request, &responder).await;
+    limit::fields::tell(request);
     let date = shard.date();
     let head = ReplyHead {
         date: &date,
@@ -208,7 +210,7 @@ pub async fn relay(
         sink: responder.down.sink(framing.writer),
         upload,
         upload_failed: false,
-        upload_broken: false,
+        upload_broken: None,
         idle_ms: u64::from(timeouts.idle_ms),
         deadline_ms,
         call_ends: request.grpc == Some(Kind::Grpc) && responder.down.dialect() == Dialect::Http2,
@@ -378,6 +380,8 @@ fn write_head(
     for (name, value) in &request.answer_fields {
         out.field(name.as_bytes(), value);
     }
+    let (policies, shown) = limit::admit::shown(request);
+    limit::fields::write(out, policies, shown);
     if let Some(length) = framing.length {
         out.field_decimal(b"Content-Length", length);
     } else if framing.chunked {
@@ -399,8 +403,8 @@ struct Relay<'a> {
     sink: Sink,
     upload: Option<Upload>,
     upload_failed: bool,
-    /// The client ended its body in the middle, or it is not acceptable.
-    upload_broken: bool,
+    /// The client ended its body in the middle, or why it is not acceptable.
+    upload_broken: Option<Reason>,
     idle_ms: u64,
     deadline_ms: u64,
     /// A gRPC call whose client understands a status behind a cut answer.
@@ -426,7 +430,11 @@ impl Relay<'_> {
             && let Poll::Ready(end) = Pin::new(upload).poll(cx)
         {
             self.upload_failed = end != UploadEnd::Done;
-            self.upload_broken = matches!(end, UploadEnd::ClientGone | UploadEnd::Refused(_));
+            self.upload_broken = match end {
+                UploadEnd::Done | UploadEnd::UpstreamGone => None,
+                UploadEnd::ClientGone => Some(Reason::ClientAborted),
+                UploadEnd::Refused(reply) => Some(reply.reason),
+            };
             self.upload = None;
         }
     }
@@ -445,7 +453,9 @@ impl Relay<'_> {
             // While a body is read, its reader sees a reset itself.
             let gone = match self.upload {
                 Some(_) => false,
-                None => self.upload_broken || self.responder.down.poll_gone(cx).is_ready(),
+                None => {
+                    self.upload_broken.is_some() || self.responder.down.poll_gone(cx).is_ready()
+                }
             };
             if gone { Poll::Ready(Err(Stop::ClientGone)) } else { Poll::Pending }
         });
@@ -503,7 +513,7 @@ impl Relay<'_> {
     async fn next(&mut self, source: &mut Source) -> Result<Result<Piece, SourceFault>, Reason> {
         match self.beside(self.idle_ms, poll_fn(|cx| source.poll_piece(cx))).await {
             Ok(seen) => Ok(seen),
-            Err(Stop::ClientGone) => Err(Reason::ClientAborted),
+            Err(Stop::ClientGone) => Err(self.upload_broken.unwrap_or(Reason::ClientAborted)),
             Err(Stop::Late) => Err(self.late().await),
         }
     }
@@ -552,7 +562,7 @@ impl Relay<'_> {
         let sink = self.responder.down.sink(BodyWriter::Plain);
         match self.beside(write_ms, sink.finish(unsent)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Reason::ClientAborted),
+            Ok(Err(_)) | Err(_) => Err(self.upload_broken.unwrap_or(Reason::ClientAborted)),
         }
     }
 }

@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use contract::bus::{Bus, Message};
-use contract::sealed::read_sealed;
-use contract::{Segment, ShardState, Snapshot};
+use contract::sealed::{read_sealed, seal};
+use contract::{LimitLine, Segment, ShardState, Snapshot};
 
 use crate::auth::Throttle;
 use crate::io::{Io, Launch, RingConfig, StartError, Swap, launch};
@@ -82,6 +82,7 @@ pub fn run(start: Start) -> Result<(), StartError> {
     let store = Store::start(start.cpus.len()).map_err(|error| {
         StartError::new(format!("the store thread: {error}"), "raise `ulimit -u` and `ulimit -n`")
     })?;
+    store.limits().measure(segment.figures());
     let book = Book::new(segment.shards(), Some(segment.targets()));
     let mut node = Node {
         bus,
@@ -113,6 +114,8 @@ pub fn run(start: Start) -> Result<(), StartError> {
     let _ = node.bus.send(&ready);
     node.listen();
     let failed = threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
+    // Nothing is spent any more.
+    node.store.limits().leave();
     let _ = node.bus.send(&Message::Drained);
     if failed > 0 {
         return Err(StartError::new(format!("{failed} shards failed for good"), RESTART));
@@ -172,10 +175,22 @@ impl Node {
                 Err(error) if error.kind() == ErrorKind::TimedOut => self.memory.look(),
                 Ok(Some(Message::Snapshot { epoch, fd })) => self.adopt(epoch, &fd),
                 Ok(Some(Message::Drain { timeout_ms })) => return self.drain(timeout_ms.max(1)),
+                Ok(Some(Message::ListLimits { id, consumer, most })) => {
+                    self.list_limits(id, &consumer, most);
+                }
                 Ok(Some(message)) => self.sockets(message),
                 // Without a supervisor there is no one to own the sockets: end quickly.
                 Ok(None) | Err(_) => return self.drain(1),
             }
+        }
+    }
+
+    /// Tells control how limits stand.
+    fn list_limits(&self, id: u64, consumer: &str, most: u32) {
+        let lines = self.store.limits().list(consumer, most as usize);
+        match seal(&LimitLine::encode(&lines)) {
+            Ok(fd) => drop(self.bus.send(&Message::Limits { id, fd })),
+            Err(error) => eprintln!("sluice: limits cannot be told: {error}"),
         }
     }
 
@@ -325,10 +340,7 @@ async fn shard(io: Io, meter: Meter, plans: Arc<Swap<Plan>>, mailbox: Arc<Mailbo
     let house = shard.clone();
     io.spawn(async move { house.keep_house().await });
     io.spawn(shard.clone().check_targets());
-    let asking = shard.clone();
-    io.spawn(async move {
-        let _ = asking.desk().listen(&asking.io, drop).await;
-    });
+    io.spawn(shard.clone().talk_to_store());
     let drain_ms = loop {
         let drain_ms = mailbox.drain_ms.load(Ordering::Acquire);
         if drain_ms > 0 {

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use contract::record::Reason;
 use contract::snapshot::ListenerLimits;
 
+use crate::auth::{ContentDigest, Passed};
 use crate::channel::{Piece, Sink, Source, SourceFault};
 use crate::exchange::Responder;
 use crate::grpc_web::{Base64, NotBase64};
@@ -33,6 +34,8 @@ pub enum UploadEnd {
 /// A request's body as it comes from the client, and what of it is kept for another try.
 pub struct Feed {
     source: Source,
+    /// What it has to be; an upstream never gets all of another one.
+    content: Option<Box<ContentDigest>>,
     /// It is base64 and goes on decoded.
     text: Option<Base64>,
     /// Bytes that came from the client.
@@ -44,10 +47,15 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// `text`: the body is base64 and goes on decoded.
-    pub fn new(source: Source, text: Option<Base64>) -> Rc<RefCell<Feed>> {
+    /// `text`: the body is base64 and goes on decoded. `content`: what it has to be.
+    pub fn new(
+        source: Source,
+        text: Option<Base64>,
+        content: Option<Box<ContentDigest>>,
+    ) -> Rc<RefCell<Feed>> {
         let (kept, keeps) = (Vec::new(), None);
-        Rc::new(RefCell::new(Feed { source, text, received: 0, kept, keeps, ended: false }))
+        let feed = Feed { source, content, text, received: 0, kept, keeps, ended: false };
+        Rc::new(RefCell::new(feed))
     }
 
     /// Keeps what comes for another try, if all of it is at most `bytes`. Counts before anything has
@@ -82,6 +90,16 @@ impl Feed {
             // Too large after all.
             false => self.forget(),
         }
+    }
+
+    /// Whether the body may still be what it has to be.
+    fn is_right(&mut self, piece: &Piece) -> bool {
+        let Some(content) = &mut self.content else { return true };
+        let passed = content.pass(piece.data.as_ref().map_or(&[], Chunk::bytes), piece.end);
+        if passed == Passed::Right {
+            self.content = None;
+        }
+        passed != Passed::Wrong
     }
 
     fn decode(&mut self, piece: Piece) -> Result<Piece, NotBase64> {
@@ -234,6 +252,9 @@ impl Run {
         // A chunk's size counts when it is announced: there is no need to wait for the bytes.
         if feed.received.saturating_add(feed.source.announced()) > self.max_bytes {
             return Err(UploadEnd::Refused(LocalReply::closing(413, Reason::BodyTooLarge)));
+        }
+        if !feed.is_right(&piece) {
+            return Err(UploadEnd::Refused(LocalReply::wrong_content()));
         }
         let Ok(piece) = feed.decode(piece) else {
             return Err(UploadEnd::Refused(LocalReply::closing(400, Reason::BadRequest)));

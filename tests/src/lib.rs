@@ -12,6 +12,7 @@ pub mod cgroup;
 pub mod client;
 pub mod gateway;
 pub mod http2;
+pub mod limits;
 pub mod load;
 pub mod message;
 pub mod origin;

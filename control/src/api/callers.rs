@@ -108,6 +108,7 @@ authenticators:
 - name: own
   jwt: {issuer: any, audiences: any,
     keys: [{secret: {inline: a-secret-of-32-bytes-at-the-least}, algorithm: HS256}]}
+limits: [{name: plan, requests: 5, per: 1s}]
 groups: [{name: gold, scopes: [b, a], limits: plan}]
 consumers:
 - name: app

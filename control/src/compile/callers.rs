@@ -272,8 +272,8 @@ fn redis(redis: &Redis, inputs: &Inputs<'_>, identities: &mut Identities<'_>) ->
     flat::Redis {
         urls: redis.urls.iter().map(url).collect(),
         cluster: redis.cluster,
-        sentinel: None,
-        limits_timeout_ms: 5,
+        sentinel: redis.sentinel.clone(),
+        limits_timeout_ms: redis.limits_timeout_ms,
         // Without its password it must not be asked at all.
         trust: if password == Some(None) { Some(NOTHING) } else { trust },
     }

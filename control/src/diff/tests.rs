@@ -110,6 +110,7 @@ listeners: [{name: web, listen: ":8080"}]
 authenticators:
 - {name: keys, api_key: {}}
 - {name: signed, signature: {}}
+limits: [{name: plan, requests: 5, per: 1s}]
 groups: [{name: gold, scopes: [orders:read]}]
 consumers:
 - name: app
@@ -134,7 +135,7 @@ fn callers_are_told_without_their_secrets() {
         );
     let (old, new) = (spec(CALLERS), spec(&new));
     let diff = diff(&old, &new);
-    let expected = r#"- redis: {"cluster":false,"urls":["redis://10.0.0.1:6379"]}
+    let expected = r#"- redis: {"cluster":false,"limits_timeout_ms":5,"urls":["redis://10.0.0.1:6379"]}
 ~ auth.throttle.failures: 50 -> 5
 ~ group gold
     + limits: "plan"

@@ -15,6 +15,7 @@ use super::schema;
 pub use access::*;
 pub use authenticators::*;
 pub use consumers::*;
+pub use limits::*;
 pub use oauth::*;
 pub use resilience::*;
 pub use tls::*;
@@ -24,6 +25,7 @@ pub use upstream::*;
 mod access;
 mod authenticators;
 mod consumers;
+mod limits;
 mod oauth;
 mod resilience;
 mod tls;
@@ -53,7 +55,7 @@ pub struct Spec {
     /// Where the access log goes.
     #[serde(default)]
     pub access_log: AccessLog,
-    /// Redis, where API keys may be.
+    /// Redis, where API keys may be, and limits are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<Redis>,
     /// What concerns all of authentication.
@@ -68,6 +70,9 @@ pub struct Spec {
     /// Who calls.
     #[serde(default)]
     pub consumers: Vec<Consumer>,
+    /// How much callers may ask for; routes, consumers, groups and keys name these.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
     /// Addresses the gateway listens on.
     #[schemars(length(min = 1))]
     pub listeners: Vec<Listener>,
@@ -99,6 +104,10 @@ impl Spec {
 pub struct Node {
     /// Pseudonym of this node in the Via field (RFC 9110 §7.6.3); also what loop detection looks for.
     pub via: String,
+    /// What this node is called among those that share limits; without it as its host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Name>")]
+    pub name: Option<String>,
     /// Longest a drain may take, in milliseconds.
     #[schemars(range(min = 1, max = 3_600_000))]
     pub drain_timeout_ms: u32,
@@ -115,6 +124,7 @@ impl Default for Node {
         let node = contract::snapshot::Node::default();
         Node {
             via: node.via,
+            name: None,
             drain_timeout_ms: node.drain_timeout_ms,
             locality: None,
             overload: Overload::default(),
@@ -334,6 +344,9 @@ pub struct Route {
     /// Which pages of other origins may call from browsers; without it the upstream says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
+    /// Limits that its requests must pass, by name, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<String>,
 }
 
 impl fmt::Display for Route {

@@ -8,6 +8,7 @@ mod authenticators;
 mod consumers;
 mod fields;
 mod health;
+mod limits;
 mod listener;
 mod oauth;
 mod parts;

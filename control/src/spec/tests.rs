@@ -4,6 +4,7 @@ mod access;
 mod auth;
 mod broken;
 mod callers;
+mod limits;
 mod random;
 mod resilience;
 mod secure;

@@ -82,6 +82,16 @@ pub enum Counter {
     PolicyErrors,
     KeysOnGrace,
     KeyRecordsMalformed,
+    /// Requests that limits hold for, by what came of it.
+    LimitAllowed,
+    /// Let in while Redis could not be asked.
+    LimitShared,
+    LimitLimited,
+    /// Let in, though a policy that is only tried out says no.
+    LimitDryRun,
+    LimitUnavailable,
+    /// Requests that waited for tokens.
+    LimitWaits,
 }
 
 /// How many counters there are.
@@ -89,7 +99,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 69] = [
+    pub const ALL: [Counter; 75] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -159,6 +169,12 @@ impl Counter {
         Counter::PolicyErrors,
         Counter::KeysOnGrace,
         Counter::KeyRecordsMalformed,
+        Counter::LimitAllowed,
+        Counter::LimitShared,
+        Counter::LimitLimited,
+        Counter::LimitDryRun,
+        Counter::LimitUnavailable,
+        Counter::LimitWaits,
     ];
 
     /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
@@ -246,6 +262,12 @@ impl Counter {
             Counter::PolicyErrors => "sluice_policy_errors_total",
             Counter::KeysOnGrace => "sluice_api_keys_on_grace_total",
             Counter::KeyRecordsMalformed => "sluice_api_key_records_malformed_total",
+            Counter::LimitAllowed
+            | Counter::LimitShared
+            | Counter::LimitLimited
+            | Counter::LimitDryRun
+            | Counter::LimitUnavailable => "sluice_limit_total",
+            Counter::LimitWaits => "sluice_limit_waits_total",
         }
     }
 
@@ -276,6 +298,11 @@ impl Counter {
             Counter::AuthDenied => Some(("outcome", "denied")),
             Counter::AuthUnavailable => Some(("outcome", "unavailable")),
             Counter::AuthThrottled => Some(("outcome", "throttled")),
+            Counter::LimitAllowed => Some(("outcome", "allowed")),
+            Counter::LimitShared => Some(("outcome", "shared")),
+            Counter::LimitLimited => Some(("outcome", "limited")),
+            Counter::LimitDryRun => Some(("outcome", "dry_run")),
+            Counter::LimitUnavailable => Some(("outcome", "unavailable")),
             _ => None,
         }
     }
@@ -370,6 +397,14 @@ impl Counter {
             Counter::KeyRecordsMalformed => {
                 "API keys that were refused as their record in Redis does not say whose they are."
             }
+            Counter::LimitAllowed
+            | Counter::LimitShared
+            | Counter::LimitLimited
+            | Counter::LimitDryRun
+            | Counter::LimitUnavailable => {
+                "Requests that limits hold for, by what came of it; shared: let in without Redis."
+            }
+            Counter::LimitWaits => "Requests that waited for tokens of a limit.",
         }
     }
 }

@@ -89,6 +89,12 @@ pub enum Reason {
     Preflight = 46,
     /// A step of a login: the browser is sent on (302, 303).
     Login = 47,
+    /// The caller has used up a limit (429).
+    RateLimited = 48,
+    /// Whoever counts cannot be asked, and the limit says to refuse then (503).
+    LimitUnavailable = 49,
+    /// The body is not the one that was signed (400).
+    DigestMismatch = 50,
 }
 
 /// Why a request that failed at an upstream was not tried again, though failures of that kind are.
@@ -377,7 +383,7 @@ fn take<'b, const N: usize>(bytes: &mut &'b [u8]) -> Option<&'b [u8; N]> {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 48] = [
+    pub const ALL: [Reason; 51] = [
         Reason::None,
         Reason::BadRequest,
         Reason::NoRoute,
@@ -426,6 +432,9 @@ impl Reason {
         Reason::AddressDenied,
         Reason::Preflight,
         Reason::Login,
+        Reason::RateLimited,
+        Reason::LimitUnavailable,
+        Reason::DigestMismatch,
     ];
 
     /// The reason of that number.
@@ -484,6 +493,9 @@ impl Reason {
             Reason::AddressDenied => "address_denied",
             Reason::Preflight => "preflight",
             Reason::Login => "login",
+            Reason::RateLimited => "rate_limited",
+            Reason::LimitUnavailable => "limit_unavailable",
+            Reason::DigestMismatch => "digest_mismatch",
         }
     }
 }

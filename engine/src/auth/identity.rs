@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use contract::snapshot::ConsumerIndex;
 
+use super::ContentDigest;
 use crate::message::HeadWriter;
 
 /// Fields for upstreams, with names in lower case.
@@ -30,6 +31,8 @@ pub struct Identity {
     pub fields: Fields,
     /// What the client is told with the answer, such as a cookie in place of the one it has.
     pub answer: Arc<[(&'static str, Vec<u8>)]>,
+    /// What the body has to be, where a signature covers that.
+    pub content: Option<Box<ContentDigest>>,
     /// SHA-256 of the certificate that the credential is bound to.
     pub certificate: Option<[u8; 32]>,
     /// It goes by the anonymous consumer.
@@ -121,6 +124,8 @@ impl Identity {
             credential: self.credential.clone().or_else(|| other.credential.clone()),
             fields: self.fields.iter().chain(other.fields.iter()).cloned().collect(),
             answer: self.answer.iter().chain(other.answer.iter()).cloned().collect(),
+            // Both signatures cover one field.
+            content: self.content.clone().or_else(|| other.content.clone()),
             certificate: None,
             anonymous: false,
             until_ms: 0,

@@ -7,6 +7,7 @@
 mod api_key;
 mod basic;
 mod certificate;
+pub mod content_digest;
 pub mod credentials;
 mod external;
 pub mod identity;
@@ -29,6 +30,7 @@ use std::rc::Rc;
 use contract::Counter;
 use contract::snapshot::{RouteAuth, Unidentified};
 
+pub use self::content_digest::{ContentDigest, Passed};
 pub use self::identity::Identity;
 pub use self::jwt::{Wishes, fuzz_jwt};
 pub use self::memory::Memory;
@@ -185,6 +187,7 @@ pub async fn admit(shard: &Shard, request: &mut Request, route: &Route) -> Resul
             }
             if let Some(identity) = &identity {
                 request.answer_fields.extend(identity.answer.iter().cloned());
+                request.content.clone_from(&identity.content);
             }
             request.identity = identity;
             Ok(())

@@ -13,7 +13,7 @@ use sfv::{BareItem, Dictionary, InnerList, Item, ListEntry, ListSerializer, Pars
 
 use super::credentials::{Found, fields};
 use super::registry::Unfit;
-use super::{Call, Check, Identity, Refusal};
+use super::{Call, Check, ContentDigest, Identity, Refusal};
 use crate::limits;
 use crate::message::{Framing, RequestHead};
 
@@ -50,6 +50,14 @@ impl<'a> Signed<'a> {
     fn has_body(self) -> bool {
         !matches!(self.head.framing, Framing::None | Framing::Length(0))
     }
+}
+
+/// Whose signature is on a request.
+struct Signer<'a> {
+    id: String,
+    key: &'a Key,
+    /// What the body has to be, where the signature covers that.
+    content: Option<ContentDigest>,
 }
 
 /// A signature that was found in a request, with what it says of itself.
@@ -90,9 +98,10 @@ impl Signature {
     pub fn verify<'a>(&'a self, call: Call<'a>, _credential: &[u8]) -> Check<'a> {
         let now_s = i64::try_from(call.wall_ms() / 1_000).unwrap_or(i64::MAX);
         match self.signer(Signed::of(call), now_s) {
-            Some((id, key)) => {
+            Some(Signer { id, key, content }) => {
                 let identity = call.registry.identity(key.owner);
-                Check::known(Identity { credential: Some(id.as_str().into()), ..identity })
+                let (credential, content) = (Some(id.as_str().into()), content.map(Box::new));
+                Check::known(Identity { credential, content, ..identity })
             }
             None => Check::refused(Refusal::Invalid),
         }
@@ -100,14 +109,22 @@ impl Signature {
 
     /// Whose signature is on the request. Others may have signed it as well (RFC 9421 §4.3): the first
     /// one by a key of ours counts.
-    fn signer(&self, request: Signed<'_>, now_s: i64) -> Option<(String, &Key)> {
+    fn signer(&self, request: Signed<'_>, now_s: i64) -> Option<Signer<'_>> {
         for given in given(request)? {
             let Some(BareItem::String(id)) = given.input.params.get("keyid") else { continue };
             let Some(key) = self.keys.get(id.as_str()) else { continue };
             self.admit(&given.input, request.has_body(), now_s)?;
             let base = base(request, &given.input)?;
             hmac::verify(&key.secret, base.as_bytes(), &given.value).ok()?;
-            return Some((id.as_str().to_owned(), key));
+            let content = match covers(&given.input, CONTENT_DIGEST) {
+                true => {
+                    let digests = dictionary(request, CONTENT_DIGEST.as_bytes())?;
+                    // Without one that can be compared any body would do.
+                    Some(ContentDigest::read(&digests, request.head.framing)?)
+                }
+                false => None,
+            };
+            return Some(Signer { id: id.as_str().to_owned(), key, content });
         }
         None
     }
@@ -132,13 +149,16 @@ impl Signature {
         if params.get("expires").is_some() && number("expires")? < now_s {
             return None;
         }
-        let covers = |wanted: &str| {
-            input.items.iter().any(|item| name(item) == Some(wanted) && item.params.is_empty())
-        };
-        let needed = |wanted: &str| has_body || wanted != "content-digest";
+        let needed = |wanted: &str| has_body || wanted != CONTENT_DIGEST;
         let mut wanted = self.components.iter().filter(|wanted| needed(wanted));
-        wanted.all(|wanted| covers(wanted)).then_some(())
+        wanted.all(|wanted| covers(input, wanted)).then_some(())
     }
+}
+
+const CONTENT_DIGEST: &str = "content-digest";
+
+fn covers(input: &InnerList, wanted: &str) -> bool {
+    input.items.iter().any(|item| name(item) == Some(wanted) && item.params.is_empty())
 }
 
 fn name(item: &Item) -> Option<&str> {
@@ -227,6 +247,8 @@ fn component<'a>(request: Signed<'a>, item: &Item) -> Option<Cow<'a, [u8]>> {
         "@request-target" => Cow::Owned(with_query()),
         "@target-uri" => Cow::Owned([scheme, b"://", &authority(request)?, &with_query()].concat()),
         name if name.starts_with('@') => return None,
+        // RFC 9421 §2.1: in lower case, or `covers` would not see it.
+        name if name.bytes().any(|byte| byte.is_ascii_uppercase()) => return None,
         name => {
             let lines: Vec<&[u8]> = fields(head, bytes, name.as_bytes()).collect();
             match lines.as_slice() {
@@ -314,9 +336,13 @@ mod tests {
     }
 
     fn request(target: &str, input: &str, value: &str) -> String {
+        request_with("", target, input, value)
+    }
+
+    fn request_with(fields: &str, target: &str, input: &str, value: &str) -> String {
         format!(
             "POST {target} HTTP/1.1\r\nHost: example.com\r\nDate: Tue, 20 Apr 2021 02:07:55 GMT\r\n\
-             Content-Type: application/json\r\nContent-Length: 18\r\n\
+             Content-Type: application/json\r\nContent-Length: 18\r\n{fields}\
              Signature-Input: {input}\r\nSignature: {value}\r\n\r\n"
         )
     }
@@ -331,8 +357,12 @@ mod tests {
 
     /// A request with a right signature over these components.
     fn signed(target: &str, components: &str, more: &str) -> String {
+        signed_with("", target, components, more)
+    }
+
+    fn signed_with(fields: &str, target: &str, components: &str, more: &str) -> String {
         let input = format!("({components});created={CREATED};keyid=\"test-shared-secret\"{more}");
-        let bytes = request(target, &format!("s={input}"), "s=:AA==:");
+        let bytes = request_with(fields, target, &format!("s={input}"), "s=:AA==:");
         let mut head = RequestHead::new();
         head.parse(bytes.as_bytes(), &HeadLimits::REQUEST).unwrap();
         let request_parts = Signed { head: &head, bytes: bytes.as_bytes(), secure: false };
@@ -342,7 +372,18 @@ mod tests {
         let tag = hmac::sign(&key, base.as_bytes());
         let mut value = sfv::DictSerializer::new();
         let _ = value.bare_item(sfv::KeyRef::from_str("s").unwrap(), tag.as_ref());
-        request(target, &format!("s={input}"), &value.finish().unwrap())
+        request_with(fields, target, &format!("s={input}"), &value.finish().unwrap())
+    }
+
+    /// Whether a request with this digest, signed over it by this name, has a body that is to be
+    /// compared; `None`: it is refused.
+    fn compares(digest: &str, component: &str) -> Option<bool> {
+        let field = format!("Content-Digest: {digest}\r\n");
+        let bytes = signed_with(&field, "/", &format!("\"@method\" {component}"), "");
+        let mut head = RequestHead::new();
+        head.parse(bytes.as_bytes(), &HeadLimits::REQUEST).unwrap();
+        let request = Signed { head: &head, bytes: bytes.as_bytes(), secure: false };
+        signature(&[]).signer(request, CREATED).map(|signer| signer.content.is_some())
     }
 
     #[test]
@@ -383,6 +424,31 @@ mod tests {
         assert!(judged(&signature(&[]), &algorithm, CREATED));
         let other = signed("/", "\"@method\"", ";alg=\"ed25519\"");
         assert!(!judged(&signature(&[]), &other, CREATED));
+    }
+
+    #[test]
+    fn a_covered_digest_is_one_to_compare_the_body_with() {
+        let sha256 = "sha-256=:X48E9qOokqqrvdts8nOJRJN3OWDUoyWxBf7kbu9DBPE=:";
+        let both = format!("md5=:AA==:, {sha256}");
+        for digest in [sha256, &both] {
+            assert_eq!(compares(digest, "\"content-digest\""), Some(true));
+            assert_eq!(compares(digest, ""), Some(false), "what is not covered is anybody's");
+        }
+        for digest in ["md5=:AA==:", "sha-256=:AA==:", "sha-256=x", "=", ""] {
+            assert_eq!(compares(digest, "\"content-digest\""), None, "{digest}");
+            assert_eq!(compares(digest, ""), Some(false), "{digest}");
+        }
+        // In another case it would pass uncompared.
+        let field = format!("Content-Digest: {sha256}\r\n");
+        for (component, known) in [("content-digest", true), ("Content-Digest", false)] {
+            let input = format!("s=(\"{component}\")");
+            let bytes = request_with(&field, "/", &input, "s=:AA==:");
+            let mut head = RequestHead::new();
+            head.parse(bytes.as_bytes(), &HeadLimits::REQUEST).unwrap();
+            let request = Signed { head: &head, bytes: bytes.as_bytes(), secure: false };
+            let given = given(request).unwrap();
+            assert_eq!(base(request, &given[0].input).is_some(), known, "{component}");
+        }
     }
 
     #[test]

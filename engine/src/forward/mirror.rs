@@ -12,7 +12,7 @@ use super::course::Outcome;
 use super::errand::{hash, micros};
 use crate::body::BodyReader;
 use crate::channel::Source;
-use crate::exchange::{Downstream, Request, Responder};
+use crate::exchange::{Request, Responder};
 use crate::grpc;
 use crate::http2::{ErrorCode, RequestKind};
 use crate::io::{Chunk, Elapsed, Io, SendBuf, Watch};
@@ -48,7 +48,11 @@ pub fn is_turn(mirror: &Mirror, random: u64) -> bool {
 
 fn begin(shard: &Shard, request: &Request, responder: &Responder, mirror: Mirror) -> Option<Copy> {
     let place = Place::take(&shard.mirrors, limits::MIRRORS)?;
-    let body = whole_body(request, responder)?;
+    // Translated on its way, or not known to be what was signed.
+    if request.decodes() || request.content.is_some() {
+        return None;
+    }
+    let body = request.whole_body(responder)?.into_owned();
     let plan = &request.plan;
     plan.plan.upstreams.get(mirror.upstream as usize)?;
     let (upstream, state) = plan.upstream(Backend { upstream: mirror.upstream, weight: 1 });
@@ -82,23 +86,6 @@ fn begin(shard: &Shard, request: &Request, responder: &Responder, mirror: Mirror
     let http2 = if speaks == Protocol::Http1 { Vec::new() } else { write(Dialect::Http2) };
     let (is_head, is_call) = (responder.is_head, request.grpc.is_some());
     Some(Copy { http1, http2, body, is_head, is_call, trip })
-}
-
-/// The body, if all of it came with the head. It stays where it is.
-fn whole_body(request: &Request, responder: &Responder) -> Option<Vec<u8>> {
-    if request.decodes() {
-        return None;
-    }
-    match (&responder.down, request.head.framing) {
-        (_, Framing::None) => Some(Vec::new()),
-        (Downstream::Http1(_), Framing::Length(length)) if length <= limits::REPLAY_BODY as u64 => {
-            let start = request.head.head_len;
-            let body = request.bytes().get(start..start + length as usize)?;
-            Some(body.to_vec())
-        }
-        (Downstream::Http1(_), _) => None,
-        (Downstream::Http2(stream), _) => stream.peek_whole(limits::REPLAY_BODY),
-    }
 }
 
 /// One of the copies that a shard may have under way.

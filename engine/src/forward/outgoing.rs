@@ -53,8 +53,8 @@ impl Outgoing {
         let mut body = Vec::new();
         let whole = match (&responder.down, request.head.framing) {
             (_, Framing::None) => true,
-            // Translated on its way, so not to be had whole here.
-            _ if request.decodes() => false,
+            // Translated or compared on its way, so not to be had whole here.
+            _ if request.decodes() || request.content.is_some() => false,
             (Downstream::Http1(_), Framing::Length(length)) => {
                 length <= behind.min(limits::REPLAY_BODY) as u64
             }
@@ -167,7 +167,8 @@ impl Outgoing {
                     self.saved = Some(Chunk::copy_of(head));
                 }
                 let text = request.decodes().then(Base64::default);
-                Feed::new(request.source(responder), text)
+                let content = request.content.take();
+                Feed::new(request.source(responder), text, content)
             }
         };
         match goes_on {

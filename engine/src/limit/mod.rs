@@ -12,10 +12,19 @@
 //! So clocks need not agree: whoever states that it has spent a token says how long ago.
 
 pub mod account;
+pub mod admit;
+pub mod fields;
+pub mod key;
+pub mod lease;
 pub mod ledger;
 pub mod log;
 pub mod messages;
+pub mod policy;
 pub mod protocol;
 pub mod rule;
 #[cfg(test)]
 pub mod server;
+
+pub use self::admit::{Limiter, Ticket, admit, settle};
+pub use self::key::Keys;
+pub use self::policy::Policies;

@@ -18,6 +18,7 @@ use contract::snapshot::{
 pub use self::route::{Backend, Route};
 use crate::auth::registry::Unfit;
 use crate::auth::{Registry, policy};
+use crate::limit;
 use crate::route::{RouteIndex, Router};
 use crate::store::grant::{self, Grant};
 use crate::tls::{self, ClientSide, Fingerprint, ServerSide, Unusable};
@@ -34,6 +35,8 @@ pub struct Plan {
     pub listeners: Vec<Listener>,
     /// Who may call.
     pub auth: Arc<Registry>,
+    /// How much they may.
+    pub limits: limit::Policies,
     pub upstreams: Vec<Upstream>,
     /// In the order of the spec; access records carry indexes into this.
     pub routes: Vec<Route>,
@@ -221,6 +224,7 @@ impl Plan {
         let memory = &memory.tls;
         memory.sweep();
         let router = Router::build(&snapshot.routes)?;
+        let limits = limit::Policies::of(&snapshot)?;
         let mut listeners = Vec::with_capacity(snapshot.listeners.len());
         for from in std::mem::take(&mut snapshot.listeners) {
             let tls = from.tls.as_ref().map(|tls| memory.listener(tls, &snapshot)).transpose();
@@ -245,7 +249,7 @@ impl Plan {
         let routes = snapshot
             .routes
             .into_iter()
-            .map(|route| Route::build(route, upstreams.len(), policies))
+            .map(|route| Route::build(route, upstreams.len(), policies, &limits))
             .collect::<Result<Vec<Route>, PlanError>>()?;
         let snapshot::Node { via, drain_timeout_ms, locality, overload, name: _ } = snapshot.node;
         Ok(Plan {
@@ -254,6 +258,7 @@ impl Plan {
             node: Node { via: via.into(), drain_timeout_ms, locality: locality.into(), overload },
             listeners,
             auth,
+            limits,
             upstreams,
             routes,
             router,

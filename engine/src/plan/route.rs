@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use contract::snapshot::{self, Hedge, Mirror, Priority, Retry, Timeouts};
+use contract::snapshot::{self, Hedge, LimitIndex, Mirror, Priority, Retry, Timeouts};
 
 use super::{PlanError, Upstream};
 use crate::auth::{Networks, Policy, policy};
 use crate::cors::Cors;
+use crate::limit;
 use crate::route::Rewrite;
 
 /// A route without its conditions: those are in the router.
@@ -42,6 +43,8 @@ pub struct Route {
     pub policy: Option<Arc<Policy>>,
     /// From where; `None`: from anywhere.
     pub networks: Option<Box<Networks>>,
+    /// Policies that requests must pass, those that hold everywhere included.
+    pub limits: Box<[LimitIndex]>,
     /// What scripts of other origins may do; `None`: the upstream says.
     pub cors: Option<Box<Cors>>,
 }
@@ -60,6 +63,7 @@ impl Route {
         from: snapshot::Route,
         upstreams: usize,
         policies: &policy::Memory,
+        limits: &limit::Policies,
     ) -> Result<Route, PlanError> {
         let error = |field: String, problem: String| PlanError {
             entity: "route",
@@ -93,6 +97,8 @@ impl Route {
         let policy = policy.map_err(|problem| error("auth.policy".into(), problem))?;
         let cors = from.cors.as_ref().map(|cors| Cors::build(cors, &from.methods, from.grpc_web));
         let cors = cors.transpose().map_err(|(field, problem)| error(field, problem))?;
+        let limits = limits.on_route(&from.limits);
+        let limits = limits.map_err(|problem| error("limits".into(), problem))?;
         Ok(Route {
             name: from.name.into(),
             rewrite,
@@ -118,6 +124,7 @@ impl Route {
             auth: from.auth.map(Box::new),
             policy,
             networks: from.networks.map(|networks| Box::new(Networks::build(&networks))),
+            limits,
             cors: cors.map(Box::new),
         })
     }
@@ -180,7 +187,7 @@ mod tests {
             upgrades: vec!["WebSocket".into()],
             ..Default::default()
         };
-        let route = Route::build(from, 1, &Default::default()).unwrap();
+        let route = Route::build(from, 1, &Default::default(), &Default::default()).unwrap();
         let upstream = Upstream {
             name: "u".into(),
             balance: Default::default(),

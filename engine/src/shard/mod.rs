@@ -16,6 +16,7 @@ pub use plan::ShardPlan;
 
 use crate::auth;
 use crate::io::{Io, Swap};
+use crate::limit::Limiter;
 use crate::limits;
 use crate::message::{RequestHead, ResponseHead, write};
 use crate::observe::Meter;
@@ -71,6 +72,7 @@ pub struct Shard {
     wishes: auth::Wishes,
     wished: Cell<u64>,
     desk: Desk,
+    limiter: Rc<Limiter>,
     /// Copies of requests under way to mirrors.
     pub(crate) mirrors: Rc<Cell<u32>>,
 }
@@ -86,6 +88,7 @@ impl Shard {
     ) -> Rc<Shard> {
         meter.start(&io);
         let desk = Desk::new(&seat.store, seat.index).expect("the store is for all shards");
+        let limiter = Limiter::new(io.clone(), seat.store.limit_keys().clone());
         let (old, pools) = (&mut Pools::new(), &mut Pools::new());
         let first = ShardPlan::build(plans.get(), old, pools, &seat.book, seat.index);
         let shard = Shard {
@@ -109,6 +112,7 @@ impl Shard {
             wishes: auth::Wishes::default(),
             wished: Cell::new(0),
             desk,
+            limiter,
             mirrors: Rc::default(),
         };
         shard.adopt();
@@ -133,6 +137,7 @@ impl Shard {
     fn adopt(&self) {
         let plan = self.plans.get();
         let epoch = plan.epoch;
+        plan.limits.open(&self.seat.store);
         let grants = plan.upstreams.iter().filter_map(|upstream| upstream.credentials.as_ref());
         grants.for_each(|grant| grant.start(&self.seat.store));
         let mut pools = self.pools.borrow_mut();
@@ -188,6 +193,7 @@ impl Shard {
                 let in_charge = checker(&*upstream.name, self.seat.shards) == self.seat.index;
                 state.keep_house(in_charge, now_ms, wall_ms);
             }
+            self.limiter.sweep();
             self.meter.housekeeping(&self.io);
         }
     }
@@ -273,6 +279,20 @@ impl Shard {
     /// Where the store thread is asked.
     pub fn desk(&self) -> &Desk {
         &self.desk
+    }
+
+    /// Listens to the store thread, and tells the ledger of limits how this shard stands, for as long as
+    /// it lives.
+    pub async fn talk_to_store(self: Rc<Self>) {
+        let shard = self.clone();
+        self.io.spawn(async move { shard.limiter.tend(|ask| shard.desk.ask_limit(ask)).await });
+        let _ = self.desk.listen(&self.io, |told| self.limiter.told(&told)).await;
+    }
+
+    /// What it may admit.
+    #[inline]
+    pub fn limiter(&self) -> &Rc<Limiter> {
+        &self.limiter
     }
 
     /// Any word.

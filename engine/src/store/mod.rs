@@ -32,6 +32,7 @@ use tokio::task::{JoinError, JoinHandle};
 use self::keys::Keys;
 use self::redis::Redis;
 use crate::io::Io;
+use crate::limit::Keys as LimitKeys;
 use crate::limit::messages::{self, Ask};
 use crate::limits as bounds;
 
@@ -45,6 +46,7 @@ pub struct Store {
     http: Arc<http::Clients>,
     /// What callers may ask for, as far as it is counted.
     limits: Arc<limits::Hub>,
+    limit_keys: LimitKeys,
     _limiting: Task,
     /// Ends the thread when it is dropped.
     _alive: tokio::sync::oneshot::Sender<()>,
@@ -123,6 +125,7 @@ impl Store {
             open,
             http,
             limits,
+            limit_keys: LimitKeys::default(),
             _limiting: limiting,
             _alive: alive,
         }))
@@ -141,6 +144,11 @@ impl Store {
     /// The node's ledger of limits.
     pub fn limits(&self) -> &limits::Hub {
         &self.limits
+    }
+
+    /// By what all shards find the same buckets.
+    pub fn limit_keys(&self) -> &LimitKeys {
+        &self.limit_keys
     }
 
     /// The connections of these settings, opened if need be.

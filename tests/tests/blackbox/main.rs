@@ -12,6 +12,7 @@ mod faults;
 mod grpc;
 mod http2;
 mod keys_redis;
+mod limits;
 mod observe;
 mod overload;
 mod proxy;

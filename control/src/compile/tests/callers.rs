@@ -30,6 +30,7 @@ authenticators:
     cookie_keys: [{inline: '0101010101010101010101010101010101010101010101010101010101010101'},
       {inline: 'AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI='}]}
 - {name: ext, external: {url: 'https://judge.example.com', take: [X-User], cache_ms: 5}}
+limits: [{name: plan, requests: 5, per: 1s}, {name: other, concurrency: 2}, {name: own, concurrency: 1}]
 groups: [{name: gold, scopes: [b, a], limits: plan}, {name: staff, scopes: [c], limits: other}]
 consumers:
 - name: app

@@ -158,7 +158,8 @@ impl Default for Basic {
 #[serde(deny_unknown_fields, default)]
 pub struct Signature {
     /// What a signature must cover: derived components such as @method, and header fields.
-    /// content-digest only of requests with a body.
+    /// content-digest only of requests with a body. Whoever signs that signs the body: another one is
+    /// refused (400), and no upstream gets all of it. It must be by sha-256 or sha-512.
     #[schemars(length(min = 1))]
     pub components: Vec<String>,
     /// How old a signature may be, in seconds.

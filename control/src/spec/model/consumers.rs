@@ -200,6 +200,13 @@ impl Default for Throttle {
     }
 }
 
+/// What `limits_timeout_ms` is when the spec does not say it.
+pub const LIMITS_TIMEOUT_MS: u32 = 5;
+
+fn limits_timeout_ms() -> u32 {
+    LIMITS_TIMEOUT_MS
+}
+
 /// Redis: one server, several among which keys are spread, or a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -212,6 +219,14 @@ pub struct Redis {
     /// The servers are nodes of a Redis Cluster.
     #[serde(default)]
     pub cluster: bool,
+    /// The addresses are Sentinels, which know where the primary of this name is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Name>")]
+    pub sentinel: Option<String>,
+    /// Longest that a request waits for an answer about limits, in milliseconds.
+    #[serde(default = "limits_timeout_ms")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub limits_timeout_ms: u32,
     /// Who we are (ACL); without it the user default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,

@@ -342,7 +342,11 @@ pub(super) fn settings(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<A
 }
 
 pub(super) fn redis(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Redis> {
-    let f = &walk.fields(node, path, &["url", "urls", "cluster", "username", "password", "ca"])?;
+    let f = &walk.fields(
+        node,
+        path,
+        &["url", "urls", "cluster", "sentinel", "limits_timeout_ms", "username", "password", "ca"],
+    )?;
     one_of(walk, f, &["url", "urls"]);
     let one = f.read(walk, "url", redis_url).map(|url| vec![url]);
     let several = f.read(walk, "urls", |walk, node, path| {
@@ -360,6 +364,8 @@ pub(super) fn redis(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Redi
     Some(Redis {
         urls: one.or(several).unwrap_or_default(),
         cluster: flag(walk, f, "cluster", false),
+        sentinel: f.read(walk, "sentinel", locality),
+        limits_timeout_ms: count(walk, f, "limits_timeout_ms", 1, 10_000, LIMITS_TIMEOUT_MS),
         username: f.read(walk, "username", |walk, node, path| {
             walk.parsed(node, path, "bad-value", |text| match text.len() {
                 1..=256 if !text.contains(char::is_whitespace) => Ok(text.into()),

@@ -6,6 +6,7 @@ use super::Places;
 use super::authenticators::authenticator;
 use super::consumers::{consumer, group, redis, settings};
 use super::fields::{Fields, Walk};
+use super::limits::limit;
 use super::listener::listener;
 use super::resilience::overload;
 use super::route::route;
@@ -37,6 +38,7 @@ fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
         "authenticators",
         "groups",
         "consumers",
+        "limits",
         "listeners",
         "upstreams",
         "routes",
@@ -67,6 +69,9 @@ fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
         consumers: fields
             .read(walk, "consumers", |walk, node, path| walk.list(node, path, consumer))
             .unwrap_or_default(),
+        limits: fields
+            .read(walk, "limits", |walk, node, path| walk.list(node, path, limit))
+            .unwrap_or_default(),
         listeners: listeners.unwrap_or_default(),
         upstreams: fields
             .read(walk, "upstreams", |walk, node, path| walk.list(node, path, upstream))
@@ -90,7 +95,8 @@ fn version(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<u32> {
 
 fn node_settings(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<crate::spec::Node> {
     let default = crate::spec::Node::default();
-    let fields = walk.fields(node, path, &["via", "drain_timeout_ms", "locality", "overload"])?;
+    let fields =
+        walk.fields(node, path, &["via", "name", "drain_timeout_ms", "locality", "overload"])?;
     let via = fields.read(walk, "via", |walk, node, path| {
         walk.parsed(node, path, "bad-value", |text| match scalars::is_token(text) {
             true if text.len() <= 100 => Ok(text.into()),
@@ -99,6 +105,7 @@ fn node_settings(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<crate::
     });
     Some(crate::spec::Node {
         via: via.unwrap_or(default.via),
+        name: fields.read(walk, "name", locality),
         drain_timeout_ms: ms(walk, &fields, "drain_timeout_ms", HOUR_MS, default.drain_timeout_ms),
         locality: fields.read(walk, "locality", locality),
         overload: fields.read(walk, "overload", overload).unwrap_or_default(),

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::Mark;
 use super::access::{cors, networks, route_auth};
+use super::consumers::names;
 use super::fields::{Fields, Walk, nearest};
 use super::parts::{count, flag, name, one_of};
 use super::resilience::{deadline_header, hedge, mirror, retry};
@@ -36,6 +37,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "auth",
         "networks",
         "cors",
+        "limits",
     ];
     const PRIORITIES: &[(&str, Priority)] = &[
         ("low", Priority::Low),
@@ -62,6 +64,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             auth: None,
             networks: None,
             cors: None,
+            limits: Vec::new(),
         });
     };
     let name = name(walk, &fields);
@@ -93,6 +96,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         auth: fields.read(walk, "auth", route_auth),
         networks: fields.read(walk, "networks", networks),
         cors: fields.read(walk, "cors", cors),
+        limits: fields.read(walk, "limits", names).unwrap_or_default(),
     })
 }
 

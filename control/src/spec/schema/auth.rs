@@ -469,6 +469,18 @@ pub fn one_url(schema: &mut Schema) {
     schema.insert("oneOf".into(), json!([{"required": ["url"]}, {"required": ["urls"]}]));
 }
 
+/// Adds the short form `requests` and `per` beside `windows`.
+pub fn one_window(schema: &mut Schema) {
+    let about = "So many requests per `per`; instead of windows.";
+    let requests = json!({"type": "integer", "minimum": 1, "description": about});
+    let about = "Length of the one window, such as 1s or day.";
+    let per = json!({"type": "string", "description": about});
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.insert("requests".into(), requests);
+        properties.insert("per".into(), per);
+    }
+}
+
 /// A struct into which an enum is flattened comes as its fields and a list of alternatives with one
 /// field each. Editors complete all fields when they stand in one list.
 pub fn fold_kinds(schema: &mut Schema) {

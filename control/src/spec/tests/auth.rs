@@ -70,6 +70,7 @@ authenticators:
     client: {{id: gw, secret: {{file: web.secret}}}}}}}}
 - {{name: mtls, certificate: }}
 groups: [{{name: gold, scopes: ['orders:read'], limits: plan}}]
+limits: [{{name: plan, requests: 5, per: 1s}}]
 consumers:
 - name: app
   groups: [gold]

@@ -16,6 +16,7 @@ pub struct Callers {
     pub authenticators: Vec<Authenticator>,
     pub groups: Vec<Group>,
     pub consumers: Vec<Consumer>,
+    pub limits: Vec<Limit>,
 }
 
 const GROUPS: [&str; 3] = ["gold", "staff", "1"];
@@ -262,6 +263,10 @@ fn kind(at: usize) -> impl Strategy<Value = AuthenticatorKind> {
     ]
 }
 
+fn named((name, limit): (&str, Limit)) -> Limit {
+    Limit { name: name.into(), ..limit }
+}
+
 fn limits() -> impl Strategy<Value = Option<String>> {
     option::of(select(texts(&["plan", "1"])))
 }
@@ -321,6 +326,8 @@ fn redis() -> impl Strategy<Value = Redis> {
         Redis {
             urls: vec![url(1), url(2)],
             cluster,
+            sentinel: (!cluster && tls).then(|| "main".into()),
+            limits_timeout_ms: if tls { LIMITS_TIMEOUT_MS } else { 20 },
             username: password.as_ref().map(|_| "gateway".into()),
             password,
             ca: tls.then(|| "redis-ca.pem".into()),
@@ -335,9 +342,9 @@ pub fn callers(count: usize) -> impl Strategy<Value = Callers> {
         (0u32..=1_000_000, 1_000u32..=86_400_000),
         (0..count).map(kind).collect::<Vec<_>>(),
         (0..count).map(consumer).collect::<Vec<_>>(),
-        vec((scopes(), limits()), GROUPS.len()),
+        (vec((scopes(), limits()), GROUPS.len()), [super::limits::limit(), super::limits::limit()]),
     )
-        .prop_map(|(redis, (failures, window_ms), kinds, mut consumers, groups)| {
+        .prop_map(|(redis, (failures, window_ms), kinds, mut consumers, (groups, plans))| {
             let authenticators: Vec<Authenticator> = kinds
                 .into_iter()
                 .enumerate()
@@ -361,6 +368,8 @@ pub fn callers(count: usize) -> impl Strategy<Value = Callers> {
                 authenticators,
                 groups: GROUPS.iter().zip(groups).map(group).collect(),
                 consumers,
+                // Whom consumers and groups name.
+                limits: ["plan", "1"].into_iter().zip(plans).map(named).collect(),
             }
         })
 }

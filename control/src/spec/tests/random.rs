@@ -322,6 +322,7 @@ prop_compose! {
             auth,
             networks,
             cors,
+            limits: Vec::new(),
         }
     }
 }
@@ -349,6 +350,7 @@ fn spec() -> impl Strategy<Value = Spec> {
                         version: VERSION,
                         node: Node {
                             via,
+                            name: None,
                             drain_timeout_ms,
                             locality,
                             overload: Overload { queue_delay_ms, memory_percent },
@@ -359,6 +361,7 @@ fn spec() -> impl Strategy<Value = Spec> {
                         auth: callers.auth,
                         authenticators: callers.authenticators,
                         groups: callers.groups,
+                        limits: callers.limits,
                         consumers: callers.consumers,
                         listeners,
                         upstreams,

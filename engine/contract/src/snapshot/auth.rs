@@ -458,7 +458,7 @@ pub struct Basic {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
     /// Components that must be covered, such as `@method` or `content-digest` (the latter only of
-    /// requests with a body).
+    /// requests with a body). A body whose digest is covered has to have it in any case.
     pub components: Vec<String>,
     /// How old `created` may be, in seconds; it has to be there.
     pub max_age_s: u32,

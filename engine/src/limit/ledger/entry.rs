@@ -7,68 +7,80 @@
 
 use std::sync::Arc;
 
-use contract::LimitLine;
-use contract::snapshot::{LimitMode, OnStoreFailure};
-use smallvec::SmallVec;
+use contract::snapshot::LimitMode;
 
-use super::super::account::{Account, Wish};
+use super::super::account::Account;
 use super::super::log::Log;
-use super::super::messages::{Ask, Bucket, BucketId, Spent, State, Told};
+use super::super::messages::{Ask, Bucket, BucketId, Spent, Told};
 use super::super::protocol::{Statement, Verdict};
 use super::super::rule::{Rule, Span};
-use super::EXACT;
 use super::link::Link;
+use super::serve::short_retry_ms;
 use crate::limits;
 
 #[derive(Debug)]
 pub(super) struct Entry {
     pub bucket: Arc<Bucket>,
-    pub server: Option<usize>,
+    server: Option<u16>,
     /// What shards hold, and what this node has spent within the window.
-    account: Account<u16>,
+    pub(super) account: Account<u16>,
     /// What the server has granted and is neither spent nor given back: with the pool and the shards.
-    stock: u64,
+    pub(super) stock: u64,
     /// Spent since the last statement.
-    unstated: SmallVec<[Spent; 1]>,
-    /// Said with the last statement, which is not answered.
-    stated: SmallVec<[Spent; 1]>,
-    private: Option<Box<Private>>,
-    waiting: SmallVec<[Waiter; 1]>,
+    unstated: Vec<Spent>,
+    /// Said with statements that were not answered: it may count already or not. Said again, which may
+    /// count it twice for a window; never taken for held.
+    stated: Vec<Spent>,
+    pub(super) private: Option<Box<Private>>,
+    pub(super) waiting: Vec<Waiter>,
     seq: u64,
-    statement: Progress,
+    pub(super) statement: Progress,
     pub asked_ms: u64,
-    retry_at_ms: u64,
+    pub(super) retry_at_ms: u64,
     /// As the last verdict said: what all have spent, what all others hold, this node's fair part, and
     /// when the first that was spent counts no more.
-    used: u64,
-    others: u64,
-    fair: u64,
-    oldest_at_ms: u64,
+    pub(super) used: u64,
+    pub(super) others: u64,
+    pub(super) fair: u64,
+    pub(super) oldest_at_ms: u64,
+    /// When it is to be looked at without being asked.
+    pub check_at_ms: u64,
     /// Everything goes back.
     parting: bool,
+    /// Shards were asked to give back, and have not been heard of since.
+    recalling: bool,
+}
+
+/// What holds for all buckets at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame {
+    pub now_ms: u64,
+    /// So far the wall's clock is ahead of the monotonic one.
+    pub ahead_ms: u64,
+    pub shards: u16,
 }
 
 /// The node's own limit while the server cannot be asked.
 #[derive(Debug)]
-struct Private {
-    allowance: u64,
+pub(super) struct Private {
+    pub allowance: u64,
     /// Spent of the allowance.
-    log: Log,
+    pub log: Log,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Waiter {
-    shard: u16,
-    need: u64,
-    waiting: u64,
-    want: u64,
-    since_ms: u64,
+pub(super) struct Waiter {
+    pub shard: u16,
+    pub need: u64,
+    pub waiting: u64,
+    pub want: u64,
+    pub since_ms: u64,
     /// Others were asked to give back for it.
-    recalled: bool,
+    pub recalled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
+pub(super) enum Progress {
     None,
     /// It goes with the next output.
     Due,
@@ -78,10 +90,27 @@ enum Progress {
 }
 
 /// How often a bucket is looked at without being asked, in milliseconds.
-pub(super) fn check_ms(rule: &Rule) -> u64 {
+fn check_ms(rule: &Rule) -> u64 {
     match rule.span {
         Span::Sliding { ms } => (ms / 16).clamp(25, 2_000),
         Span::Until { .. } | Span::Concurrent => 500,
+    }
+}
+
+/// What was spent is told at the latest after this.
+fn patience_ms(rule: &Rule) -> u64 {
+    match rule.span {
+        Span::Sliding { ms } => (ms / 8).min(10_000),
+        Span::Until { .. } | Span::Concurrent => 1_000,
+    }
+}
+
+/// How long a bucket of which nothing counts is remembered after the last ask.
+fn memory_ms(rule: &Rule) -> u64 {
+    match rule.span {
+        Span::Sliding { ms } => (ms + ms / 4).max(1_000),
+        Span::Until { .. } => 60_000,
+        Span::Concurrent => 10_000,
     }
 }
 
@@ -96,21 +125,6 @@ fn rest_ms(rule: &Rule) -> u64 {
     }
 }
 
-/// The shard has to say what the bucket is.
-pub(super) fn unknown(id: BucketId) -> Told {
-    Told {
-        id,
-        answers: true,
-        granted: 0,
-        fair: 0,
-        remaining: 0,
-        retry_at_ms: 0,
-        reset_at_ms: 0,
-        state: EXACT,
-        unknown: true,
-    }
-}
-
 impl Entry {
     pub fn new(bucket: Arc<Bucket>, now_ms: u64) -> Entry {
         Entry {
@@ -118,11 +132,12 @@ impl Entry {
             server: None,
             account: Account::default(),
             stock: 0,
-            unstated: SmallVec::new(),
-            stated: SmallVec::new(),
+            unstated: Vec::new(),
+            stated: Vec::new(),
             private: None,
-            waiting: SmallVec::new(),
-            seq: 0,
+            waiting: Vec::new(),
+            // Beyond what an earlier life of it has said.
+            seq: now_ms.saturating_mul(1_000),
             statement: Progress::None,
             asked_ms: now_ms,
             retry_at_ms: 0,
@@ -130,14 +145,16 @@ impl Entry {
             others: 0,
             fair: 0,
             oldest_at_ms: 0,
+            check_at_ms: u64::MAX,
             parting: false,
+            recalling: false,
         }
     }
 
     /// Another server keeps it from now on. It is a bucket of its own there: shards keep what they hold,
     /// and what was spent is not told anew.
-    pub fn place(&mut self, server: Option<usize>, _links: &[Link], now_ms: u64) {
-        self.server = server;
+    pub fn place(&mut self, server: Option<usize>, now_ms: u64) {
+        self.server = server.and_then(|server| u16::try_from(server).ok());
         self.account.advance(&self.bucket.rule, now_ms);
         self.stock = self.account.held();
         self.unstated.clear();
@@ -145,7 +162,6 @@ impl Entry {
         self.private = None;
         self.statement = Progress::None;
         self.retry_at_ms = 0;
-        self.seq = 0;
         if server.is_some() {
             let rule = self.bucket.rule;
             let ages = self.account.log().ages(rule.span);
@@ -153,6 +169,15 @@ impl Entry {
                 .map(|(age, tokens)| Spent { at_ms: now_ms.saturating_sub(age), tokens })
                 .collect();
         }
+    }
+
+    pub fn server(&self) -> Option<usize> {
+        self.server.map(usize::from)
+    }
+
+    /// Its server has another place among them.
+    pub fn moved(&mut self, server: usize) {
+        self.server = u16::try_from(server).ok();
     }
 
     /// A shard says how it stands.
@@ -165,6 +190,7 @@ impl Entry {
             self.bucket = bucket.clone();
         }
         self.pass(now_ms);
+        self.recalling = false;
         let before = self.account.held_by(shard);
         let spent: u64 = ask.spent.iter().map(|spent| spent.tokens).sum();
         // A shard cannot have come to more than it was granted.
@@ -185,6 +211,7 @@ impl Entry {
         if !ask.last {
             let Ask { need, waiting, want, .. } = ask;
             let (waiting, recalled) = (waiting.max(need), false);
+            self.parting = false;
             let want = want.max(waiting);
             self.waiting.push(Waiter { shard, need, waiting, want, since_ms: now_ms, recalled });
         }
@@ -198,12 +225,12 @@ impl Entry {
         self.account.spend(&rule, at_ms, tokens);
         match &mut self.private {
             Some(private) => private.log.spend(rule.span, at_ms, tokens),
-            None if self.server.is_some() => push(&mut self.unstated, at_ms, tokens),
+            None if self.server.is_some() => push(&mut self.unstated, rule.span, at_ms, tokens),
             None => {}
         }
     }
 
-    fn pass(&mut self, now_ms: u64) {
+    pub(super) fn pass(&mut self, now_ms: u64) {
         self.account.advance(&self.bucket.rule, now_ms);
         if let Some(private) = &mut self.private {
             private.log.advance(self.bucket.rule.span, now_ms);
@@ -214,204 +241,15 @@ impl Entry {
         !self.waiting.is_empty()
     }
 
-    /// Answers whom it can.
-    pub fn serve(
-        &mut self,
-        id: BucketId,
-        shards: u16,
-        now_ms: u64,
-        link: Option<&mut Link>,
-        told: &mut Vec<(u16, Told)>,
-    ) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        self.pass(now_ms);
-        let shards = u64::from(shards.max(1));
-        match link {
-            None => self.serve_alone(id, shards, now_ms, told),
-            Some(link) if link.is_ready() && self.statement != Progress::Late => {
-                self.serve_exactly(id, shards, now_ms, link, told);
-            }
-            Some(link) => self.serve_without(id, shards, now_ms, link, told),
-        }
-    }
-
-    /// This node is the truth.
-    fn serve_alone(&mut self, id: BucketId, shards: u64, now_ms: u64, told: &mut Vec<(u16, Told)>) {
-        let rule = self.bucket.rule;
-        let strict = self.bucket.mode == LimitMode::Strict;
-        for mut waiter in std::mem::take(&mut self.waiting) {
-            let Waiter { shard, need, waiting, want, .. } = waiter;
-            let want = if strict { waiting } else { want };
-            let wish = Wish { need, waiting, want, sharers: shards, kept: 0 };
-            let grant = self.account.grant(&rule, shard, wish);
-            if grant.granted < need && self.await_others(&mut waiter, id, now_ms, told) {
-                self.waiting.push(waiter);
-                continue;
-            }
-            let short = grant.granted < need;
-            let frees_at_ms = now_ms + grant.frees_ms.max(1);
-            let retry_at_ms = match short {
-                true if grant.frees_ms > 0 => frees_at_ms,
-                true => now_ms + short_retry_ms(&rule),
-                false => 0,
-            };
-            let remaining = grant.left.saturating_add(self.account.held_by(shard));
-            told.push((
-                shard,
-                Told {
-                    granted: grant.granted,
-                    fair: grant.fair,
-                    remaining,
-                    retry_at_ms,
-                    reset_at_ms: now_ms + self.account.log().frees_ms(rule.span, u64::MAX),
-                    ..answer(id)
-                },
-            ));
-        }
-    }
-
-    /// Has others give back for a waiter, where they hold anything; false: that was done, or is of no use.
-    fn await_others(
-        &self,
-        waiter: &mut Waiter,
-        id: BucketId,
-        now_ms: u64,
-        told: &mut Vec<(u16, Told)>,
-    ) -> bool {
-        let others = self.account.held() - self.account.held_by(waiter.shard);
-        if others == 0 {
-            return false;
-        }
-        if !waiter.recalled {
-            waiter.recalled = true;
-            self.recall_from(id, Some(waiter.shard), told);
-        }
-        now_ms < waiter.since_ms + limits::LIMIT_RECALL_MS
-    }
-
-    fn recall_from(&self, id: BucketId, but: Option<u16>, told: &mut Vec<(u16, Told)>) {
-        for (shard, _) in self.account.holders().filter(|(shard, _)| Some(*shard) != but) {
-            let recall = Told { answers: false, remaining: self.remaining(), ..answer(id) };
-            told.push((shard, recall));
-        }
-    }
-
-    fn serve_exactly(
-        &mut self,
-        id: BucketId,
-        shards: u64,
-        now_ms: u64,
-        link: &mut Link,
-        told: &mut Vec<(u16, Told)>,
-    ) {
-        if self.private.is_some() {
-            // First the server has to hear what was spent without it.
-            return self.push_due(id, link);
-        }
-        let strict = self.bucket.mode == LimitMode::Strict;
-        let mut keep = SmallVec::new();
-        let mut short = false;
-        for mut waiter in std::mem::take(&mut self.waiting) {
-            let Waiter { shard, need, waiting, want, .. } = waiter;
-            let pool = self.stock.saturating_sub(self.account.held());
-            let in_advance = if strict { 0 } else { want.min(pool / shards) };
-            let granted = in_advance.max(waiting).min(pool);
-            if granted >= need {
-                self.account.hold(shard, self.account.held_by(shard) + granted);
-                told.push((shard, self.told(id, granted, shards, 0, EXACT)));
-                continue;
-            }
-            if now_ms < self.retry_at_ms {
-                if !self.await_others(&mut waiter, id, now_ms, told) {
-                    told.push((shard, self.told(id, 0, shards, self.retry_at_ms, EXACT)));
-                    continue;
-                }
-            } else {
-                short = true;
-            }
-            keep.push(waiter);
-        }
-        self.waiting = keep;
-        // Before it is dry: more is on its way when it is.
-        let low =
-            !strict && self.stock < self.fair / 2 && self.fair > 1 && now_ms >= self.retry_at_ms;
-        if short || low {
-            self.push_due(id, link);
-        }
-    }
-
-    fn push_due(&mut self, id: BucketId, link: &mut Link) {
+    pub(super) fn push_due(&mut self, id: BucketId, link: &mut Link) {
         if self.statement == Progress::None {
             self.statement = Progress::Due;
             link.push_due(id);
         }
     }
 
-    fn serve_without(
-        &mut self,
-        id: BucketId,
-        shards: u64,
-        now_ms: u64,
-        link: &mut Link,
-        told: &mut Vec<(u16, Told)>,
-    ) {
-        let without = match self.bucket.on_store_failure {
-            OnStoreFailure::Deny => State::Denied,
-            OnStoreFailure::Open => State::Open,
-            OnStoreFailure::Share => return self.serve_share(id, shards, now_ms, link, told),
-        };
-        for waiter in std::mem::take(&mut self.waiting) {
-            let retry_at_ms = now_ms + limits::LIMIT_AGAIN_MS;
-            told.push((waiter.shard, self.told(id, 0, shards, retry_at_ms, without)));
-        }
-    }
-
-    fn serve_share(
-        &mut self,
-        id: BucketId,
-        shards: u64,
-        now_ms: u64,
-        link: &mut Link,
-        told: &mut Vec<(u16, Told)>,
-    ) {
-        let rule = self.bucket.rule;
-        let part = link.part(rule.limit, rule.span, now_ms);
-        if !link.is_ready() {
-            self.lapse(now_ms);
-        }
-        for mut waiter in std::mem::take(&mut self.waiting) {
-            let Waiter { shard, need, waiting, want, .. } = waiter;
-            let held = self.account.held();
-            let (room, frees_ms) = match &self.private {
-                Some(private) => {
-                    let allowance = private.allowance.max(part.unwrap_or(0)).min(rule.limit);
-                    let room = allowance.saturating_sub(private.log.used() + held);
-                    (room, private.log.frees_ms(rule.span, need.saturating_sub(room)))
-                }
-                // A single answer that is late: what is in the pool is there all the same.
-                None => (self.stock.saturating_sub(held), 0),
-            };
-            let granted = want.min(room / shards).max(waiting).min(room);
-            if granted >= need {
-                self.account.hold(shard, self.account.held_by(shard) + granted);
-                if self.private.is_some() {
-                    self.stock = self.stock.max(self.account.held());
-                }
-                told.push((shard, self.told(id, granted, shards, 0, State::Share)));
-            } else if self.await_others(&mut waiter, id, now_ms, told) {
-                self.waiting.push(waiter);
-            } else {
-                let again_ms = limits::LIMIT_AGAIN_MS;
-                let retry_at_ms = now_ms + if frees_ms == 0 { again_ms } else { frees_ms.min(50) };
-                told.push((shard, self.told(id, 0, shards, retry_at_ms, State::Share)));
-            }
-        }
-    }
-
     /// From now on it is on its own.
-    fn lapse(&mut self, now_ms: u64) {
+    pub(super) fn lapse(&mut self, now_ms: u64) {
         if self.private.is_some() {
             return;
         }
@@ -427,7 +265,8 @@ impl Entry {
     }
 
     /// What it says to the server now.
-    pub fn state(&mut self, now_ms: u64) -> Option<Statement> {
+    /// `most`: what it may hold at rest.
+    pub fn state(&mut self, most: u64, now_ms: u64) -> Option<Statement> {
         if self.statement != Progress::Due {
             return None;
         }
@@ -435,20 +274,21 @@ impl Entry {
         let rule = self.bucket.rule;
         if let Some(private) = self.private.take() {
             for (age, tokens) in private.log.ages(rule.span) {
-                push(&mut self.unstated, now_ms.saturating_sub(age), tokens);
+                self.stated.push(Spent { at_ms: now_ms.saturating_sub(age), tokens });
             }
             self.stock = self.account.held();
         }
+        let target = self.fair.min(most);
+        let strict = self.bucket.mode == LimitMode::Strict;
         let resting = now_ms.saturating_sub(self.asked_ms) >= rest_ms(&rule);
-        if self.parting {
-            self.account = Account::default();
-            self.stock = 0;
-        } else if resting && matches!(rule.span, Span::Sliding { ms } if ms <= 10_000) {
+        let short = matches!(rule.span, Span::Sliding { ms } if ms <= 10_000);
+        if self.parting || strict || resting && short {
             self.stock = self.account.held();
-        } else if self.stock > self.fair {
-            self.stock = self.account.held().max(self.fair);
+        } else if self.stock > target {
+            self.stock = self.account.held().max(target);
         }
         self.stated.append(&mut self.unstated);
+        thin(&mut self.stated);
         self.statement = Progress::Sent;
         self.seq += 1;
         let needs = || self.waiting.iter().filter(|waiter| waiter.need > 0);
@@ -456,10 +296,12 @@ impl Entry {
         let waiting: u64 = self.waiting.iter().map(|waiter| waiter.waiting).sum();
         let need = needs().map(|waiter| waiter.need).min().unwrap_or(0);
         let in_advance = match self.bucket.mode {
-            LimitMode::Leased if !resting && !self.parting => rule.limit,
+            LimitMode::Leased if !resting && !self.parting => most.saturating_sub(self.stock),
             _ => 0,
         };
-        let age = |spent: &Spent| (now_ms.saturating_sub(spent.at_ms), spent.tokens);
+        // Clocks are read in whole milliseconds at both ends: never older than it is.
+        let age =
+            |spent: &Spent| (now_ms.saturating_sub(spent.at_ms).saturating_sub(1), spent.tokens);
         Some(Statement {
             key: super::bucket_key(&self.bucket),
             rule,
@@ -473,13 +315,13 @@ impl Entry {
     }
 
     /// What the server says to the statement `seq`.
-    pub fn verdict(&mut self, seq: u64, verdict: Verdict, ready: bool, now_ms: u64) {
+    pub fn verdict(&mut self, seq: u64, verdict: Verdict, now_ms: u64) {
         if seq != self.seq || !matches!(self.statement, Progress::Sent | Progress::Late) {
             return;
         }
         self.statement = Progress::None;
         if verdict.stale {
-            return self.put_back();
+            return;
         }
         self.stated.clear();
         let rule = self.bucket.rule;
@@ -504,12 +346,11 @@ impl Entry {
         let short = self.waiting.iter().any(|waiter| waiter.need > pool);
         self.retry_at_ms = match short {
             _ if verdict.restoring => now_ms + limits::LIMIT_AGAIN_MS,
-            true => now_ms + others_ms.min(oldest_ms).min(60_000).max(1),
+            true => now_ms + others_ms.min(oldest_ms).clamp(1, 60_000),
             // Nothing in advance: there is next to nothing left.
             false if verdict.granted == 0 && self.fair <= own => now_ms + short_retry_ms(&rule),
             false => 0,
         };
-        let _ = ready;
     }
 
     /// The statement `seq` (or one that was due: `u64::MAX`) is lost, or was not understood.
@@ -517,16 +358,7 @@ impl Entry {
         let due = seq == u64::MAX && self.statement == Progress::Due;
         if due || seq == self.seq && self.statement != Progress::None {
             self.statement = Progress::None;
-            if self.private.is_none() {
-                self.put_back();
-            }
         }
-    }
-
-    /// What was stated is stated again: twice is safe, never is not.
-    fn put_back(&mut self) {
-        self.stated.append(&mut self.unstated);
-        std::mem::swap(&mut self.stated, &mut self.unstated);
     }
 
     pub fn late(&mut self, seq: u64, _now_ms: u64) {
@@ -540,89 +372,173 @@ impl Entry {
     pub fn restate(&mut self, id: BucketId, link: &mut Link, whole: bool, now_ms: u64) {
         self.pass(now_ms);
         let span = self.bucket.rule.span;
-        self.put_back();
         let private = self.private.take();
+        self.stated.append(&mut self.unstated);
         let log = match &private {
             _ if whole => {
-                self.unstated.clear();
+                self.stated.clear();
                 Some(self.account.log())
             }
             Some(private) => Some(&private.log),
             None => None,
         };
         for (age, tokens) in log.into_iter().flat_map(|log| log.ages(span)) {
-            push(&mut self.unstated, now_ms.saturating_sub(age), tokens);
+            self.stated.push(Spent { at_ms: now_ms.saturating_sub(age), tokens });
         }
         self.stock = self.account.held();
         self.retry_at_ms = 0;
         self.statement = Progress::None;
-        if self.stock > 0 || !self.unstated.is_empty() || self.seq > 0 {
+        if self.stock > 0 || !self.stated.is_empty() || !whole {
             link.restate(id);
             self.push_due(id, link);
         }
     }
 
     /// Others need what this node holds.
-    pub fn recall(&mut self, id: BucketId, now_ms: u64, told: &mut Vec<(u16, Told)>) {
+    pub fn recall(
+        &mut self,
+        id: BucketId,
+        frame: Frame,
+        link: &mut Link,
+        told: &mut Vec<(u16, Told)>,
+    ) {
         self.fair = 0;
-        self.retry_at_ms = self.retry_at_ms.max(now_ms + short_retry_ms(&self.bucket.rule));
+        self.retry_at_ms = self.retry_at_ms.max(frame.now_ms + short_retry_ms(&self.bucket.rule));
         self.recall_from(id, None, told);
-        self.parting = false;
-        self.asked_ms = self.asked_ms.min(now_ms.saturating_sub(rest_ms(&self.bucket.rule)));
-    }
-
-    /// Everything goes back.
-    pub fn part(&mut self, id: BucketId, link: &mut Link, now_ms: u64) {
-        self.pass(now_ms);
-        if self.stock > 0 || !self.unstated.is_empty() || self.private.is_some() {
-            self.parting = true;
+        self.recalling = true;
+        if self.stock > self.account.held() {
             self.push_due(id, link);
         }
     }
 
-    /// A look without being asked. Returns when to look again; `None`: it can be forgotten.
+    /// No more than `most` is to be held. Whether that is so.
+    pub fn shrink(
+        &mut self,
+        id: BucketId,
+        most: u64,
+        link: &mut Link,
+        told: &mut Vec<(u16, Told)>,
+    ) -> bool {
+        if self.stock <= most && self.statement == Progress::None && self.private.is_none() {
+            return true;
+        }
+        if self.account.held() > most && !self.recalling {
+            self.recall_from(id, None, told);
+            self.recalling = true;
+        }
+        if self.account.held() <= most || self.private.is_some() {
+            self.push_due(id, link);
+        }
+        false
+    }
+
+    /// Everything goes back. `leaves`: shards are gone. Whether there is anything to be said.
+    pub fn part(&mut self, id: BucketId, leaves: bool, link: &mut Link, now_ms: u64) -> bool {
+        self.pass(now_ms);
+        if leaves {
+            // What they had not said they may have spent.
+            let held = self.account.held();
+            let holders: Vec<(u16, u64)> = self.account.holders().collect();
+            holders.iter().for_each(|(shard, _)| self.account.hold(*shard, 0));
+            self.spend(now_ms, held);
+            self.stock = self.stock.saturating_sub(held);
+            self.waiting.clear();
+        }
+        self.parting = true;
+        let counts = self.is_owed();
+        if counts {
+            self.push_due(id, link);
+        }
+        counts
+    }
+
+    /// The server believes otherwise: something is to be given back or told.
+    fn is_owed(&self) -> bool {
+        let untold = !self.unstated.is_empty() || !self.stated.is_empty();
+        self.stock > 0 || untold || self.private.is_some() || self.statement != Progress::None
+    }
+
+    /// It was given back, and can be forgotten.
+    pub fn has_parted(&self) -> bool {
+        self.parting && !self.is_owed() && self.waiting.is_empty()
+    }
+
+    /// Nobody of the shards holds any of it.
+    pub fn is_free(&self) -> bool {
+        self.account.held() == 0 && self.waiting.is_empty()
+    }
+
+    /// How many tokens the server has granted that were not given back.
+    pub fn holds(&self) -> u64 {
+        self.stock
+    }
+
+    /// A private limit is left as soon as the server can be asked.
+    pub fn is_private(&self) -> bool {
+        self.private.is_some()
+    }
+
+    /// A look without being asked. `false`: it can be forgotten.
     pub fn check(
         &mut self,
         id: BucketId,
-        shards: u16,
-        now_ms: u64,
-        link: Option<&mut Link>,
+        frame: Frame,
+        mut link: Option<&mut Link>,
         told: &mut Vec<(u16, Told)>,
-    ) -> Option<u64> {
+    ) -> bool {
+        let now_ms = frame.now_ms;
         self.pass(now_ms);
         let rule = self.bucket.rule;
         let resting = now_ms.saturating_sub(self.asked_ms) >= rest_ms(&rule);
-        if let Some(link) = link {
+        if let Some(link) = link.as_deref_mut() {
+            let short = matches!(rule.span, Span::Sliding { ms } if ms <= 10_000);
+            let most = link.most(rule.limit);
+            let over = self.stock > most.max(if resting && short { 0 } else { most });
+            // What shards hold at rest, and may be missed elsewhere.
+            if over && self.account.held() > 0 && !self.recalling && self.is_quiet(now_ms) {
+                self.recall_from(id, None, told);
+                self.recalling = true;
+            }
             if link.is_ready() && self.statement == Progress::None {
-                let patience_ms = match rule.span {
-                    Span::Sliding { ms } => ms / 8,
-                    _ => 1_000,
-                };
+                let patience_ms = patience_ms(&rule);
                 let old = |spent: &Spent| now_ms >= spent.at_ms.saturating_add(patience_ms);
-                let untold =
-                    self.unstated.first().is_some_and(old) || resting && !self.unstated.is_empty();
-                let short_window = matches!(rule.span, Span::Sliding { ms } if ms <= 10_000);
+                let untold = self.unstated.first().is_some_and(old)
+                    || !self.stated.is_empty()
+                    || resting && !self.unstated.is_empty();
                 let surplus = self.stock > self.account.held()
-                    && (resting && short_window || self.stock > self.fair && self.fair == 0);
+                    && (resting && short || over || self.stock > self.fair && self.fair == 0);
                 if self.private.is_some() || untold || surplus {
                     self.push_due(id, link);
                 }
             }
-            self.serve(id, shards, now_ms, Some(link), told);
-        } else {
-            self.serve(id, shards, now_ms, None, told);
         }
-        let memory_ms = match rule.span {
-            Span::Sliding { ms } => ms + ms / 4,
-            Span::Until { .. } => 60_000,
-            Span::Concurrent => 10_000,
-        };
+        self.serve(id, frame, link, told);
         let blank = !self.counts() && self.waiting.is_empty();
-        let old = now_ms.saturating_sub(self.asked_ms) > memory_ms.max(1_000);
-        if blank && old && self.statement == Progress::None {
-            return None;
-        }
-        Some(now_ms + check_ms(&rule))
+        let old = now_ms.saturating_sub(self.asked_ms) > memory_ms(&rule);
+        !(blank && old && self.statement == Progress::None)
+    }
+
+    /// Nobody has asked just now.
+    fn is_quiet(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.asked_ms) >= 50
+    }
+
+    /// When to look at it without being asked.
+    pub fn next_check_ms(&self, now_ms: u64) -> u64 {
+        let rule = &self.bucket.rule;
+        let spent = self.unstated.first().map(|spent| spent.at_ms + patience_ms(rule));
+        let shared = self.server.is_some();
+        let held = shared && self.stock > 0;
+        let next = [
+            (!self.waiting.is_empty()).then_some(now_ms + 2),
+            spent.filter(|_| shared),
+            (!self.stated.is_empty() || self.private.is_some()).then_some(now_ms + 100),
+            // At rest it is given back; what is beyond this node's part soon.
+            held.then_some(now_ms + check_ms(rule).min(200)),
+            Some((self.asked_ms + memory_ms(rule)).max(now_ms + check_ms(rule))),
+        ];
+        // Nothing is looked at twice at a time.
+        next.into_iter().flatten().min().unwrap_or(u64::MAX).max(now_ms + 1)
     }
 
     /// Whether it matters: something is held here, or was spent and is known only here.
@@ -634,95 +550,34 @@ impl Entry {
             && (only_here || matches!(self.bucket.rule.span, Span::Sliding { .. }));
         self.account.held() > 0 || self.stock > 0 || untold || spent
     }
-
-    fn remaining(&self) -> u64 {
-        self.bucket.rule.limit.saturating_sub(self.used).saturating_sub(self.others)
-    }
-
-    fn told(
-        &self,
-        id: BucketId,
-        granted: u64,
-        shards: u64,
-        retry_at_ms: u64,
-        state: State,
-    ) -> Told {
-        let fair = self.stock.max(self.fair) / shards;
-        let remaining = self.remaining();
-        Told {
-            granted,
-            fair: fair.max(granted),
-            remaining,
-            retry_at_ms,
-            reset_at_ms: self.oldest_at_ms,
-            state,
-            ..answer(id)
-        }
-    }
-
-    pub fn line(&self, link: Option<&Link>, now_ms: u64) -> LimitLine {
-        let rule = self.bucket.rule;
-        let alone = link.is_none();
-        let exact = link.is_none_or(Link::is_ready);
-        let used = if alone { self.account.used() } else { self.used.max(self.account.used()) };
-        let held = if alone { self.account.held() } else { self.stock };
-        LimitLine {
-            bucket: self.bucket.name.to_string(),
-            consumer: self.bucket.consumer.to_string(),
-            limit: rule.limit,
-            used,
-            leased: held,
-            remaining: rule.limit.saturating_sub(used).saturating_sub(if alone {
-                0
-            } else {
-                self.others
-            }),
-            reset_ms: match alone {
-                true => self.account.log().frees_ms(rule.span, 1),
-                false => self.oldest_at_ms.saturating_sub(now_ms),
-            },
-            state: match (exact, self.bucket.on_store_failure) {
-                (true, _) => "exact",
-                (_, OnStoreFailure::Share) => "share",
-                (_, OnStoreFailure::Deny) => "denied",
-                (_, OnStoreFailure::Open) => "open",
-            }
-            .into(),
-            mode: match self.bucket.mode {
-                LimitMode::Strict => "strict",
-                LimitMode::Leased => "leased",
-                LimitMode::Local => "local",
-            }
-            .into(),
-        }
-    }
 }
 
-/// An answer that grants nothing.
-fn answer(id: BucketId) -> Told {
-    Told { unknown: false, ..unknown(id) }
-}
-
-/// When to try again where others hold what is missing: they may give it back at any time.
-fn short_retry_ms(rule: &Rule) -> u64 {
-    match rule.span {
-        Span::Sliding { ms } => (ms / 500).clamp(2, 100),
-        Span::Until { .. } => 100,
-        Span::Concurrent => 5,
-    }
-}
-
-/// Adds to what was spent; few entries, each as late as its youngest.
-fn push(list: &mut SmallVec<[Spent; 1]>, at_ms: u64, tokens: u64) {
-    if tokens == 0 {
-        return;
-    }
-    let full = list.len() >= limits::LIMIT_SPENT;
+/// Adds to what was spent: an entry per slot, as late as its youngest.
+fn push(list: &mut Vec<Spent>, span: Span, at_ms: u64, tokens: u64) {
+    let slot = |at_ms: u64| at_ms / span.slot_ms().max(1);
     match list.last_mut() {
-        Some(last) if full || last.at_ms == at_ms => {
+        Some(last) if slot(last.at_ms) == slot(at_ms) || last.at_ms >= at_ms => {
             last.at_ms = last.at_ms.max(at_ms);
             last.tokens += tokens;
         }
         _ => list.push(Spent { at_ms, tokens }),
     }
+    thin(list);
+}
+
+/// Tells two neighbours apart no more where there are too many; both are as late as the younger.
+fn thin(list: &mut Vec<Spent>) {
+    if list.len() <= limits::LIMIT_SPENT {
+        return;
+    }
+    list.sort_unstable_by_key(|spent| spent.at_ms);
+    for at in 0..list.len() / 2 {
+        let (one, two) = (list[2 * at], list[2 * at + 1]);
+        list[at] = Spent { at_ms: two.at_ms, tokens: one.tokens + two.tokens };
+    }
+    let count = list.len();
+    if count % 2 == 1 {
+        list.swap(count / 2, count - 1);
+    }
+    list.truncate(count.div_ceil(2));
 }

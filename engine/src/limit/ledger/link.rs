@@ -5,7 +5,7 @@ use std::mem::take;
 use std::sync::Arc;
 
 use super::super::messages::BucketId;
-use super::super::protocol::{BEAT_MS, Beat, Beaten, Call, NodeId, SILENT_MS, Statement};
+use super::super::protocol::{BEAT_MS, Beat, Beaten, Call, MILLION, NodeId, SILENT_MS, Statement};
 use super::super::rule::Span;
 use crate::limits;
 
@@ -24,6 +24,16 @@ enum Phase {
     Ready,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leave {
+    Stays,
+    /// As soon as nothing is to be given back.
+    Soon,
+    /// The server was told.
+    Said,
+    Done,
+}
+
 #[derive(Debug)]
 pub(super) struct Link {
     phase: Phase,
@@ -33,14 +43,22 @@ pub(super) struct Link {
     /// The server's time, as it was heard last, and when that was.
     heard_server_ms: u64,
     heard_ms: u64,
-    /// The part that this node may go by, in millionths.
+    /// The part that this node goes by, in millionths.
     share: u64,
+    /// A smaller one that it was told. It goes by that, and says so, when it holds no more than that of
+    /// any bucket: only then others may have what it leaves.
+    offered: Option<u64>,
+    /// Buckets of which it holds more.
+    shrinking: HashSet<BucketId>,
     members: Vec<NodeId>,
     failures: u32,
     /// Too many calls failed; a beat that is answered in time ends that.
     silent: bool,
     /// What the server has to acknowledge before this node is ready, if all was to be stated anew.
     restating: HashSet<BucketId>,
+    /// What is to be given back before this node leaves.
+    parting: HashSet<BucketId>,
+    leave: Leave,
     /// When the beat under way was sent.
     beat_sent_ms: Option<u64>,
     next_beat_ms: u64,
@@ -57,6 +75,7 @@ pub(super) struct Link {
 pub(super) struct UnderWay {
     pub sent_ms: u64,
     pub about: Vec<(BucketId, u64)>,
+    pub was_sent: bool,
     late: bool,
 }
 
@@ -78,10 +97,13 @@ pub(super) struct Learned {
     pub whole: bool,
     /// Only now it can be asked.
     pub ready: bool,
+    /// This node's part has become smaller.
+    pub shrink: bool,
 }
 
 impl Link {
-    pub fn new(now_ms: u64) -> Link {
+    /// `numbers`: the last number of a call that was ever given.
+    pub fn new(numbers: u64, now_ms: u64) -> Link {
         Link {
             phase: Phase::Away,
             run_id: "".into(),
@@ -89,14 +111,18 @@ impl Link {
             heard_server_ms: 0,
             heard_ms: now_ms,
             share: 0,
+            offered: None,
+            shrinking: HashSet::new(),
             members: Vec::new(),
             failures: 0,
             silent: false,
             restating: HashSet::new(),
+            parting: HashSet::new(),
+            leave: Leave::Stays,
             beat_sent_ms: None,
             next_beat_ms: 0,
             calls: BTreeMap::new(),
-            numbers: 0,
+            numbers,
             due: VecDeque::new(),
             losses: 0,
         }
@@ -105,6 +131,15 @@ impl Link {
     /// Decides by the truth.
     pub fn is_ready(&self) -> bool {
         self.phase == Phase::Ready && !self.silent
+    }
+
+    pub fn is_away(&self) -> bool {
+        self.phase == Phase::Away
+    }
+
+    /// The last number of a call.
+    pub fn numbers(&self) -> u64 {
+        self.numbers
     }
 
     pub fn connected(&mut self, run_id: Arc<str>, now_ms: u64) {
@@ -123,9 +158,11 @@ impl Link {
         self.beat_sent_ms = None;
         self.next_beat_ms = now_ms;
         self.restating.clear();
+        self.shrinking.clear();
+        self.parting.clear();
         // What was due stays with its entries, which ask again.
         let due = take(&mut self.due).into_iter().map(|id| (id, u64::MAX)).collect();
-        let unsent = UnderWay { sent_ms: now_ms, about: due, late: false };
+        let unsent = UnderWay { sent_ms: now_ms, about: due, was_sent: false, late: false };
         take(&mut self.calls).into_values().chain([unsent]).collect()
     }
 
@@ -143,9 +180,19 @@ impl Link {
         }
     }
 
-    pub fn beat(&mut self, node: &NodeId, leaves: bool, now_ms: u64) -> Option<Beat> {
-        if !self.may_beat() && !(leaves && self.phase != Phase::Away) {
+    pub fn beat(&mut self, node: &NodeId, now_ms: u64) -> Option<Beat> {
+        let gone = matches!(self.leave, Leave::Said | Leave::Done);
+        if self.phase == Phase::Away || self.beat_sent_ms.is_some() || gone || self.is_restating() {
             return None;
+        }
+        let leaves = self.leave == Leave::Soon && self.parting.is_empty();
+        if leaves {
+            self.leave = Leave::Said;
+        }
+        if self.shrinking.is_empty()
+            && let Some(offered) = self.offered.take()
+        {
+            self.share = offered;
         }
         self.beat_sent_ms = Some(now_ms);
         self.next_beat_ms = now_ms + BEAT_MS;
@@ -162,27 +209,57 @@ impl Link {
     }
 
     pub fn is_beat_due(&self, now_ms: u64) -> bool {
-        self.may_beat() && now_ms >= self.next_beat_ms
+        self.phase != Phase::Away
+            && self.beat_sent_ms.is_none()
+            && !self.is_restating()
+            && !matches!(self.leave, Leave::Said | Leave::Done)
+            && now_ms >= self.next_beat_ms
     }
 
     /// While all is stated anew, statements show that the node lives; the next beat says that it is done.
-    fn may_beat(&self) -> bool {
-        let done = self.phase != Phase::Restating || self.restating.is_empty();
-        self.phase != Phase::Away && self.beat_sent_ms.is_none() && done
+    fn is_restating(&self) -> bool {
+        self.phase == Phase::Restating && !self.restating.is_empty()
+    }
+
+    /// This node goes, when these are given back.
+    pub fn leave(&mut self, parting: HashSet<BucketId>, now_ms: u64) {
+        if self.leave == Leave::Stays {
+            (self.leave, self.parting) = (Leave::Soon, parting);
+            self.next_beat_ms = now_ms;
+        }
+    }
+
+    /// Nothing more is to be said to it, or it cannot be.
+    pub fn has_left(&self) -> bool {
+        self.leave == Leave::Done || self.leave != Leave::Stays && !self.is_ready()
     }
 
     pub fn beat_failed(&mut self) {
-        self.beat_sent_ms = None;
+        if self.beat_sent_ms.take().is_some() {
+            self.fail();
+        }
+        if self.leave == Leave::Said {
+            self.leave = Leave::Done;
+        }
     }
 
     pub fn beaten(&mut self, beat: Beaten, now_ms: u64) -> Learned {
         let Some(sent_ms) = self.beat_sent_ms.take() else { return Learned::default() };
+        if self.leave == Leave::Said {
+            self.leave = Leave::Done;
+            return Learned::default();
+        }
         if self.phase == Phase::Away {
             return Learned::default();
         }
         let was_ready = self.is_ready();
         self.heard(beat.now_ms, now_ms);
-        self.share = beat.share;
+        let shrink = beat.share < self.share;
+        self.shrinking.clear();
+        match shrink {
+            true => self.offered = Some(beat.share),
+            false => (self.share, self.offered) = (beat.share, None),
+        }
         self.members = beat.members;
         // A server that is slow is as good as none.
         if now_ms.saturating_sub(sent_ms) <= limits::LIMIT_SOON_MS {
@@ -197,17 +274,37 @@ impl Link {
             self.restating.clear();
             self.next_beat_ms = now_ms;
             let whole = new_generation;
-            return Learned { new_generation: lost_memory, restate: true, whole, ready: false };
+            let new_generation = lost_memory;
+            return Learned { new_generation, restate: true, whole, ready: false, shrink };
         }
         if self.phase == Phase::Beating || self.has_restated() {
             self.phase = Phase::Ready;
         }
-        Learned { ready: !was_ready && self.is_ready(), ..Learned::default() }
+        Learned { ready: !was_ready && self.is_ready(), shrink, ..Learned::default() }
     }
 
     /// This bucket is to be stated anew.
     pub fn restate(&mut self, id: BucketId) {
         self.restating.insert(id);
+    }
+
+    /// More is held of it than the part that was told last.
+    pub fn shrink(&mut self, id: BucketId) {
+        self.shrinking.insert(id);
+    }
+
+    pub fn has_shrunk(&mut self, id: BucketId) {
+        self.shrinking.remove(&id);
+    }
+
+    pub fn is_shrinking(&self, id: BucketId) -> bool {
+        self.shrinking.contains(&id)
+    }
+
+    /// What this node may hold of a limit at rest, however much is left: no more than its part, so that
+    /// others may go by theirs when they have lost the server.
+    pub fn most(&self, limit: u64) -> u64 {
+        part_of(limit, self.offered.unwrap_or(self.share).min(self.share))
     }
 
     /// All is stated; the server has to be told.
@@ -237,7 +334,8 @@ impl Link {
         now_ms: u64,
     ) -> (u64, Call) {
         self.numbers += 1;
-        self.calls.insert(self.numbers, UnderWay { sent_ms: now_ms, about, late: false });
+        self.calls
+            .insert(self.numbers, UnderWay { sent_ms: now_ms, about, was_sent: true, late: false });
         let call = Call {
             node: node.clone(),
             generation: self.generation,
@@ -256,8 +354,11 @@ impl Link {
         }
         for (id, _) in &call.about {
             self.restating.remove(id);
+            self.parting.remove(id);
         }
-        let _ = now_ms;
+        if self.leave == Leave::Soon && self.parting.is_empty() {
+            self.next_beat_ms = now_ms;
+        }
         Some(call)
     }
 
@@ -283,26 +384,61 @@ impl Link {
             late.about.extend_from_slice(&call.about);
         }
         (0..failed).for_each(|_| self.fail());
+        // Where there is little to ask, what there is tells as much by staying away for longer.
+        let patience_ms = u64::from(FAILURES) * timeout_ms;
+        let old = |call: &UnderWay| call.sent_ms + patience_ms <= now_ms;
+        let beat = self.beat_sent_ms.is_some_and(|sent_ms| sent_ms + beat_ms(timeout_ms) <= now_ms);
+        if !self.silent && (beat || self.calls.values().any(old)) {
+            self.failures = FAILURES;
+            self.fail();
+        }
         late.lost = self.silent && !was;
         late
     }
 
     pub fn next_ms(&self, timeout_ms: u64) -> u64 {
-        let beat = if self.may_beat() { self.next_beat_ms } else { u64::MAX };
+        let beat = match (self.phase, self.beat_sent_ms) {
+            (Phase::Away, _) => u64::MAX,
+            _ if matches!(self.leave, Leave::Said | Leave::Done) => u64::MAX,
+            (_, None) if self.is_restating() => u64::MAX,
+            (_, Some(_)) if self.silent => u64::MAX,
+            (_, Some(sent_ms)) => sent_ms + beat_ms(timeout_ms),
+            (_, None) => self.next_beat_ms,
+        };
         let call = self.calls.values().find(|call| !call.late);
-        beat.min(call.map_or(u64::MAX, |call| call.sent_ms + timeout_ms))
+        let late = match (self.silent, self.calls.values().next()) {
+            (false, Some(call)) => call.sent_ms + u64::from(FAILURES) * timeout_ms,
+            _ => u64::MAX,
+        };
+        beat.min(late).min(call.map_or(u64::MAX, |call| call.sent_ms + timeout_ms))
     }
 
-    /// This node's part of `limit`, if all others leave it to it by now.
-    pub fn part(&self, limit: u64, span: Span, now_ms: u64) -> Option<u64> {
+    /// What is left of an allowance of this node's own by now. While all others may still go by what
+    /// they were granted it is what it was. Then none may have more than its part; and when all that was
+    /// spent beyond that has left the window, each may have as much.
+    pub fn allowance(&self, before: u64, limit: u64, span: Span, now_ms: u64) -> u64 {
+        let part = part_of(limit, self.share);
         let window_ms = match span {
             Span::Sliding { ms } => ms + span.slot_ms() + span.reach_ms(),
-            // What others have spent of a period counts to its end.
-            Span::Until { .. } => return None,
+            // What others have spent of a period counts to its end: nothing is to be had of them.
+            Span::Until { .. } => return before,
             Span::Concurrent => 0,
         };
-        let due_ms = self.heard_ms.saturating_add(2 * SILENT_MS).saturating_add(window_ms);
-        let part = u128::from(limit) * u128::from(self.share) / 1_000_000;
-        (now_ms >= due_ms).then(|| u64::try_from(part).unwrap_or(u64::MAX))
+        let silent_ms = now_ms.saturating_sub(self.heard_ms);
+        match silent_ms {
+            _ if silent_ms < SILENT_MS / 2 => before,
+            _ if silent_ms < 2 * SILENT_MS + window_ms => before.min(part),
+            _ => part,
+        }
     }
+}
+
+fn part_of(limit: u64, share: u64) -> u64 {
+    let part = u128::from(limit) * u128::from(share.min(MILLION)) / u128::from(MILLION);
+    u64::try_from(part).unwrap_or(limit)
+}
+
+/// How long the answer to a beat may take until the server counts as silent.
+fn beat_ms(timeout_ms: u64) -> u64 {
+    BEAT_MS.max(u64::from(FAILURES) * timeout_ms)
 }

@@ -96,7 +96,8 @@ async fn open(settings: &Settings, server: usize) -> Result<Opened, fred::error:
     let connection = ConnectionConfig {
         connection_timeout: Duration::from_millis(limits::REDIS_CONNECT_MS),
         internal_command_timeout: Duration::from_millis(limits::REDIS_CONNECT_MS),
-        max_command_attempts: 1,
+        // Redirections in a cluster count as attempts. A statement that came twice is known by its number.
+        max_command_attempts: if settings.cluster { 3 } else { 1 },
         max_command_buffer_len: limits::REDIS_COMMANDS,
         unresponsive: UnresponsiveConfig { max_timeout: Some(silence), interval: silence / 4 },
         tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },

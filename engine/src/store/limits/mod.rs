@@ -23,7 +23,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use self::link::{Connection, Event, What};
 use super::redis::Settings;
 use super::{Inbox, Task};
-use crate::io::monotonic_ms;
+use crate::io::{monotonic_ms, wall_ms};
 use crate::limit::ledger::{Counts, Ledger, Output};
 use crate::limit::messages::{Ask, Told};
 use crate::limit::protocol::NodeId;
@@ -159,7 +159,6 @@ struct Work {
     events: UnboundedSender<Event>,
     counted: Counts,
     leaving: Option<blocking::Sender<()>>,
-    farewells: usize,
     output: Output,
 }
 
@@ -186,10 +185,15 @@ async fn run(
         events,
         counted: Counts::default(),
         leaving: None,
-        farewells: 0,
         output: Output::default(),
     };
+    let mut wall_at_ms = 0;
     loop {
+        // The wall's clock may be set.
+        if monotonic_ms() >= wall_at_ms {
+            work.ledger.set_wall(wall_ms(), monotonic_ms());
+            wall_at_ms = monotonic_ms() + 1_000;
+        }
         while let Ok(command) = orders.try_recv() {
             work.order(command, shards);
         }
@@ -230,11 +234,7 @@ impl Work {
             }
             Command::Leave(done) => {
                 self.ledger.leave(monotonic_ms());
-                self.farewells = self.connections.iter().flatten().count();
-                match self.farewells {
-                    0 => drop(done.send(())),
-                    _ => self.leaving = Some(done),
-                }
+                self.leaving = Some(done);
             }
         }
     }
@@ -291,14 +291,6 @@ impl Work {
                     self.members = beat.members.len().max(1);
                 }
                 self.ledger.beaten(server, beat, now_ms);
-                if self.leaving.is_some() {
-                    self.farewells = self.farewells.saturating_sub(1);
-                    if self.farewells == 0
-                        && let Some(done) = self.leaving.take()
-                    {
-                        let _ = done.send(());
-                    }
-                }
             }
         }
     }
@@ -339,6 +331,12 @@ impl Work {
             inbox.wake();
         }
         self.output = output;
+        if self.leaving.is_some()
+            && self.ledger.has_left()
+            && let Some(done) = self.leaving.take()
+        {
+            let _ = done.send(());
+        }
         self.count();
     }
 

@@ -4,3 +4,5 @@ mod callers;
 mod cors;
 mod networks;
 mod passwords;
+mod services;
+mod signed_bodies;

@@ -101,8 +101,9 @@ fn guarded() -> Snapshot {
         ],
         redis: Some(Redis {
             urls: vec!["redis://:hush-hush@127.0.0.1".into()],
-            cluster: false,
             trust: Some(0),
+            limits_timeout_ms: 5,
+            ..Redis::default()
         }),
         throttle: Throttle::default(),
     };

@@ -5,6 +5,7 @@ use proptest::option;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 mod auth;
+mod limit;
 
 fn text() -> BoxedStrategy<String> {
     prop_oneof![
@@ -409,15 +410,17 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             auth: last.3.0,
             networks: last.3.1,
             cors: last.3.2,
+            limits: Vec::new(),
         },
     )
 }
 
 /// Any snapshot that holds the invariants of the model.
 pub fn snapshot() -> impl Strategy<Value = Snapshot> {
-    let node = (text(), text(), any::<[u32; 2]>(), 0..=100u8).prop_map(
-        |(via, locality, [drain_timeout_ms, queue_delay_ms], memory_percent)| Node {
+    let node = ((text(), text()), text(), any::<[u32; 2]>(), 0..=100u8).prop_map(
+        |((via, name), locality, [drain_timeout_ms, queue_delay_ms], memory_percent)| Node {
             via,
+            name,
             drain_timeout_ms,
             locality,
             overload: Overload { queue_delay_ms, memory_percent },
@@ -435,8 +438,20 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         });
         (Just((certificates, trust, ticket_keys)), listeners, routed)
     });
-    (any::<u64>(), any::<u64>(), node, parts).prop_map(|(epoch, revision, node, parts)| {
-        let ((certificates, trust, ticket_keys), listeners, (auth, upstreams, routes)) = parts;
+    let limits = (vec(limit::policy(), 0..3), vec(any::<u32>(), 0..3));
+    let numbers = (any::<u64>(), any::<u64>());
+    (numbers, node, limits, parts).prop_map(|((epoch, revision), node, limits, parts)| {
+        let ((certificates, trust, ticket_keys), listeners, (auth, upstreams, mut routes)) = parts;
+        let (policies, named) = limits;
+        let known = policies.len() as u32;
+        let named: Vec<u32> = match known {
+            0 => Vec::new(),
+            known => named.into_iter().map(|any| any % known).collect(),
+        };
+        if let Some(route) = routes.first_mut() {
+            route.limits = named.clone();
+        }
+        let limits = Limits { policies, everywhere: named };
         Snapshot {
             epoch,
             revision,
@@ -445,6 +460,7 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
             trust,
             ticket_keys,
             auth,
+            limits,
             listeners,
             upstreams,
             routes,

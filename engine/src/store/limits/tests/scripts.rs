@@ -15,10 +15,13 @@ use crate::limit::server::Server;
 use crate::store::limits::script;
 use crate::store::redis::server::RedisServer;
 
+/// Of which bucket, what it holds, needs and wants, and what was spent when.
+type Said = (usize, [u64; 4], Vec<(u64, u64)>);
+
 #[derive(Clone, Debug)]
 enum Step {
     Beat { node: usize, restated: bool, leaves: bool, old: bool },
-    Call { node: usize, buckets: Vec<(usize, [u64; 4], Vec<(u64, u64)>)>, old: bool, again: bool },
+    Call { node: usize, buckets: Vec<Said>, old: bool, again: bool },
     Flush,
     Restart,
 }

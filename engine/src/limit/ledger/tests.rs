@@ -1,0 +1,282 @@
+use std::sync::Arc;
+
+use contract::snapshot::{LimitMode, OnStoreFailure};
+use smallvec::smallvec;
+
+use super::*;
+use crate::limit::messages::Spent;
+use crate::limit::rule::{Rule, Span};
+use crate::limit::server::Server;
+
+const START: u64 = 1_000_000;
+
+fn bucket(name: &str, limit: u64, mode: LimitMode) -> Arc<Bucket> {
+    Arc::new(Bucket {
+        name: name.into(),
+        tag: "acme".into(),
+        consumer: "acme".into(),
+        rule: Rule { limit, span: Span::Sliding { ms: 1_000 } },
+        mode,
+        on_store_failure: OnStoreFailure::Share,
+    })
+}
+
+fn ask(id: BucketId, bucket: Option<&Arc<Bucket>>, need: u64, want: u64) -> Ask {
+    Ask {
+        id,
+        bucket: bucket.cloned(),
+        hold: 0,
+        spent: smallvec![],
+        need,
+        waiting: need,
+        want,
+        debt: 0,
+        last: false,
+    }
+}
+
+fn output(ledger: &mut Ledger) -> Output {
+    let mut out = Output::default();
+    ledger.take_output(&mut out);
+    out
+}
+
+/// A ledger with one server that answers at once.
+struct Pair {
+    ledger: Ledger,
+    server: Server,
+    told: Vec<(u16, Told)>,
+    calls: Vec<Call>,
+    beats: Vec<Beat>,
+}
+
+impl Pair {
+    fn new(now_ms: u64) -> Pair {
+        let mut ledger = Ledger::new(2, "one#1".into());
+        ledger.set_servers(&["redis".into()], 5, now_ms);
+        let server = Server::new("run");
+        let (told, calls, beats) = (Vec::new(), Vec::new(), Vec::new());
+        let mut pair = Pair { ledger, server, told, calls, beats };
+        pair.ledger.connected(0, "run".into(), now_ms);
+        (0..4).for_each(|step| pair.pass(now_ms + step * 100));
+        assert!(pair.ledger.is_ready(0));
+        pair
+    }
+
+    /// Whatever is said is answered.
+    fn pass(&mut self, now_ms: u64) {
+        self.ledger.tick(now_ms);
+        for _ in 0..10 {
+            let out = output(&mut self.ledger);
+            for (server, number, call) in out.calls {
+                let answer = self.server.call(&call, now_ms);
+                self.calls.push(call);
+                self.ledger.answered(server, number, Ok(answer), now_ms);
+            }
+            for (server, beat) in out.beats {
+                let beaten = self.server.beat(&beat, 77, now_ms);
+                self.beats.push(beat);
+                self.ledger.beaten(server, Ok(beaten), now_ms);
+            }
+            self.told.extend(out.told);
+        }
+    }
+}
+
+#[test]
+fn without_servers_the_ledger_is_the_truth() {
+    let mut ledger = Ledger::new(2, "one#1".into());
+    let gold = bucket("gold", 10, LimitMode::Leased);
+    ledger.ask(0, ask(1, Some(&gold), 1, 4), START);
+    ledger.ask(1, ask(1, Some(&gold), 6, 6), START);
+    let told = output(&mut ledger).told;
+    assert_eq!(
+        told.iter().map(|(shard, told)| (*shard, told.granted)).collect::<Vec<_>>(),
+        [(0, 4), (1, 6)]
+    );
+    // All is spent: nothing before the first leaves the window.
+    let spent = smallvec![Spent { at_ms: START + 5, tokens: 4 }];
+    ledger.ask(0, Ask { spent, ..ask(1, None, 1, 1) }, START + 5);
+    let told = output(&mut ledger).told;
+    // Shard 1 is asked to give back first.
+    assert_eq!((told.len(), told[0].0, told[0].1.answers, told[0].1.fair), (1, 1, false, 0));
+    let spent = smallvec![Spent { at_ms: START + 6, tokens: 6 }];
+    ledger.ask(1, Ask { spent, ..ask(1, None, 0, 0) }, START + 6);
+    let told = output(&mut ledger).told;
+    let refused = told.iter().find(|(shard, _)| *shard == 0).map(|(_, told)| told).unwrap();
+    assert!(refused.answers && refused.granted == 0);
+    assert_eq!(refused.retry_at_ms, START + 1_006);
+    ledger.ask(0, ask(1, None, 4, 4), START + 1_006);
+    assert_eq!(output(&mut ledger).told[0].1.granted, 4);
+}
+
+#[test]
+fn what_the_ledger_does_not_know_it_wants_to_be_told() {
+    let mut ledger = Ledger::new(1, "one#1".into());
+    ledger.ask(0, ask(1, None, 1, 1), START);
+    let told = output(&mut ledger).told;
+    assert!(told[0].1.unknown && told[0].1.answers && told[0].1.granted == 0);
+}
+
+#[test]
+fn a_calendar_quota_comes_free_when_its_period_ends() {
+    let mut ledger = Ledger::new(1, "one#1".into());
+    ledger.set_wall(START + 50_000_000, START);
+    let span = Span::Until { wall_ms: START + 50_007_000 };
+    let day = Arc::new(Bucket {
+        name: "day".into(),
+        tag: "".into(),
+        consumer: "".into(),
+        rule: Rule { limit: 1, span },
+        mode: LimitMode::Local,
+        on_store_failure: OnStoreFailure::Share,
+    });
+    ledger.ask(0, ask(1, Some(&day), 1, 1), START);
+    let spent = smallvec![Spent { at_ms: START, tokens: 1 }];
+    ledger.ask(0, Ask { spent, ..ask(1, None, 1, 1) }, START + 2_000);
+    let told = output(&mut ledger).told;
+    assert_eq!((told[1].1.granted, told[1].1.retry_at_ms), (0, START + 7_000));
+}
+
+#[test]
+fn windows_of_a_request_go_in_one_call_and_the_next_out_of_the_pool() {
+    let mut pair = Pair::new(START);
+    let now_ms = START + 400;
+    let (second, minute) =
+        (bucket("a", 100, LimitMode::Leased), bucket("b", 1_000, LimitMode::Leased));
+    pair.ledger.ask(0, ask(1, Some(&second), 1, 1), now_ms);
+    pair.ledger.ask(0, ask(2, Some(&minute), 1, 1), now_ms);
+    pair.pass(now_ms);
+    assert_eq!(pair.calls.iter().map(|call| call.statements.len()).collect::<Vec<_>>(), [2]);
+    assert_eq!(pair.told.len(), 2);
+    assert!(pair.told.iter().all(|(_, told)| told.granted >= 1 && told.state == State::Exact));
+    // The other shard has its part of what was leased in advance.
+    pair.told.clear();
+    pair.ledger.ask(1, ask(1, Some(&second), 1, 10), now_ms + 1);
+    let out = output(&mut pair.ledger);
+    assert_eq!((out.calls.len(), out.told.len(), out.told[0].1.granted), (0, 1, 10));
+}
+
+#[test]
+fn strict_keeps_nothing() {
+    let mut pair = Pair::new(START);
+    let strict = bucket("s", 100, LimitMode::Strict);
+    pair.ledger.ask(0, ask(1, Some(&strict), 1, 50), START + 400);
+    pair.pass(START + 400);
+    assert_eq!((pair.told[0].1.granted, pair.calls[0].statements[0].want), (1, 1));
+    let (used, held) = pair.server.taken("sluice:limit:{acme}:s", &strict.rule, START + 400);
+    assert_eq!((used, held), (0, 1));
+}
+
+#[test]
+fn a_silent_server_is_not_waited_for_and_its_late_answer_is_taken() {
+    let mut pair = Pair::new(START);
+    let now_ms = START + 400;
+    let gold = bucket("gold", 100, LimitMode::Leased);
+    pair.ledger.ask(0, ask(1, Some(&gold), 1, 1), now_ms);
+    let out = output(&mut pair.ledger);
+    let (server, number, call) = out.calls.into_iter().next().unwrap();
+    assert!(pair.ledger.next_ms() <= now_ms + 5);
+    pair.ledger.tick(now_ms + 5);
+    let told = output(&mut pair.ledger).told;
+    assert_eq!((told.len(), told[0].1.state, told[0].1.granted), (1, State::Share, 0));
+    // It stays away: nobody waits any more.
+    pair.ledger.tick(now_ms + 15);
+    assert!(!pair.ledger.is_ready(0));
+    assert_eq!((pair.ledger.counts().servers_lost, pair.ledger.counts().losses), (1, 1));
+    pair.ledger.ask(1, ask(1, Some(&gold), 1, 1), now_ms + 16);
+    assert_eq!(output(&mut pair.ledger).told.len(), 1);
+    // What lay about of beats is lost.
+    pair.ledger.beaten(0, Err(Failed), now_ms + 20);
+    // The late answer; what it grants is not lost for long.
+    let answer = pair.server.call(&call, now_ms + 30);
+    pair.ledger.answered(server, number, Ok(answer), now_ms + 30);
+    pair.told.clear();
+    (1..5).for_each(|step| pair.pass(now_ms + 30 + step * 100));
+    assert!(pair.ledger.is_ready(0));
+    pair.ledger.ask(1, ask(1, None, 1, 1), now_ms + 500);
+    pair.pass(now_ms + 500);
+    let last = &pair.told.last().unwrap().1;
+    assert_eq!((last.state, last.granted > 0), (State::Exact, true));
+}
+
+#[test]
+fn who_leaves_gives_back_before_it_says_so() {
+    let mut pair = Pair::new(START);
+    let gold = bucket("gold", 100, LimitMode::Leased);
+    pair.ledger.ask(0, ask(1, Some(&gold), 1, 10), START + 400);
+    pair.pass(START + 400);
+    let spent = smallvec![Spent { at_ms: START + 401, tokens: 1 }];
+    let hold = pair.told[0].1.granted - 1;
+    pair.ledger.ask(0, Ask { spent, hold, ..ask(1, None, 0, 0) }, START + 402);
+    pair.ledger.leave(START + 410);
+    assert!(!pair.ledger.has_left());
+    (0..3).for_each(|step| pair.pass(START + 410 + step * 100));
+    assert!(pair.ledger.has_left());
+    let leaves: Vec<bool> = pair.beats.iter().map(|beat| beat.leaves).collect();
+    assert_eq!(leaves.iter().filter(|leaves| **leaves).count(), 1);
+    // What the shard had not given back may have been spent.
+    let taken = pair.server.taken("sluice:limit:{acme}:gold", &gold.rule, START + 610);
+    assert_eq!(taken, (1 + hold, 0));
+}
+
+#[test]
+fn what_rests_goes_back_and_is_forgotten_and_comes_again() {
+    let mut pair = Pair::new(START);
+    let gold = bucket("gold", 100, LimitMode::Leased);
+    let key = "sluice:limit:{acme}:gold";
+    pair.ledger.ask(0, ask(1, Some(&gold), 1, 1), START + 400);
+    pair.pass(START + 400);
+    let spent = smallvec![Spent { at_ms: START + 401, tokens: 1 }];
+    pair.ledger.ask(0, Ask { spent, ..ask(1, None, 0, 0) }, START + 402);
+    (1..10).for_each(|step| pair.pass(START + 402 + step * 50));
+    assert_eq!(pair.server.taken(key, &gold.rule, START + 900), (1, 0));
+    (1..60).for_each(|step| pair.pass(START + 900 + step * 50));
+    assert_eq!((pair.ledger.counts().buckets, pair.ledger.keys.len()), (0, 0));
+    // Its statements are new to the server.
+    pair.told.clear();
+    pair.ledger.ask(0, ask(1, Some(&gold), 1, 1), START + 4_000);
+    pair.pass(START + 4_000);
+    assert!(pair.told[0].1.granted >= 1);
+}
+
+#[test]
+fn what_others_miss_is_had_back() {
+    let mut pair = Pair::new(START);
+    let gold = bucket("gold", 10, LimitMode::Leased);
+    pair.ledger.ask(0, ask(1, Some(&gold), 10, 10), START + 400);
+    pair.pass(START + 400);
+    pair.told.clear();
+    let beaten = Beaten {
+        now_ms: START + 450,
+        generation: 77,
+        share: 1_000_000,
+        members: vec!["one#1".into()],
+        recalled: vec!["sluice:limit:{acme}:gold".into()],
+        was_lost: false,
+    };
+    pair.ledger.tick(START + 500);
+    assert_eq!(output(&mut pair.ledger).beats.len(), 1);
+    pair.ledger.beaten(0, Ok(beaten), START + 500);
+    let told = output(&mut pair.ledger).told;
+    assert_eq!((told.len(), told[0].0, told[0].1.answers, told[0].1.fair), (1, 0, false, 0));
+    pair.ledger.ask(0, ask(1, None, 0, 0), START + 501);
+    (0..4).for_each(|step| pair.pass(START + 501 + step * 30));
+    assert_eq!(pair.server.taken("sluice:limit:{acme}:gold", &gold.rule, START + 600), (0, 0));
+}
+
+#[test]
+fn a_bucket_is_small() {
+    let entry = size_of::<entry::Entry>() + size_of::<(BucketId, Box<entry::Entry>)>();
+    assert!(entry <= 320, "{entry} bytes");
+}
+
+#[test]
+fn buckets_are_listed_by_consumer() {
+    let mut ledger = Ledger::new(1, "one#1".into());
+    let gold = bucket("gold", 10, LimitMode::Local);
+    ledger.ask(0, ask(1, Some(&gold), 1, 3), START);
+    let lines = ledger.list("acme", 10);
+    assert_eq!((lines.len(), lines[0].leased, lines[0].state.as_str()), (1, 3, "exact"));
+    assert!(ledger.list("other", 10).is_empty() && ledger.list("", 0).is_empty());
+}
