@@ -5,6 +5,7 @@ use smallvec::smallvec;
 
 use super::*;
 use crate::limit::messages::Spent;
+use crate::limit::protocol::{FORGET_MS, SETTLE_MS};
 use crate::limit::rule::{Rule, Span};
 use crate::limit::server::Server;
 
@@ -52,13 +53,15 @@ struct Pair {
 
 impl Pair {
     fn new(now_ms: u64) -> Pair {
+        // Its server grants from then on.
+        let begun_ms = now_ms - SETTLE_MS;
         let mut ledger = Ledger::new(2, "one#1".into());
-        ledger.set_servers(&["redis".into()], 5, now_ms);
+        ledger.set_servers(&["redis".into()], 5, begun_ms);
         let server = Server::new("run");
         let (told, calls, beats) = (Vec::new(), Vec::new(), Vec::new());
         let mut pair = Pair { ledger, server, told, calls, beats };
-        pair.ledger.connected(0, "run".into(), now_ms);
-        (0..4).for_each(|step| pair.pass(now_ms + step * 100));
+        pair.ledger.connected(0, "run".into(), begun_ms);
+        (0..10).for_each(|step| pair.pass(begun_ms + step * 100));
         assert!(pair.ledger.is_ready(0));
         pair
     }
@@ -254,6 +257,7 @@ fn what_others_miss_is_had_back() {
         members: vec!["one#1".into()],
         recalled: vec!["sluice:limit:{acme}:gold".into()],
         was_lost: false,
+        gone_ms: FORGET_MS,
     };
     pair.ledger.tick(START + 500);
     assert_eq!(output(&mut pair.ledger).beats.len(), 1);

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use super::Server;
 use crate::limit::log::Log;
 use crate::limit::protocol::{
-    Answer, BEAT_MS, Beat, Beaten, Call, MILLION, NodeId, SILENT_MS, Statement,
+    Answer, BEAT_MS, Beat, Beaten, Call, FORGET_MS, MILLION, NodeId, SETTLE_MS, SILENT_MS,
+    Statement,
 };
 use crate::limit::rule::{Rule, Span};
 
 const KEY: &str = "sluice:limit:{t}:b";
+/// So far the server's clock is ahead.
+const AHEAD_MS: u64 = 500_000;
 
 struct Random(u64);
 
@@ -47,9 +50,6 @@ struct Alone {
     allowance: u64,
     /// Spent since, and what was not stated before.
     log: Log,
-    /// What it has stated, and is certainly known to the server when that takes it for lost.
-    known: Log,
-    known_first: u64,
 }
 
 struct Node {
@@ -61,6 +61,11 @@ struct Node {
     generation: u64,
     heard_server_ms: u64,
     heard_ms: u64,
+    /// When that was asked for.
+    asked_ms: u64,
+    /// The same of answers that came while it decided by the truth.
+    sure_ms: u64,
+    gone_at: Option<u64>,
     share: u64,
     smaller: Option<u64>,
     members: Vec<NodeId>,
@@ -73,6 +78,8 @@ struct Node {
     log: Log,
     alone: Option<Alone>,
     seq: u64,
+    /// It has to state anew what it holds.
+    unsaid: bool,
     under_way: Option<(u64, u64)>,
     beat_at: Option<u64>,
     next_beat: u64,
@@ -102,6 +109,9 @@ struct World {
     server: Server,
     saved: Option<Server>,
     run: u64,
+    forget_ms: u64,
+    /// Who tells a server that has lost its memory of the others; nothing befalls it until then.
+    witness: Option<usize>,
     server_lives: bool,
     back_at: u64,
     stopped_until: u64,
@@ -131,6 +141,9 @@ fn node(name: &str, random: &mut Random, now: u64) -> Node {
         generation: 0,
         heard_server_ms: 0,
         heard_ms: now,
+        asked_ms: now,
+        sure_ms: now,
+        gone_at: None,
         share: 0,
         smaller: None,
         members: Vec::new(),
@@ -141,6 +154,7 @@ fn node(name: &str, random: &mut Random, now: u64) -> Node {
         log: Log::default(),
         alone: None,
         seq: 0,
+        unsaid: false,
         under_way: None,
         beat_at: None,
         next_beat: 0,
@@ -155,17 +169,21 @@ fn node(name: &str, random: &mut Random, now: u64) -> Node {
 impl World {
     fn new(seed: u64) -> World {
         let mut random = Random(seed);
+        let forget_ms = [FORGET_MS, 8_000][random.below(2) as usize];
         let limit = [1, 3, 10, 40, 200][random.below(5) as usize];
-        let ms = [100, 400, 1_000, 3_000, 20_000][random.below(5) as usize];
+        let windows = if forget_ms == FORGET_MS { 5 } else { 4 };
+        let ms = [100, 400, 1_000, 3_000, 20_000][random.below(windows) as usize];
         let nodes = 1 + random.below(4);
         let nodes = (0..nodes).map(|at| node(&format!("n{at}"), &mut random, 10_000)).collect();
         World {
             random,
             rule: Rule { limit, span: Span::Sliding { ms } },
             now: 10_000,
-            server: Server::new("run0"),
+            server: Server { forget_ms, ..Server::new("run0") },
             saved: None,
             run: 0,
+            forget_ms,
+            witness: None,
             server_lives: true,
             back_at: 0,
             stopped_until: 0,
@@ -215,16 +233,30 @@ impl World {
             self.server_lives = true;
             self.note(|| format!("server is back, with its memory: {was_kept}"));
         }
+        let told = |at: usize| {
+            let (server, node) = (&self.server, &self.nodes[at]);
+            server.made_by == server.run_id && server.generation == node.generation
+        };
+        if self.server_lives && self.witness.is_some_and(told) {
+            self.witness = None;
+        }
         if self.random.one_in(3_000) {
             self.saved = Some(self.server.clone());
         }
         if !self.random.one_in(1_200) {
             return;
         }
-        let length = [20, 200, 700, 1_500, 6_000][self.random.below(5) as usize];
+        let length = [20, 200, 700, 1_500, 6_000, 15_000][self.random.below(6) as usize];
         let length = 1 + self.random.below(length);
         let at = self.random.below(self.nodes.len() as u64) as usize;
         let fault = self.random.below(8);
+        if matches!(fault, 2 | 3) {
+            // Somebody has to know.
+            let Some(witness) = self.find_witness() else { return };
+            self.witness = Some(witness);
+        } else if fault > 3 && self.witness == Some(at) {
+            return;
+        }
         self.note(|| format!("fault {fault} for {length} ms, node {at}"));
         match fault {
             0 => self.stopped_until = now + length,
@@ -245,6 +277,23 @@ impl World {
                 self.nodes[at].returns_at = now + length;
             }
         }
+    }
+
+    /// A node that lives, can be heard, and knows all that the server knows of nodes.
+    fn find_witness(&self) -> Option<usize> {
+        let server = &self.server;
+        let gone = server.gone_ms.saturating_sub(AHEAD_MS);
+        let knows = |node: &Node| {
+            node.lives
+                && !node.leaving
+                && node.cut_until <= self.now
+                && node.phase != Phase::Away
+                && node.generation == server.generation
+                && server.members.keys().all(|one| node.members.contains(one))
+                && node.gone_at.unwrap_or(0) >= gone
+        };
+        let nobody_else = |at: usize| self.witness.is_none_or(|witness| witness == at);
+        (0..self.nodes.len()).find(|at| nobody_else(*at) && knows(&self.nodes[*at]))
     }
 
     fn disconnect(&mut self, at: usize) {
@@ -274,7 +323,7 @@ impl World {
                 self.out.insert((self.stopped_until, order), (run, at, line, said));
                 continue;
             }
-            let now_ms = self.now + 500_000;
+            let now_ms = self.now + AHEAD_MS;
             let random = self.random.next() >> 12;
             let heard = match said {
                 Said::Call(call) => {
@@ -313,15 +362,17 @@ impl World {
                 node.next_beat = now;
             }
             Heard::Call(seq, answer) => {
-                if !matches!(node.under_way, Some((have, _)) if have == seq) {
+                let Some((_, sent)) = node.under_way.filter(|(have, _)| *have == seq) else {
                     return;
-                }
+                };
                 node.under_way = None;
                 match answer {
                     Answer::Verdicts { now_ms, verdicts } => {
                         node.heard_server_ms = node.heard_server_ms.max(now_ms);
                         node.heard_ms = now;
+                        node.heard(sent);
                         if !verdicts[0].stale {
+                            node.unsaid = false;
                             node.stated.clear();
                             if node.alone.is_none() {
                                 node.hold += verdicts[0].granted;
@@ -339,9 +390,18 @@ impl World {
             }
             Heard::Beat(beaten) => {
                 let id = node.id.clone();
-                node.beat_at = None;
+                // Before it has heard again.
+                let allowance = node.allowance(&rule, self.forget_ms, now);
+                let asked = node.beat_at.take().unwrap_or(0);
+                node.heard(asked);
+                if node.generation != beaten.generation {
+                    node.heard_server_ms = 0;
+                }
                 node.heard_server_ms = node.heard_server_ms.max(beaten.now_ms);
                 node.heard_ms = now;
+                if beaten.gone_ms < self.forget_ms {
+                    node.gone_at = node.gone_at.max(Some(now - beaten.gone_ms));
+                }
                 match beaten.share < node.share {
                     true => node.smaller = Some(beaten.share),
                     false => (node.share, node.smaller) = (beaten.share, None),
@@ -355,7 +415,10 @@ impl World {
                     node.under_way = None;
                     // All that it has spent, or what was not acknowledged.
                     node.stated.append(&mut node.unstated);
-                    let alone = node.alone.take();
+                    let mut alone = node.alone.take();
+                    if let Some(alone) = &mut alone {
+                        alone.log.advance(rule.span, now);
+                    }
                     node.log.advance(rule.span, now);
                     let log = match &alone {
                         _ if another => {
@@ -368,8 +431,10 @@ impl World {
                     let ages = log.into_iter().flat_map(|log| log.ages(rule.span));
                     node.stated.extend(ages.map(|(age, tokens)| (now - age, tokens)));
                     if let Some(alone) = alone {
-                        node.hold = node.hold.min(alone.allowance);
+                        let left = allowance.saturating_sub(alone.log.used());
+                        node.hold = node.hold.min(left);
                     }
+                    node.unsaid = true;
                 } else if node.phase != Phase::Away {
                     node.phase = Phase::Ready;
                 }
@@ -419,6 +484,12 @@ impl World {
             }
             true => node.hold = part,
         }
+        if now - node.asked_ms >= self.forget_ms - 500 {
+            node.hold = 0;
+            if let Some(alone) = &mut node.alone {
+                alone.allowance = 0;
+            }
+        }
         // An answer that does not come.
         let late = node.under_way.is_some_and(|(_, sent)| now - sent > 10);
         if node.alone.is_none() && (node.phase != Phase::Ready || late && self.random.one_in(20)) {
@@ -435,7 +506,6 @@ impl World {
     fn lapse(&mut self, at: usize) {
         let (now, span) = (self.now, self.rule.span);
         let node = &mut self.nodes[at];
-        let Span::Sliding { ms } = span else { return };
         let mut log = Log::default();
         log.advance(span, now);
         let mut allowance = node.hold;
@@ -443,25 +513,7 @@ impl World {
             allowance += tokens;
             log.spend(span, at_ms, tokens);
         }
-        // What it has stated, of which surely nothing has left the window when it is taken for lost.
-        let mut known = Log::default();
-        known.advance(span, now);
-        node.log.advance(span, now);
-        let mut unknown: u64 =
-            log.used() + node.stated.iter().map(|(_, tokens)| tokens).sum::<u64>();
-        let mut ages: Vec<(u64, u64)> = node.log.ages(span).collect();
-        // The youngest are those that it may not know.
-        ages.reverse();
-        for (age, tokens) in ages {
-            let without = unknown.min(tokens);
-            unknown -= without;
-            let at_ms = now - age;
-            if at_ms + ms > node.heard_ms + 2 * SILENT_MS {
-                known.spend(span, at_ms, tokens - without);
-            }
-        }
-        let known_first = known.used();
-        node.alone = Some(Alone { allowance, log, known, known_first });
+        node.alone = Some(Alone { allowance, log });
     }
 
     fn beat(&mut self, at: usize) {
@@ -470,11 +522,8 @@ impl World {
         if node.phase == Phase::Away || node.beat_at.is_some() || now < node.next_beat {
             return;
         }
-        let restated = node.stated.is_empty() && node.under_way.is_none() && node.hold == 0;
         let restated = match node.phase {
-            Phase::Restating => {
-                restated || node.seq > 0 && node.stated.is_empty() && node.under_way.is_none()
-            }
+            Phase::Restating => !node.unsaid,
             phase => phase == Phase::Ready,
         };
         if node.phase == Phase::Restating && !restated {
@@ -497,6 +546,9 @@ impl World {
             heard_ms: node.heard_server_ms,
             share: node.share,
             members: node.members.clone(),
+            gone_ms: node
+                .gone_at
+                .map_or(self.forget_ms, |gone_at| (now - gone_at).min(self.forget_ms)),
             restated,
             leaves,
         };
@@ -516,17 +568,14 @@ impl World {
         if node.phase == Phase::Ready && !self.random.one_in(8) && !node.leaving {
             return;
         }
-        if node.phase == Phase::Restating
-            && node.seq > 0
-            && node.stated.is_empty()
-            && node.restated_hold()
-        {
+        if node.phase == Phase::Restating && !node.unsaid {
             return;
         }
         let span = self.rule.span;
+        let allowance = node.allowance(&self.rule, self.forget_ms, now);
         if let Some(mut alone) = node.alone.take() {
             alone.log.advance(span, now);
-            node.hold = node.hold.min(alone.allowance.saturating_sub(alone.log.used()));
+            node.hold = node.hold.min(allowance.saturating_sub(alone.log.used()));
             let ages = alone.log.ages(span);
             node.unstated.extend(ages.map(|(age, tokens)| (now - age, tokens)));
         }
@@ -566,6 +615,7 @@ impl World {
         if node.leaving {
             return;
         }
+        let allowance = node.allowance(&rule, self.forget_ms, now);
         match &mut node.alone {
             None if node.hold == 0 => return,
             None => {
@@ -574,20 +624,7 @@ impl World {
             }
             Some(alone) => {
                 alone.log.advance(rule.span, now);
-                alone.known.advance(rule.span, now);
-                let part = part_of(rule.limit, node.share);
-                let silent_ms = now - node.heard_ms;
-                let spent = alone.log.used();
-                let allowed = match silent_ms {
-                    _ if silent_ms < SILENT_MS / 2 => spent < alone.allowance,
-                    _ if silent_ms < 2 * SILENT_MS => spent < alone.allowance.min(part),
-                    _ if silent_ms < 2 * SILENT_MS + super::whole_ms(rule.span) => {
-                        let again = (alone.allowance + alone.known_first).min(part);
-                        spent < alone.allowance.min(part) || spent + alone.known.used() < again
-                    }
-                    _ => spent + alone.known.used() < part,
-                };
-                if !allowed {
+                if alone.log.used() >= allowance {
                     return;
                 }
                 alone.log.spend(rule.span, now, 1);
@@ -616,12 +653,25 @@ impl World {
 }
 
 impl Node {
-    /// The one bucket is stated anew.
-    fn restated_hold(&self) -> bool {
-        self.under_way.is_none()
-            && self.stated.is_empty()
-            && self.alone.is_none()
-            && self.unstated.is_empty()
+    /// An answer to what it said then.
+    fn heard(&mut self, asked: u64) {
+        self.asked_ms = self.asked_ms.max(asked);
+        if self.phase == Phase::Ready && self.alone.is_none() {
+            self.sure_ms = self.sure_ms.max(asked);
+        }
+    }
+
+    /// What is left of its own limit by now.
+    fn allowance(&self, rule: &Rule, forget_ms: u64, now: u64) -> u64 {
+        let before = self.alone.as_ref().map_or(0, |alone| alone.allowance);
+        let part = part_of(rule.limit, self.share);
+        let silent_ms = now - self.heard_ms;
+        match now - self.asked_ms {
+            alone_ms if alone_ms >= forget_ms - 500 => 0,
+            _ if now - self.sure_ms < SILENT_MS / 2 => before,
+            _ if silent_ms < 2 * SILENT_MS + super::whole_ms(rule.span) => before.min(part),
+            _ => part,
+        }
     }
 }
 
@@ -646,4 +696,209 @@ fn whatever_fails_never_over() {
     }
     assert!(total > 0);
     println!("{total} spent");
+}
+
+/// A server and what nodes say to it, by hand.
+struct Hand {
+    server: Server,
+    now: u64,
+    seq: u64,
+}
+
+const MINUTE: Rule = Rule { limit: 100, span: Span::Sliding { ms: 60_000 } };
+
+impl Hand {
+    fn new() -> Hand {
+        Hand { server: Server::new("run"), now: 1_000_000, seq: 0 }
+    }
+
+    fn beat(&mut self, node: &str, generation: u64, members: &[&str], gone_ms: u64) -> Beaten {
+        let beat = Beat {
+            node: node.into(),
+            generation,
+            run_id: self.server.run_id(),
+            heard_ms: self.now,
+            share: 0,
+            members: members.iter().map(|one| NodeId::from(*one)).collect(),
+            gone_ms,
+            restated: true,
+            leaves: false,
+        };
+        let random = self.now;
+        self.server.beat(&beat, random, self.now)
+    }
+
+    /// It joins, or has restated.
+    fn join(&mut self, node: &str) -> u64 {
+        let generation = self.beat(node, 0, &[], FORGET_MS).generation;
+        assert!(!self.beat(node, generation, &[], FORGET_MS).was_lost);
+        generation
+    }
+
+    fn leave(&mut self, node: &str, generation: u64) {
+        let run_id = self.server.run_id();
+        let (heard_ms, share, members) = (self.now, 0, Vec::new());
+        let (node, gone_ms, restated, leaves) = (node.into(), FORGET_MS, true, true);
+        let beat =
+            Beat { node, generation, run_id, heard_ms, share, members, gone_ms, restated, leaves };
+        self.server.beat(&beat, 1, self.now);
+    }
+
+    fn say(
+        &mut self,
+        node: &str,
+        generation: u64,
+        rule: Rule,
+        hold: u64,
+        want: u64,
+    ) -> super::Verdict {
+        self.seq += 1;
+        let (key, seq) = (KEY.into(), self.seq);
+        let (need, waiting, spent) = (want.min(1), want, Vec::new());
+        let statement = Statement { key, rule, seq, hold, spent, need, waiting, want };
+        let (heard_ms, statements) = (self.now, vec![statement]);
+        let call = Call { node: node.into(), generation, heard_ms, statements };
+        match self.server.call(&call, self.now) {
+            Answer::Verdicts { verdicts, .. } => verdicts[0],
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Time passes, in which these beat.
+    fn pass(&mut self, ms: u64, nodes: &[&str], generation: u64) {
+        let until = self.now + ms;
+        while self.now < until {
+            self.now += 100;
+            for node in nodes {
+                self.beat(node, generation, &[], FORGET_MS);
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_granted_before_all_can_have_come() {
+    let mut hand = Hand::new();
+    let generation = hand.join("a#1");
+    assert!(hand.say("a#1", generation, MINUTE, 0, 1).restoring);
+    hand.pass(SETTLE_MS, &["a#1"], generation);
+    assert_eq!(hand.say("a#1", generation, MINUTE, 0, 1).granted, 1);
+}
+
+#[test]
+fn what_the_departed_have_spent_is_waited_out_after_a_loss_of_memory() {
+    let mut hand = Hand::new();
+    let old = hand.join("a#1");
+    hand.join("b#1");
+    hand.pass(1_000, &["a#1", "b#1"], old);
+    hand.leave("b#1", old);
+    hand.now += 100;
+    let gone_ms = hand.beat("a#1", old, &[], FORGET_MS).gone_ms;
+    assert_eq!(gone_ms, 100);
+    hand.server.flush();
+    hand.now += 5_000;
+    let new = hand.beat("a#1", old, &["a#1"], gone_ms + 5_000).generation;
+    assert_ne!(old, new);
+    hand.beat("a#1", new, &[], FORGET_MS);
+    hand.pass(50_000, &["a#1"], new);
+    assert!(hand.say("a#1", new, MINUTE, 0, 1).restoring);
+    hand.pass(7_000, &["a#1"], new);
+    assert_eq!(hand.say("a#1", new, MINUTE, 0, 1).granted, 1);
+}
+
+#[test]
+fn what_a_forgotten_node_held_counts_as_spent_when_it_was_forgotten() {
+    let mut hand = Hand::new();
+    let generation = hand.join("a#1");
+    hand.join("b#1");
+    hand.pass(1_000, &["a#1", "b#1"], generation);
+    assert_eq!(hand.say("b#1", generation, MINUTE, 0, 60).granted, 60);
+    hand.pass(FORGET_MS - 1_000, &["a#1"], generation);
+    assert_eq!(hand.say("a#1", generation, MINUTE, 0, 100).granted, 40, "it may come back");
+    hand.pass(30_000, &["a#1"], generation);
+    let meanwhile = hand.say("a#1", generation, MINUTE, 0, 100);
+    // It may have gone by its part, too.
+    assert!(meanwhile.granted <= 40 && meanwhile.used == 60, "{meanwhile:?}");
+    hand.pass(32_000, &["a#1"], generation);
+    assert_eq!(hand.say("a#1", generation, MINUTE, 0, 100).granted, 100);
+    // It comes back: not before it has stated anew it is granted anything.
+    assert!(hand.beat("b#1", generation, &[], FORGET_MS).members.len() == 2);
+}
+
+#[test]
+fn of_a_long_window_a_lost_node_has_what_it_holds_and_of_a_short_one_its_part() {
+    let day = Rule { limit: 100, span: Span::Sliding { ms: 86_400_000 } };
+    for (rule, left) in [(day, 80), (MINUTE, 50)] {
+        let mut hand = Hand::new();
+        let generation = hand.join("a#1");
+        hand.pass(1_000, &["a#1"], generation);
+        hand.join("b#1");
+        for _ in 0..3 {
+            // Each says which part it goes by.
+            hand.now += 100;
+            for node in ["a#1", "b#1"] {
+                let share = MILLION / 2;
+                let heard_ms = hand.now;
+                let run_id = hand.server.run_id();
+                let (members, gone_ms, restated) = (Vec::new(), FORGET_MS, true);
+                let (node, leaves) = (node.into(), false);
+                hand.server.beat(
+                    &Beat {
+                        node,
+                        generation,
+                        run_id,
+                        heard_ms,
+                        share,
+                        members,
+                        gone_ms,
+                        restated,
+                        leaves,
+                    },
+                    1,
+                    hand.now,
+                );
+            }
+        }
+        assert_eq!(hand.say("b#1", generation, rule, 0, 20).granted, 20);
+        hand.pass(2_000, &["a#1"], generation);
+        assert_eq!(hand.say("a#1", generation, rule, 0, 100).granted, left);
+    }
+}
+
+#[test]
+fn whoever_comes_from_another_generation_and_whom_it_names_are_awaited() {
+    let mut hand = Hand::new();
+    let generation = hand.join("new#1");
+    hand.pass(SETTLE_MS, &["new#1"], generation);
+    assert!(!hand.say("new#1", generation, MINUTE, 0, 0).restoring);
+    hand.beat("old#1", 5, &["other#1"], FORGET_MS);
+    assert!(hand.say("new#1", generation, MINUTE, 0, 0).restoring);
+    hand.beat("old#1", generation, &[], FORGET_MS);
+    assert!(hand.say("new#1", generation, MINUTE, 0, 0).restoring, "not all have come");
+    hand.beat("other#1", 5, &[], FORGET_MS);
+    hand.beat("other#1", generation, &[], FORGET_MS);
+    assert!(!hand.say("new#1", generation, MINUTE, 0, 0).restoring);
+}
+
+#[test]
+fn an_old_beat_makes_no_part_smaller() {
+    let mut hand = Hand::new();
+    let generation = hand.join("a#1");
+    hand.pass(SETTLE_MS, &["a#1"], generation);
+    assert_eq!(hand.beat("a#1", generation, &[], FORGET_MS).share, MILLION);
+    let before = hand.now;
+    hand.now += 50;
+    let old = Beat {
+        node: "a#1".into(),
+        generation,
+        run_id: hand.server.run_id(),
+        heard_ms: before - 1,
+        share: 3,
+        members: Vec::new(),
+        gone_ms: FORGET_MS,
+        restated: true,
+        leaves: false,
+    };
+    hand.server.beat(&old, 1, hand.now);
+    assert_eq!(hand.beat("b#1", 0, &[], FORGET_MS).share, 0);
 }

@@ -1,11 +1,11 @@
 -- Judges statements of one node about buckets, and grants. `engine/src/limit/protocol.rs` says what they
 -- mean; `server.rs` beside it does the same in Rust.
 --
--- KEYS: generation, members, shares, awaited, dead, then a bucket for each statement.
+-- KEYS: generation, members, shares, awaited, dead, beaten, then a bucket for each statement.
 -- ARGV: now ('' for the server's), node, generation, heard, silent, forget, then for each statement:
 --   limit, kind (s, u, c), window or end, slot, reach, seq, hold, need, waiting, want,
 --   number of spent, then age and tokens of each.
--- Without the first five keys (a cluster, where they are elsewhere) `generation` is '': then the number of
+-- Without the first six keys (a cluster, where they are elsewhere) `generation` is '': then the number of
 -- nodes stands in place of `heard`, and nothing is known of members.
 
 -- Buckets of no more fields than this are read whole.
@@ -27,73 +27,92 @@ end
 local node, generation = ARGV[2], ARGV[3]
 local silent, forget = tonumber(ARGV[5]), tonumber(ARGV[6])
 local alone = generation == ''
--- Members and when they were heard, in what order; who is dead, when and with what part; who is awaited.
-local heard_ms, members, dead, awaited = {}, {}, {}, {}
-local sharers, lost, born, settled, unclaimed = 1, false, 0, 0, 0
+local sharers, lost, settled, bare = 1, false, 0, 0
+-- Who is awaited, and when it was answered last (-1: it is no member any more); who is dead. As a rule
+-- nobody.
+local awaited, dead = {}, {}
+-- Whether any member is lost.
+local some_lost = false
 
 if alone then
     sharers = math.max(1, tonumber(ARGV[4]))
 else
-    local of = redis.call('HMGET', KEYS[1], 'id', 'born', 'now', 'settled')
+    local of = redis.call('HMGET', KEYS[1], 'id', 'now', 'settled', 'bare', 'watch')
     -- A clock that goes back stands still.
-    local seen = tonumber(of[3] or '0')
+    local seen = tonumber(of[2] or '0')
     if seen > now then now = seen elseif of[1] then redis.call('HSET', KEYS[1], 'now', int(now)) end
     if of[1] ~= generation then return {'g', int(now), of[1] or '0'} end
-    born, settled = tonumber(of[2]), tonumber(of[4])
+    settled, bare = tonumber(of[3]), tonumber(of[4])
+    local own, heard = redis.call('ZSCORE', KEYS[2], node), tonumber(ARGV[4])
+    if not own or heard > now or now - heard > silent then return {'u', int(now)} end
+    lost = now - tonumber(own) > silent
+    if lost then
+        redis.call('HSET', KEYS[6], node, int(now))
+    elseif now > tonumber(own) then
+        redis.call('ZADD', KEYS[2], int(now), node)
+    end
+    sharers = redis.call('ZCARD', KEYS[2])
+    -- The one that was heard longest ago.
+    local oldest = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
+    some_lost = now - tonumber(oldest[2]) > silent
+    if of[5] == '1' then
+        for _, who in ipairs(redis.call('SMEMBERS', KEYS[4])) do
+            local member = redis.call('ZSCORE', KEYS[2], who)
+            awaited[who] = member and tonumber(redis.call('HGET', KEYS[6], who)) or -1
+        end
+        local buried = redis.call('HGETALL', KEYS[5])
+        for i = 1, #buried, 2 do
+            local at, last, beaten, share = string.match(buried[i + 1], '^(%d+) (%d+) (%d+) (%d+)$')
+            dead[buried[i]] = {at = tonumber(at), heard = tonumber(last), beaten = tonumber(beaten),
+                share = tonumber(share)}
+        end
+    end
+end
+
+-- All members and when each was heard, once somebody wants to know.
+local members, heard_ms
+local function all_members()
+    if members then return end
+    members, heard_ms = {}, {}
+    if alone then return end
     local scores = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
     for i = 1, #scores, 2 do
         members[#members + 1] = scores[i]
         heard_ms[scores[i]] = tonumber(scores[i + 1])
     end
-    local own = heard_ms[node]
-    if not own or now - tonumber(ARGV[4]) > silent then return {'u', int(now)} end
-    lost = now - own > silent
-    if not lost then
-        redis.call('ZADD', KEYS[2], int(now), node)
-        heard_ms[node] = now
-    end
-    sharers = #members
-    awaited = redis.call('SMEMBERS', KEYS[4])
-    local buried = redis.call('HGETALL', KEYS[5])
-    for i = 1, #buried, 2 do
-        local at, share = string.match(buried[i + 1], '^(%d+) (%d+)$')
-        dead[buried[i]] = {at = tonumber(at), share = tonumber(share)}
-    end
 end
 
 local function is_lost(who) return now - heard_ms[who] > silent end
 
--- What lost members may go by, each with its part.
-local gone = {}
-for _, who in ipairs(members) do
-    if who ~= node and is_lost(who) then gone[#gone + 1] = who end
-end
-if #gone > 0 then
-    local shares = redis.call('HMGET', KEYS[3], unpack(members))
-    local part_of = {}
-    unclaimed = 1000000
-    for i, who in ipairs(members) do
-        part_of[who] = tonumber(shares[i] or nil)
-        unclaimed = unclaimed - (part_of[who] or 0)
+-- Other members that are lost, each with its part, if that is known; what nobody claims is for all the
+-- rest of them.
+local gone, unclaimed = {}, 1000000
+if some_lost then
+    all_members()
+    for i, share in ipairs(redis.call('HMGET', KEYS[3], unpack(members))) do
+        local who = members[i]
+        share = share and tonumber(share)
+        unclaimed = unclaimed - (share or 0)
+        if who ~= node and is_lost(who) then gone[#gone + 1] = {who = who, share = share} end
     end
     unclaimed = math.max(0, unclaimed)
-    for i, who in ipairs(gone) do gone[i] = {who = who, share = part_of[who] or unclaimed} end
 end
 
 -- Whether someone may have spent or hold something that is not known here.
 local function is_restoring(kind, whole)
     if now < settled then return true end
-    for _, who in ipairs(awaited) do
-        local since, wait = heard_ms[who], 0
-        if since then
-            if kind == 'u' then return true end
-            wait = 2 * silent + whole
-        elseif dead[who] then
-            -- Who is dead will never state it.
-            since = dead[who].at
-            if kind == 's' then wait = 2 * silent + whole end
+    local waited = 0
+    if kind == 's' then waited = math.min(whole, forget) elseif kind == 'u' then waited = forget end
+    if bare > 0 and now - bare < waited then return true end
+    -- By then it goes by its part at most, and did so for a window.
+    local calm = 2 * silent + waited
+    for who, beaten in pairs(awaited) do
+        local one = dead[who]
+        if beaten >= 0 then
+            if now - beaten < calm then return true end
+        elseif one and now - one.at < waited and one.at - one.beaten < calm then
+            return true
         end
-        if since and now - math.max(since, born) < wait then return true end
     end
     return false
 end
@@ -141,10 +160,15 @@ local function judge(key)
         redis.call('DEL', key)
         have, fields, size = {}, {}, 0
     end
+    local own, last = tonumber(have[5] or '0'), tonumber(have[6] or '0')
+    if seq <= last then
+        -- Read late: nothing is done.
+        for _, value in ipairs({0, 0, 0, 0, 0, 1}) do answer[#answer + 1] = int(value) end
+        return
+    end
     local used, held = tonumber(have[2] or '0'), tonumber(have[3] or '0')
     -- No slot before this one has anything.
     local oldest = tonumber(have[4] or '-1')
-    local own, last = tonumber(have[5] or '0'), tonumber(have[6] or '0')
 
     -- Slots before this one have left the window.
     local first = 0
@@ -226,6 +250,8 @@ local function judge(key)
     -- Members but this node that hold something.
     local function holders()
         local names, others, sum = {}, {}, 0
+        all_members()
+        if not members[1] then return others, sum end
         for _, who in ipairs(members) do names[#names + 1] = 'held:' .. who end
         for i, tokens in ipairs(read(names)) do
             tokens = tonumber(tokens or '0')
@@ -237,8 +263,8 @@ local function judge(key)
         return others, sum
     end
 
-    -- What the dead held counts as spent when they were replaced. Of whom nothing is known any more was
-    -- not heard for long, and has spent what it held before.
+    -- What the dead held counts as spent when they ended. Who is not even known for dead any more has
+    -- ended long ago.
     local function bury()
         if held - own <= 0 then return end
         local _, sum = holders()
@@ -248,17 +274,16 @@ local function judge(key)
             local who = string.match(name, '^held:(.*)$')
             tokens = who and tonumber(tokens) or 0
             if who and who ~= node then
-                local time = dead[who] and dead[who].at
+                local time
                 if alone then
                     -- It would have stated it anew since then.
                     local stated = tonumber(fields['at:' .. who] or '0')
-                    if now - stated > forget then time = stated + 2 * silent end
-                elseif not heard_ms[who] and not time then
-                    time = math.max(0, now - (forget - 2 * silent))
+                    if now - stated > forget then time = stated + forget end
+                elseif not heard_ms[who] then
+                    time = dead[who] and dead[who].at or math.max(0, now - forget)
                 end
                 if time then
                     names[#names + 1] = name
-                    names[#names + 1] = 'seq:' .. who
                     names[#names + 1] = 'at:' .. who
                     held = held - tokens
                     spent[#spent + 1] = {time, tokens}
@@ -268,65 +293,70 @@ local function judge(key)
         drop(names)
         for _, one in ipairs(spent) do spend(one[1], one[2]) end
     end
-    if next(dead) then bury() end
 
     local kept = 0
-    if kind ~= 'u' then
+    -- Of a calendar's period they go by nothing else; of a long window not before they stop.
+    if kind ~= 'u' and whole < forget then
+        local unknown
         for _, one in ipairs(gone) do
             local holds = tonumber(read({'held:' .. one.who})[1] or '0')
-            kept = kept + math.max(0, part(limit, one.share) - holds)
+            if one.share then
+                kept = kept + math.max(0, part(limit, one.share) - holds)
+            else
+                unknown = (unknown or 0) + holds
+            end
         end
+        if unknown then kept = kept + math.max(0, part(limit, unclaimed) - unknown) end
         for _, one in pairs(dead) do
-            if now - one.at < whole then kept = kept + part(limit, one.share) end
+            -- Before that it has gone by nothing but what it held.
+            if now - one.at < whole and one.at - one.heard > silent + whole then
+                kept = kept + part(limit, one.share)
+            end
         end
     end
 
     local restoring = lost or is_restoring(kind, whole)
     local granted, fair, frees_ms = 0, 0, 0
-    local stale = seq <= last
-    if not stale then
-        held = held - own + hold
-        own = hold
-        for i = spent_at, spent_at + 2 * count - 1, 2 do
-            spend(math.max(0, now - tonumber(ARGV[i])), tonumber(ARGV[i + 1]))
-        end
-        local left = math.max(0, limit - used - held - kept)
-        if left < need then
-            bury()
-            left = math.max(0, limit - used - held - kept)
-        end
-        local missing = math.max(0, need - left)
-        fair = math.floor((left + own) / sharers)
-        if not restoring and missing == 0 then
-            granted = math.min(want, math.max(0, fair - own))
-            granted = math.min(math.max(granted, waiting, need), left)
-            own = own + granted
-            held = held + granted
-        end
-        frees_ms = frees(missing)
-        if granted < need and held - own > 0 then
-            for who in pairs(holders()) do
-                if not is_lost(who) then
-                    local recall = 'sluice:limit:{nodes}:recall:' .. who
-                    redis.call('SADD', recall, key)
-                    redis.call('PEXPIRE', recall, 60000)
-                end
+    held = held - own + hold
+    own = hold
+    for i = spent_at, spent_at + 2 * count - 1, 2 do
+        spend(math.max(0, now - tonumber(ARGV[i])), tonumber(ARGV[i + 1]))
+    end
+    local left = math.max(0, limit - used - held - kept)
+    if left < need then
+        bury()
+        left = math.max(0, limit - used - held - kept)
+    end
+    local missing = math.max(0, need - left)
+    fair = math.floor((left + own) / sharers)
+    if not restoring and missing == 0 then
+        granted = math.min(want, math.max(0, fair - own))
+        granted = math.min(math.max(granted, waiting, need), left)
+        own = own + granted
+        held = held + granted
+    end
+    frees_ms = frees(missing)
+    if granted < need and held - own > 0 then
+        for who in pairs(holders()) do
+            if not is_lost(who) then
+                local recall = 'sluice:limit:{nodes}:recall:' .. who
+                redis.call('SADD', recall, key)
+                redis.call('PEXPIRE', recall, 60000)
             end
         end
-        redis.call('HSET', key, 'gen', generation, 'used', int(used), 'held', int(held),
-            'oldest', int(oldest), mine, int(own), said, int(seq))
-        if alone then redis.call('HSET', key, 'at:' .. node, int(now)) end
-        local keep = 1000
-        if kind == 's' then keep = window + 2 * slot_ms + 1000 end
-        if kind == 'u' then keep = math.max(0, window - now) + 3600000 end
-        if held > 0 then keep = keep + forget end
-        redis.call('PEXPIRE', key, int(keep))
-    elseif last > 0 then
-        redis.call('HSET', key, 'used', int(used), 'held', int(held), 'oldest', int(oldest))
     end
+    redis.call('HSET', key, 'gen', generation, 'used', int(used), 'held', int(held),
+        'oldest', int(oldest), mine, int(own), said, int(seq))
+    if alone then redis.call('HSET', key, 'at:' .. node, int(now)) end
+    local keep = 1000
+    if kind == 's' then keep = window + 2 * slot_ms + 1000 end
+    if kind == 'u' then keep = math.max(0, window - now) + 3600000 end
+    if held > 0 then keep = keep + 2 * forget end
+    redis.call('PEXPIRE', key, int(keep))
 
     -- What nodes have said that are gone for good.
-    if not alone and size > 2 * SMALL + 512 + 2 * #members then
+    if not alone and size > 2 * SMALL + 512 + 2 * sharers then
+        all_members()
         local names = {}
         for name in pairs(read_all()) do
             local who = string.match(name, '^seq:(.*)$')
@@ -340,11 +370,11 @@ local function judge(key)
         drop(names)
     end
 
-    local flags = (stale and 1 or 0) + (restoring and 2 or 0)
+    local flags = restoring and 2 or 0
     for _, value in ipairs({granted, fair, used, held + kept, frees_ms, flags}) do
         answer[#answer + 1] = int(value)
     end
 end
 
-for i = alone and 1 or 6, #KEYS do judge(KEYS[i]) end
+for i = alone and 1 or 7, #KEYS do judge(KEYS[i]) end
 return answer

@@ -157,7 +157,8 @@ fn without_faults_what_is_left_is_admitted() {
                         Demand::Bursts => (20, 10),
                         _ => (5, 100),
                     };
-                    let allowed = if limit < 100 { windows } else { best / parts };
+                    // A few more at the ends of the time that is looked at.
+                    let allowed = if limit < 100 { windows } else { best / parts + 4 };
                     if best.saturating_sub(got) > allowed {
                         bad.push(format!("{got} of {best}: {setting:?}"));
                     }
