@@ -509,12 +509,9 @@ impl Entry {
             let short = matches!(rule.span, Span::Sliding { ms } if ms <= 10_000);
             let most = link.most(rule.limit);
             let over = self.stock > most.max(if resting && short { 0 } else { most });
-            // What shards hold at rest, and may be missed elsewhere.
-            if over && self.account.held() > 0 && !self.recalling && self.is_quiet(now_ms) {
-                self.recall_from(id, None, told);
-                self.recalling = true;
-            }
-            if link.is_forgotten(now_ms) && self.account.held() > 0 && !self.recalling {
+            // What shards hold at rest, and may be missed elsewhere; or others will soon have it.
+            let beyond = over && self.is_quiet(now_ms) || link.is_forgotten(now_ms);
+            if beyond && self.account.held() > 0 && !self.recalling {
                 self.recall_from(id, None, told);
                 self.recalling = true;
             }
@@ -566,8 +563,7 @@ impl Entry {
     pub fn counts(&self) -> bool {
         let untold = !self.unstated.is_empty() || !self.stated.is_empty();
         // A server that forgets has to be told what was spent.
-        let spent = self.account.used() > 0;
-        self.account.held() > 0 || self.stock > 0 || untold || spent
+        !self.account.is_blank() || self.stock > 0 || untold
     }
 }
 
