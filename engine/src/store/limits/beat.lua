@@ -185,7 +185,7 @@ else
 end
 local watch = redis.call('SCARD', awaited) + redis.call('HLEN', dead) > 0 and '1' or '0'
 redis.call('HSET', generations, 'now', int(now), 'beaten', int(now), 'gone', int(gone),
-    'bare', int(bare), 'watch', watch)
+    'bare', int(bare), 'watch', watch, 'count', redis.call('ZCARD', members))
 local age = forget
 if gone > 0 then age = math.min(now - gone, forget) end
 local recalled = redis.call('SMEMBERS', recalls)

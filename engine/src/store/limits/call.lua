@@ -8,8 +8,8 @@
 -- Without the first six keys (a cluster, where they are elsewhere) `generation` is '': then the number of
 -- nodes stands in place of `heard`, and nothing is known of members.
 
--- Buckets of no more fields than this are read whole.
-local SMALL = 64
+-- Buckets of no more fields than this are read whole; so are no more members than these.
+local SMALL, FEW = 64, 16
 
 local function int(x) return string.format('%.0f', x) end
 
@@ -34,27 +34,51 @@ local awaited, dead = {}, {}
 -- Whether any member is lost.
 local some_lost = false
 
+-- All members and when each was heard, once somebody wants to know.
+local members, heard_ms
+local function all_members()
+    if members then return end
+    members, heard_ms = {}, {}
+    local scores = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
+    for i = 1, #scores, 2 do
+        members[#members + 1] = scores[i]
+        heard_ms[scores[i]] = tonumber(scores[i + 1])
+    end
+end
+
 if alone then
     sharers = math.max(1, tonumber(ARGV[4]))
 else
-    local of = redis.call('HMGET', KEYS[1], 'id', 'now', 'settled', 'bare', 'watch')
+    local of = redis.call('HMGET', KEYS[1], 'id', 'now', 'settled', 'bare', 'watch', 'count')
     -- A clock that goes back stands still.
     local seen = tonumber(of[2] or '0')
-    if seen > now then now = seen elseif of[1] then redis.call('HSET', KEYS[1], 'now', int(now)) end
+    if seen > now then
+        now = seen
+    elseif of[1] and now > seen then
+        redis.call('HSET', KEYS[1], 'now', int(now))
+    end
     if of[1] ~= generation then return {'g', int(now), of[1] or '0'} end
     settled, bare = tonumber(of[3]), tonumber(of[4])
-    local own, heard = redis.call('ZSCORE', KEYS[2], node), tonumber(ARGV[4])
+    -- The score of this node, and of the one that was heard longest ago.
+    local own, oldest
+    sharers = tonumber(of[6])
+    if sharers <= FEW then
+        all_members()
+        own, oldest = heard_ms[node], heard_ms[members[1]]
+    else
+        own = tonumber(redis.call('ZSCORE', KEYS[2], node) or nil)
+        oldest = tonumber(redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2])
+    end
+    local heard = tonumber(ARGV[4])
     if not own or heard > now or now - heard > silent then return {'u', int(now)} end
-    lost = now - tonumber(own) > silent
+    lost = now - own > silent
     if lost then
         redis.call('HSET', KEYS[6], node, int(now))
-    elseif now > tonumber(own) then
+    elseif now > own then
         redis.call('ZADD', KEYS[2], int(now), node)
+        if heard_ms then heard_ms[node] = now end
     end
-    sharers = redis.call('ZCARD', KEYS[2])
-    -- The one that was heard longest ago.
-    local oldest = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
-    some_lost = now - tonumber(oldest[2]) > silent
+    some_lost = now - oldest > silent
     if of[5] == '1' then
         for _, who in ipairs(redis.call('SMEMBERS', KEYS[4])) do
             local member = redis.call('ZSCORE', KEYS[2], who)
@@ -66,19 +90,6 @@ else
             dead[buried[i]] = {at = tonumber(at), heard = tonumber(last), beaten = tonumber(beaten),
                 share = tonumber(share)}
         end
-    end
-end
-
--- All members and when each was heard, once somebody wants to know.
-local members, heard_ms
-local function all_members()
-    if members then return end
-    members, heard_ms = {}, {}
-    if alone then return end
-    local scores = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
-    for i = 1, #scores, 2 do
-        members[#members + 1] = scores[i]
-        heard_ms[scores[i]] = tonumber(scores[i + 1])
     end
 end
 
@@ -232,10 +243,11 @@ local function judge(key)
             end
             return 0
         end
-        local found = false
-        for from = oldest, newest, SMALL do
+        -- The first is near, as a rule.
+        local found, from, most = false, oldest, 4
+        while from <= newest do
             local slots = {}
-            for slot = from, math.min(from + SMALL - 1, newest) do slots[#slots + 1] = int(slot) end
+            for slot = from, math.min(from + most - 1, newest) do slots[#slots + 1] = int(slot) end
             for i, tokens in ipairs(read(slots)) do
                 if tokens then
                     if not found then found, oldest = true, from + i - 1 end
@@ -243,6 +255,7 @@ local function judge(key)
                     if missing <= 0 then return leaves(from + i - 1) end
                 end
             end
+            from, most = from + #slots, math.min(most * 4, SMALL)
         end
         return 0
     end
@@ -250,8 +263,8 @@ local function judge(key)
     -- Members but this node that hold something.
     local function holders()
         local names, others, sum = {}, {}, 0
+        if alone then return others, sum end
         all_members()
-        if not members[1] then return others, sum end
         for _, who in ipairs(members) do names[#names + 1] = 'held:' .. who end
         for i, tokens in ipairs(read(names)) do
             tokens = tonumber(tokens or '0')
@@ -340,8 +353,9 @@ local function judge(key)
         for who in pairs(holders()) do
             if not is_lost(who) then
                 local recall = 'sluice:limit:{nodes}:recall:' .. who
-                redis.call('SADD', recall, key)
-                redis.call('PEXPIRE', recall, 60000)
+                if redis.call('SADD', recall, key) == 1 then
+                    redis.call('PEXPIRE', recall, 60000)
+                end
             end
         end
     end
