@@ -56,6 +56,8 @@ pub struct Node {
     pub beat_at: Option<u64>,
     pub next_beat: u64,
     pub cut_until: u64,
+    /// A connection is under way until then.
+    pub connects_until: u64,
     /// One in so many milliseconds it wants to spend.
     pub leisure: u64,
     pub greed: u64,
@@ -91,6 +93,7 @@ pub fn node(name: &str, random: &mut Random, now: u64) -> Node {
         beat_at: None,
         next_beat: 0,
         cut_until: 0,
+        connects_until: 0,
         leisure: 1 + random.below(20),
         greed: 1 + random.below(8),
         returns_at: 0,
@@ -211,9 +214,10 @@ impl World {
         }
         let node = &self.nodes[at];
         let reachable = self.server_lives && self.stopped_until <= now && node.cut_until <= now;
-        if node.phase == Phase::Away && reachable && self.random.one_in(30) {
+        let idle = node.phase == Phase::Away && now >= node.connects_until;
+        if idle && reachable && self.random.one_in(30) {
             let (line, run_id) = (node.line + 1, self.server.run_id());
-            self.nodes[at].line = line;
+            (self.nodes[at].line, self.nodes[at].connects_until) = (line, now + 300);
             self.answer(at, line, Heard::Connected(run_id));
             // Until then it is away.
         }
