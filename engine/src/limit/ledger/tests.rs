@@ -5,7 +5,7 @@ use smallvec::smallvec;
 
 use super::*;
 use crate::limit::messages::Spent;
-use crate::limit::protocol::{FORGET_MS, SETTLE_MS};
+use crate::limit::protocol::{ALONE_MS, FORGET_MS, RESTATE_MS, SETTLE_MS};
 use crate::limit::rule::{Rule, Span};
 use crate::limit::server::Server;
 
@@ -283,4 +283,53 @@ fn buckets_are_listed_by_consumer() {
     let lines = ledger.list("acme", 10);
     assert_eq!((lines.len(), lines[0].leased, lines[0].state.as_str()), (1, 3, "exact"));
     assert!(ledger.list("other", 10).is_empty() && ledger.list("", 0).is_empty());
+}
+
+fn hour() -> Arc<Bucket> {
+    let rule = Rule { limit: 100, span: Span::Sliding { ms: 3_600_000 } };
+    let gold = bucket("hour", 100, LimitMode::Leased);
+    let Bucket { mode, on_store_failure, .. } = *gold;
+    let (name, tag, consumer) = (gold.name.clone(), gold.tag.clone(), gold.consumer.clone());
+    Arc::new(Bucket { name, tag, consumer, rule, mode, on_store_failure })
+}
+
+#[test]
+fn what_is_held_is_stated_anew_before_the_server_forgets_it() {
+    let mut pair = Pair::new(START);
+    pair.ledger.ask(0, ask(1, Some(&hour()), 1, 10), START + 400);
+    pair.pass(START + 400);
+    let hold = pair.told[0].1.granted;
+    pair.ledger.ask(0, Ask { hold, ..ask(1, None, 0, 0) }, START + 410);
+    (1..100).for_each(|step| pair.pass(START + 410 + step * 100));
+    pair.calls.clear();
+    (0..RESTATE_MS / 100).for_each(|step| pair.pass(START + 11_000 + step * 100));
+    let told: Vec<u64> = pair.calls.iter().map(|call| call.statements[0].hold).collect();
+    assert!(!told.is_empty() && told.iter().all(|held| *held >= hold), "{told:?}");
+}
+
+#[test]
+fn who_is_soon_forgotten_has_all_back_and_grants_nothing() {
+    let mut pair = Pair::new(START);
+    pair.ledger.ask(0, ask(1, Some(&hour()), 1, 10), START + 400);
+    pair.pass(START + 400);
+    let hold = pair.told[0].1.granted;
+    pair.ledger.disconnected(0, START + 500);
+    pair.ledger.ask(0, Ask { hold, ..ask(1, None, 1, 1) }, START + 600);
+    let told = output(&mut pair.ledger).told;
+    assert_eq!((told[0].1.state, told[0].1.granted > 0), (State::Share, true));
+    let hold = hold + told[0].1.granted;
+    pair.ledger.ask(0, Ask { hold, ..ask(1, None, 0, 0) }, START + 700);
+    let mut now_ms = START + 700;
+    while now_ms < START + ALONE_MS - 1_000 {
+        now_ms += 1_000;
+        pair.ledger.tick(now_ms);
+        assert!(!output(&mut pair.ledger).told.iter().any(|(_, told)| !told.answers));
+    }
+    (0..50).for_each(|step| pair.ledger.tick(now_ms + step * 100));
+    let recalls = output(&mut pair.ledger).told;
+    assert!(recalls.iter().any(|(shard, told)| (*shard, told.answers, told.fair) == (0, false, 0)));
+    pair.ledger.ask(0, ask(1, None, 1, 1), now_ms + 5_000);
+    pair.ledger.tick(now_ms + 5_010);
+    let told = output(&mut pair.ledger).told;
+    assert!(!told.is_empty() && told.iter().all(|(_, told)| told.granted == 0), "{told:?}");
 }
