@@ -302,7 +302,7 @@ fn what_is_held_is_stated_anew_before_the_server_forgets_it() {
     pair.ledger.ask(0, Ask { hold, ..ask(1, None, 0, 0) }, START + 410);
     (1..100).for_each(|step| pair.pass(START + 410 + step * 100));
     pair.calls.clear();
-    (0..RESTATE_MS / 100).for_each(|step| pair.pass(START + 11_000 + step * 100));
+    (0..RESTATE_MS / 100).for_each(|step| pair.pass(START + 10_400 + step * 100));
     let told: Vec<u64> = pair.calls.iter().map(|call| call.statements[0].hold).collect();
     assert!(!told.is_empty() && told.iter().all(|held| *held >= hold), "{told:?}");
 }
