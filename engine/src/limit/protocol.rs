@@ -32,10 +32,10 @@
 //! window; no more than its part of it, when it has not decided by the truth for half of `SILENT_MS`. One
 //! that has heard nothing for `2 * SILENT_MS` and then for the window's length knows that all others leave
 //! it its part by now, and may go by it (never of a calendar's period: what is spent of that does not age).
-//! One that was not answered for [`ALONE_MS`] holds nothing more and goes by nothing: soon after, the
-//! server forgets it, and others have its part. The server tells in the same way what a node can have done
-//! that has ended without a word (another run of it has come, or it is forgotten): what it held counts as
-//! spent at that time, and its part does for a window if it may have gone by it.
+//! One that was not answered for [`ALONE_MS`] holds nothing more, goes by nothing and has no part: soon
+//! after, the server forgets it, and others have its part. The server tells in the same way what a node can
+//! have done that has ended without a word (another run of it has come, or it is forgotten): what it held
+//! counts as spent at that time, and its part does for a window if it may have gone by it.
 //!
 //! A node's part (`share`, in millionths) is what it was told last. The server never tells parts that are
 //! together more than one: it reckons with what each node may still believe. It changes nobody's part while

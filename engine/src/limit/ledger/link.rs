@@ -204,6 +204,10 @@ impl Link {
         if leaves {
             self.leave = Leave::Said;
         }
+        if self.is_forgotten(now_ms) {
+            // Others have its part.
+            (self.share, self.offered) = (0, None);
+        }
         if self.shrinking.is_empty()
             && let Some(offered) = self.offered.take()
         {

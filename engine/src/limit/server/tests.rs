@@ -18,7 +18,7 @@ fn whatever_fails_never_over() {
     // One seed again: SIMULATION_SEED=123.
     let only = std::env::var("SIMULATION_SEED").ok().and_then(|seed| seed.parse().ok());
     let count = std::env::var("SIMULATION_SEEDS").ok().and_then(|count| count.parse().ok());
-    let (from, to) = only.map_or((1, count.unwrap_or(60)), |seed: u64| (seed, seed));
+    let (from, to) = only.map_or((1, count.unwrap_or(200)), |seed: u64| (seed, seed));
     let mut total = 0;
     for seed in from..=to {
         let run = std::panic::catch_unwind(|| {

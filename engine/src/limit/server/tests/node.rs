@@ -235,7 +235,7 @@ impl World {
             true => node.hold = part,
         }
         if now - node.asked_ms >= self.forget_ms - 500 {
-            node.hold = 0;
+            (node.hold, node.share, node.smaller) = (0, 0, None);
             if let Some(alone) = &mut node.alone {
                 alone.allowance = 0;
             }
