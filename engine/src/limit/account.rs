@@ -58,7 +58,7 @@ impl<H: Copy + PartialEq> Account<H> {
     pub fn hold(&mut self, holder: H, tokens: u64) {
         let at = self.held.iter().position(|(have, _)| *have == holder);
         let before = at.map_or(0, |at| self.held[at].1);
-        self.held_sum = self.held_sum - before + tokens;
+        self.held_sum = self.held_sum.saturating_sub(before).saturating_add(tokens);
         match at {
             Some(at) if tokens == 0 => drop(self.held.swap_remove(at)),
             Some(at) => self.held[at].1 = tokens,
@@ -85,7 +85,7 @@ impl<H: Copy + PartialEq> Account<H> {
             _ => want.min(fair.saturating_sub(own)).max(waiting).max(need).min(left),
         };
         if granted > 0 {
-            self.hold(holder, own + granted);
+            self.hold(holder, own.saturating_add(granted));
         }
         let missing = need.saturating_sub(left);
         Grant {

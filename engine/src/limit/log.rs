@@ -25,7 +25,7 @@ impl Log {
                 && leaves_ms(slot, slot_ms, ms) <= self.seen_ms
             {
                 self.slots.pop_front();
-                self.used -= tokens;
+                self.used = self.used.saturating_sub(tokens);
             }
         }
         self.seen_ms
@@ -86,7 +86,7 @@ impl Log {
     pub fn ages(&self, span: Span) -> impl Iterator<Item = (u64, u64)> + '_ {
         let slot_ms = span.slot_ms();
         self.slots.iter().map(move |&(slot, tokens)| {
-            let last_ms = (slot * slot_ms + slot_ms).saturating_sub(1);
+            let last_ms = slot.saturating_add(1).saturating_mul(slot_ms).saturating_sub(1);
             (self.seen_ms.saturating_sub(last_ms), tokens)
         })
     }

@@ -12,7 +12,7 @@ use contract::snapshot::LimitMode;
 use super::super::account::Account;
 use super::super::log::Log;
 use super::super::messages::{Ask, Bucket, BucketId, Spent, Told};
-use super::super::protocol::{Statement, Verdict};
+use super::super::protocol::{RESTATE_MS, Statement, Verdict};
 use super::super::rule::{Rule, Span};
 use super::link::Link;
 use super::serve::short_retry_ms;
@@ -36,6 +36,8 @@ pub(super) struct Entry {
     seq: u64,
     pub(super) statement: Progress,
     pub asked_ms: u64,
+    /// When it was stated last.
+    stated_ms: u64,
     pub(super) retry_at_ms: u64,
     /// As the last verdict said: what all have spent, what all others hold, this node's fair part, and
     /// when the first that was spent counts no more.
@@ -95,6 +97,14 @@ fn check_ms(rule: &Rule) -> u64 {
     }
 }
 
+/// The same where nothing is held or untold, but what was spent is remembered.
+fn idle_ms(rule: &Rule) -> u64 {
+    match rule.span {
+        Span::Until { .. } => 30_000,
+        Span::Sliding { .. } | Span::Concurrent => check_ms(rule),
+    }
+}
+
 /// What was spent is told at the latest after this.
 fn patience_ms(rule: &Rule) -> u64 {
     match rule.span {
@@ -138,6 +148,7 @@ impl Entry {
             seq: now_ms.saturating_mul(1_000),
             statement: Progress::None,
             asked_ms: now_ms,
+            stated_ms: now_ms,
             retry_at_ms: 0,
             used: 0,
             others: 0,
@@ -288,6 +299,7 @@ impl Entry {
         self.stated.append(&mut self.unstated);
         thin(&mut self.stated);
         self.statement = Progress::Sent;
+        self.stated_ms = now_ms;
         self.seq += 1;
         let needs = || self.waiting.iter().filter(|waiter| waiter.need > 0);
         let pool = self.stock.saturating_sub(self.account.held());
@@ -481,6 +493,9 @@ impl Entry {
         let now_ms = frame.now_ms;
         self.pass(now_ms);
         let rule = self.bucket.rule;
+        if matches!(rule.span, Span::Until { wall_ms } if now_ms + frame.ahead_ms >= wall_ms) {
+            self.account.log_mut().clear();
+        }
         let resting = now_ms.saturating_sub(self.asked_ms) >= rest_ms(&rule);
         if let Some(link) = link.as_deref_mut() {
             let short = matches!(rule.span, Span::Sliding { ms } if ms <= 10_000);
@@ -499,7 +514,9 @@ impl Entry {
                     || resting && !self.unstated.is_empty();
                 let surplus = self.stock > self.account.held()
                     && (resting && short || over || self.stock > self.fair && self.fair == 0);
-                if self.private.is_some() || untold || surplus {
+                // The server does not believe it for ever.
+                let anew = self.stock > 0 && now_ms >= self.stated_ms.saturating_add(RESTATE_MS);
+                if self.private.is_some() || untold || surplus || anew {
                     self.push_due(id, link);
                 }
             }
@@ -527,20 +544,17 @@ impl Entry {
             (!self.stated.is_empty() || self.private.is_some()).then_some(now_ms + 100),
             // At rest it is given back; what is beyond this node's part soon.
             held.then_some(now_ms + check_ms(rule).min(200)),
-            Some((self.asked_ms + memory_ms(rule)).max(now_ms + check_ms(rule))),
+            Some((self.asked_ms + memory_ms(rule)).max(now_ms + idle_ms(rule))),
         ];
         // Nothing is looked at twice at a time.
         next.into_iter().flatten().min().unwrap_or(u64::MAX).max(now_ms + 1)
     }
 
-    /// Whether it matters: something is held here, or was spent and is known only here.
+    /// Whether it matters: something is held here, or was spent and still counts.
     pub fn counts(&self) -> bool {
-        let only_here = self.server.is_none() || self.private.is_some();
         let untold = !self.unstated.is_empty() || !self.stated.is_empty();
-        let spent = self.account.used() > 0
-            // The server has that for as long as the period lasts.
-            && (only_here || matches!(self.bucket.rule.span, Span::Sliding { .. }));
-        self.account.held() > 0 || self.stock > 0 || untold || spent
+        // A server that forgets has to be told what was spent.
+        !self.account.is_blank() || self.stock > 0 || untold
     }
 }
 

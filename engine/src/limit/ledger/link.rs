@@ -5,7 +5,9 @@ use std::mem::take;
 use std::sync::Arc;
 
 use super::super::messages::BucketId;
-use super::super::protocol::{BEAT_MS, Beat, Beaten, Call, MILLION, NodeId, SILENT_MS, Statement};
+use super::super::protocol::{
+    ALONE_MS, BEAT_MS, Beat, Beaten, Call, FORGET_MS, MILLION, NodeId, SILENT_MS, Statement,
+};
 use super::super::rule::Span;
 use crate::limits;
 
@@ -43,6 +45,12 @@ pub(super) struct Link {
     /// The server's time, as it was heard last, and when that was.
     heard_server_ms: u64,
     heard_ms: u64,
+    /// When that was asked for: the server has heard of this node since.
+    asked_ms: u64,
+    /// The same of the last answer that came while it decided by the truth.
+    sure_ms: u64,
+    /// When a member has ended last.
+    gone_at_ms: Option<u64>,
     /// The part that this node goes by, in millionths.
     share: u64,
     /// A smaller one that it was told. It goes by that, and says so, when it holds no more than that of
@@ -102,6 +110,9 @@ impl Link {
             generation: 0,
             heard_server_ms: 0,
             heard_ms: now_ms,
+            asked_ms: now_ms,
+            sure_ms: now_ms,
+            gone_at_ms: None,
             share: 0,
             offered: None,
             shrinking: HashSet::new(),
@@ -158,10 +169,14 @@ impl Link {
         take(&mut self.calls).into_values().chain([unsent]).collect()
     }
 
-    /// The server answered, at its time `server_ms`.
-    pub fn heard(&mut self, server_ms: u64, now_ms: u64) {
+    /// The server answered, at its time `server_ms`, what was asked at `asked_ms`.
+    pub fn heard(&mut self, server_ms: u64, asked_ms: u64, now_ms: u64) {
         self.heard_server_ms = self.heard_server_ms.max(server_ms);
         self.heard_ms = self.heard_ms.max(now_ms);
+        self.asked_ms = self.asked_ms.max(asked_ms);
+        if self.is_ready() {
+            self.sure_ms = self.sure_ms.max(asked_ms);
+        }
     }
 
     /// The server does not know us as we thought: a beat clears that up.
@@ -181,6 +196,10 @@ impl Link {
         if leaves {
             self.leave = Leave::Said;
         }
+        if self.is_forgotten(now_ms) {
+            // Others have its part.
+            (self.share, self.offered) = (0, None);
+        }
         if self.shrinking.is_empty()
             && let Some(offered) = self.offered.take()
         {
@@ -195,6 +214,9 @@ impl Link {
             heard_ms: self.heard_server_ms,
             share: self.share,
             members: self.members.clone(),
+            gone_ms: self
+                .gone_at_ms
+                .map_or(FORGET_MS, |at_ms| now_ms.saturating_sub(at_ms).min(FORGET_MS)),
             restated: self.has_restated() || self.phase == Phase::Ready,
             leaves,
         })
@@ -245,7 +267,15 @@ impl Link {
             return Learned::default();
         }
         let was_ready = self.is_ready();
-        self.heard(beat.now_ms, now_ms);
+        if beat.generation != self.generation {
+            // Another server's time may be another.
+            self.heard_server_ms = 0;
+        }
+        self.heard(beat.now_ms, sent_ms, now_ms);
+        if beat.gone_ms < FORGET_MS {
+            let gone_at_ms = now_ms.saturating_sub(beat.gone_ms);
+            self.gone_at_ms = self.gone_at_ms.max(Some(gone_at_ms));
+        }
         let shrink = beat.share < self.share;
         self.shrinking.clear();
         match shrink {
@@ -411,11 +441,16 @@ impl Link {
             Span::Concurrent => 0,
         };
         let silent_ms = now_ms.saturating_sub(self.heard_ms);
-        match silent_ms {
-            _ if silent_ms < SILENT_MS / 2 => before,
+        match now_ms.saturating_sub(self.sure_ms) {
+            unsure_ms if unsure_ms < SILENT_MS / 2 => before,
             _ if silent_ms < 2 * SILENT_MS + window_ms => before.min(part),
             _ => part,
         }
+    }
+
+    /// The server, if it goes on for others, will soon have forgotten this node.
+    pub fn is_forgotten(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.asked_ms) >= ALONE_MS
     }
 }
 

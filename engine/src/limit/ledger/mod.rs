@@ -282,7 +282,7 @@ impl Ledger {
             Ok(Answer::Verdicts { now_ms: server_ms, verdicts })
                 if verdicts.len() == under_way.about.len() =>
             {
-                link.heard(server_ms, self.now_ms);
+                link.heard(server_ms, under_way.sent_ms, self.now_ms);
                 verdicts
             }
             Ok(Answer::Generation { .. } | Answer::Unheard { .. }) => {

@@ -5,6 +5,7 @@ use smallvec::smallvec;
 
 use super::*;
 use crate::limit::messages::Spent;
+use crate::limit::protocol::{ALONE_MS, FORGET_MS, RESTATE_MS, SETTLE_MS};
 use crate::limit::rule::{Rule, Span};
 use crate::limit::server::Server;
 
@@ -52,13 +53,15 @@ struct Pair {
 
 impl Pair {
     fn new(now_ms: u64) -> Pair {
+        // Its server grants from then on.
+        let begun_ms = now_ms - SETTLE_MS;
         let mut ledger = Ledger::new(2, "one#1".into());
-        ledger.set_servers(&["redis".into()], 5, now_ms);
+        ledger.set_servers(&["redis".into()], 5, begun_ms);
         let server = Server::new("run");
         let (told, calls, beats) = (Vec::new(), Vec::new(), Vec::new());
         let mut pair = Pair { ledger, server, told, calls, beats };
-        pair.ledger.connected(0, "run".into(), now_ms);
-        (0..4).for_each(|step| pair.pass(now_ms + step * 100));
+        pair.ledger.connected(0, "run".into(), begun_ms);
+        (0..10).for_each(|step| pair.pass(begun_ms + step * 100));
         assert!(pair.ledger.is_ready(0));
         pair
     }
@@ -257,6 +260,7 @@ fn what_others_miss_is_had_back() {
         members: vec!["one#1".into()],
         recalled: vec!["sluice:limit:{acme}:gold".into()],
         was_lost: false,
+        gone_ms: FORGET_MS,
     };
     pair.ledger.tick(START + 500);
     assert_eq!(output(&mut pair.ledger).beats.len(), 1);
@@ -282,4 +286,48 @@ fn buckets_are_listed_by_consumer() {
     let lines = ledger.list("acme", 10);
     assert_eq!((lines.len(), lines[0].leased, lines[0].state.as_str()), (1, 3, "exact"));
     assert!(ledger.list("other", 10).is_empty() && ledger.list("", 0).is_empty());
+}
+
+fn hour() -> Arc<Bucket> {
+    let rule = Rule { limit: 100, span: Span::Sliding { ms: 3_600_000 } };
+    let gold = bucket("hour", 100, LimitMode::Leased);
+    let Bucket { mode, on_store_failure, .. } = *gold;
+    let (name, tag, consumer) = (gold.name.clone(), gold.tag.clone(), gold.consumer.clone());
+    Arc::new(Bucket { name, tag, consumer, rule, mode, on_store_failure })
+}
+
+#[test]
+fn what_is_held_is_stated_anew_before_the_server_forgets_it() {
+    let mut pair = Pair::new(START);
+    pair.ledger.ask(0, ask(1, Some(&hour()), 1, 10), START + 400);
+    pair.pass(START + 400);
+    let hold = pair.told[0].1.granted;
+    pair.ledger.ask(0, Ask { hold, ..ask(1, None, 0, 0) }, START + 410);
+    (1..100).for_each(|step| pair.pass(START + 410 + step * 100));
+    pair.calls.clear();
+    (0..RESTATE_MS / 100).for_each(|step| pair.pass(START + 10_400 + step * 100));
+    let told: Vec<u64> = pair.calls.iter().map(|call| call.statements[0].hold).collect();
+    assert!(!told.is_empty() && told.iter().all(|held| *held >= hold), "{told:?}");
+}
+
+#[test]
+fn who_is_forgotten_goes_on_by_its_part() {
+    let mut pair = Pair::new(START);
+    pair.ledger.ask(0, ask(1, Some(&hour()), 1, 10), START + 400);
+    pair.pass(START + 400);
+    pair.ledger.disconnected(0, START + 500);
+    let mut now_ms = START + 500;
+    while now_ms < START + ALONE_MS + 60_000 {
+        now_ms += 1_000;
+        pair.ledger.tick(now_ms);
+    }
+    pair.ledger.ask(0, ask(1, None, 1, 1), now_ms);
+    let told = output(&mut pair.ledger).told;
+    let (_, last) = told.last().unwrap();
+    assert_eq!((last.state, last.granted > 0), (State::Share, true), "{told:?}");
+    // It comes again as one that has no part yet.
+    pair.beats.clear();
+    pair.ledger.connected(0, "run".into(), now_ms + 10);
+    pair.pass(now_ms + 10);
+    assert_eq!(pair.beats[0].share, 0);
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use fred::types::Value;
 
-use crate::limit::protocol::{Answer, Beat, Beaten, Call, FORGET_MS, NodeId, SILENT_MS, Verdict};
+use crate::limit::protocol::{
+    Answer, Beat, Beaten, Call, FORGET_MS, NodeId, SETTLE_MS, SILENT_MS, Verdict,
+};
 use crate::limit::rule::Span;
 
 /// The scripts' text.
@@ -12,12 +14,13 @@ pub const CALL: &str = include_str!("call.lua");
 pub const BEAT: &str = include_str!("beat.lua");
 
 /// The keys that are about the node's fellows. In a cluster they are in one slot, by their hash tag.
-const COMMON: [&str; 5] = [
+const COMMON: [&str; 6] = [
     "sluice:limit:{nodes}:generation",
     "sluice:limit:{nodes}:members",
     "sluice:limit:{nodes}:shares",
     "sluice:limit:{nodes}:awaited",
     "sluice:limit:{nodes}:dead",
+    "sluice:limit:{nodes}:beaten",
 ];
 
 /// An answer that no script of ours gives.
@@ -30,7 +33,7 @@ pub type Arguments = (Vec<String>, Vec<String>);
 /// `now_ms`: in place of the server's time, for tests. `nodes`: in a cluster, where nothing is known of
 /// members beside a bucket, how many there are.
 pub fn call(call: &Call, nodes: Option<usize>, now_ms: Option<u64>) -> Arguments {
-    let mut keys: Vec<String> = Vec::with_capacity(5 + call.statements.len());
+    let mut keys: Vec<String> = Vec::with_capacity(COMMON.len() + call.statements.len());
     if nodes.is_none() {
         keys.extend(COMMON.map(String::from));
     }
@@ -105,11 +108,13 @@ pub fn beat(beat: &Beat, random: u64, now_ms: Option<u64>) -> Arguments {
         beat.run_id.to_string(),
         beat.heard_ms.to_string(),
         beat.share.to_string(),
+        beat.gone_ms.to_string(),
         flag(beat.restated),
         flag(beat.leaves),
         random.to_string(),
         SILENT_MS.to_string(),
         FORGET_MS.to_string(),
+        SETTLE_MS.to_string(),
     ];
     args.extend(beat.members.iter().map(|member| member.to_string()));
     (keys, args)
@@ -135,6 +140,7 @@ pub fn beaten(value: &Value) -> Result<Beaten, Malformed> {
         was_lost: number(parts.get(3))? != 0,
         members,
         recalled,
+        gone_ms: number(parts.get(6))?,
     })
 }
 

@@ -188,7 +188,8 @@ impl World {
         };
         let mut world = World {
             random: Random(setting.seed),
-            now: 100_000 * MS,
+            // The server has a while before anything is wanted of it.
+            now: 99_000 * MS,
             order: 0,
             events: BinaryHeap::new(),
             nodes: Vec::new(),
@@ -206,6 +207,7 @@ impl World {
             world.nodes.push(node);
             world.begin(at);
         }
+        world.run_for(1_000 * MS);
         world.plan_demand();
         let fault_at = world.now + world.setting.fault_at_ms * MS;
         world.push(fault_at.saturating_sub(1_000 * MS), Event::Fault(0));
@@ -279,14 +281,20 @@ impl World {
     }
 
     pub fn run(&mut self) {
-        let end = self.now + self.setting.length_ms * MS;
-        while let Some(Reverse(Timed(at, _, event))) = self.events.pop() {
+        self.run_for(self.setting.length_ms * MS);
+    }
+
+    fn run_for(&mut self, length: u64) {
+        let end = self.now + length;
+        while let Some(Reverse(Timed(at, order, event))) = self.events.pop() {
             if at > end {
+                self.events.push(Reverse(Timed(at, order, event)));
                 break;
             }
             self.now = self.now.max(at);
             self.happen(event);
         }
+        self.now = end;
     }
 
     fn ms(&self) -> u64 {

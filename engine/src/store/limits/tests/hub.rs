@@ -95,11 +95,12 @@ impl Node {
         self.last.as_ref().is_some_and(|told| told.state == State::Exact)
     }
 
+    /// Decided by the truth, and it has got something.
     fn await_exact(&mut self) {
         let until_ms = monotonic_ms() + PATIENCE.as_millis() as u64;
-        while !self.is_exact() {
+        while !self.is_exact() || self.hold == 0 {
             assert!(monotonic_ms() < until_ms, "never exact: {:?}", self.last);
-            self.ask(0);
+            self.ask(1);
             sleep(Duration::from_millis(5));
         }
     }

@@ -9,7 +9,7 @@ use fred::types::config::{Config, ServerConfig};
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
 
-use crate::limit::protocol::{Beat, Call, NodeId, SILENT_MS, Statement};
+use crate::limit::protocol::{Beat, Call, FORGET_MS, NodeId, SILENT_MS, Statement};
 use crate::limit::rule::{Rule, Span};
 use crate::limit::server::Server;
 use crate::store::limits::script;
@@ -32,7 +32,7 @@ fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
         .prop_map(|(node, restated, leaves, old)| Step::Beat { node, restated, leaves, old });
     let numbers = [0u64..6, 0..4, 0..6, 0..40];
     let spent = prop::collection::vec((0u64..1_500, 0u64..4), 0..3);
-    let bucket = (0usize..3, numbers, spent);
+    let bucket = (0usize..4, numbers, spent);
     let call = (0usize..4, prop::collection::vec(bucket, 1..3), rarely(), rarely())
         .prop_map(|(node, buckets, old, again)| Step::Call { node, buckets, old, again });
     let step = prop_oneof![
@@ -41,7 +41,12 @@ fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
         1 => Just(Step::Flush),
         1 => Just(Step::Restart),
     ];
-    let pause = prop_oneof![6 => 0u64..60, 2 => 0u64..700, 1 => 0u64..3_000];
+    let pause = prop_oneof![
+        60 => 0u64..60,
+        20 => 0u64..700,
+        10 => 0u64..3_000,
+        1 => FORGET_MS / 2..2 * FORGET_MS,
+    ];
     prop::collection::vec((pause, step), 1..80)
 }
 
@@ -52,13 +57,15 @@ struct Known {
     heard_ms: u64,
     share: u64,
     members: Vec<NodeId>,
+    gone_ms: u64,
     seq: u64,
 }
 
-const RULES: [Rule; 3] = [
+const RULES: [Rule; 4] = [
     Rule { limit: 20, span: Span::Sliding { ms: 1_000 } },
     Rule { limit: 7, span: Span::Until { wall_ms: 1_700_000_900_000 } },
     Rule { limit: 12, span: Span::Concurrent },
+    Rule { limit: 30, span: Span::Sliding { ms: 3_600_000 } },
 ];
 
 #[test]
@@ -68,7 +75,7 @@ fn scripts_say_what_the_server_in_rust_says() {
     let server = ServerConfig::new_centralized("127.0.0.1", redis.port);
     let client = Client::new(Config { server, ..Config::default() }, None, None, None);
     runtime.block_on(async { client.init().await }).unwrap();
-    let mut runner = TestRunner::new(ProptestConfig { cases: 150, ..ProptestConfig::default() });
+    let mut runner = TestRunner::new(ProptestConfig::default());
     let result = runner.run(&steps(), |steps| {
         runtime.block_on(async { client.flushall::<()>(false).await }).unwrap();
         runtime.block_on(compare(&client, steps))
@@ -108,6 +115,7 @@ async fn compare(client: &Client, steps: Vec<(u64, Step)>) -> Result<(), TestCas
                     heard_ms: if old { 0 } else { own.heard_ms },
                     share: own.share,
                     members: own.members.clone(),
+                    gone_ms: own.gone_ms,
                     restated,
                     leaves,
                 };
@@ -121,6 +129,7 @@ async fn compare(client: &Client, steps: Vec<(u64, Step)>) -> Result<(), TestCas
                     heard_ms: expected.now_ms,
                     share: expected.share,
                     members: expected.members,
+                    gone_ms: expected.gone_ms,
                     ..*own
                 };
             }
