@@ -60,6 +60,8 @@ pub(super) struct Link {
     shrinking: HashSet<BucketId>,
     members: Vec<NodeId>,
     failures: u32,
+    /// When a call was answered last.
+    answered_ms: u64,
     /// Too many calls failed; a beat that is answered in time ends that.
     silent: bool,
     /// What the server has to acknowledge before this node is ready, if all was to be stated anew.
@@ -84,7 +86,6 @@ pub(super) struct UnderWay {
     pub sent_ms: u64,
     pub about: Vec<(BucketId, u64)>,
     pub was_sent: bool,
-    late: bool,
 }
 
 /// What a beat has told.
@@ -118,6 +119,7 @@ impl Link {
             shrinking: HashSet::new(),
             members: Vec::new(),
             failures: 0,
+            answered_ms: 0,
             silent: false,
             restating: HashSet::new(),
             parting: HashSet::new(),
@@ -165,7 +167,7 @@ impl Link {
         self.parting.clear();
         // What was due stays with its entries, which ask again.
         let due = take(&mut self.due).into_iter().map(|id| (id, u64::MAX)).collect();
-        let unsent = UnderWay { sent_ms: now_ms, about: due, was_sent: false, late: false };
+        let unsent = UnderWay { sent_ms: now_ms, about: due, was_sent: false };
         take(&mut self.calls).into_values().chain([unsent]).collect()
     }
 
@@ -356,8 +358,7 @@ impl Link {
         now_ms: u64,
     ) -> (u64, Call) {
         self.numbers += 1;
-        self.calls
-            .insert(self.numbers, UnderWay { sent_ms: now_ms, about, was_sent: true, late: false });
+        self.calls.insert(self.numbers, UnderWay { sent_ms: now_ms, about, was_sent: true });
         let call = Call {
             node: node.clone(),
             generation: self.generation,
@@ -369,10 +370,9 @@ impl Link {
 
     pub fn answered(&mut self, number: u64, good: bool, now_ms: u64) -> Option<UnderWay> {
         let call = self.calls.remove(&number)?;
-        if !good {
-            self.fail();
-        } else if !call.late {
-            self.failures = 0;
+        match good {
+            true => (self.failures, self.answered_ms) = (0, now_ms),
+            false => self.fail(),
         }
         for (id, _) in &call.about {
             self.restating.remove(id);
@@ -392,24 +392,28 @@ impl Link {
         }
     }
 
-    /// Whether the server is lost by now. A single answer that is late is waited for: without it nobody
-    /// knows what has become free meanwhile.
+    /// Whether the server is lost by now. A single answer that is late is waited for, as without it nobody
+    /// knows what has become free meanwhile; and for longer while others come, as when there is more to
+    /// answer than it can.
     pub fn late(&mut self, timeout_ms: u64, now_ms: u64) -> bool {
         let was = self.silent;
-        let mut failed = 0;
-        for call in self.calls.values_mut().filter(|call| call.sent_ms + timeout_ms <= now_ms) {
-            failed += u32::from(!std::mem::replace(&mut call.late, true));
-        }
-        (0..failed).for_each(|_| self.fail());
-        // Where there is little to ask, what there is tells as much by staying away for longer.
-        let patience_ms = u64::from(FAILURES) * timeout_ms;
-        let old = |call: &UnderWay| call.sent_ms + patience_ms <= now_ms;
-        let beat = self.beat_sent_ms.is_some_and(|sent_ms| sent_ms + beat_ms(timeout_ms) <= now_ms);
-        if !self.silent && (beat || self.calls.values().any(old)) {
+        if !was && now_ms >= self.lost_at_ms(timeout_ms) {
             self.failures = FAILURES;
             self.fail();
         }
         self.silent && !was
+    }
+
+    /// When it will be lost if nothing comes from it.
+    fn lost_at_ms(&self, timeout_ms: u64) -> u64 {
+        let call = self.calls.values().next().map(|call| {
+            let patience_ms = u64::from(FAILURES) * timeout_ms;
+            (call.sent_ms + patience_ms)
+                .max(self.answered_ms + timeout_ms)
+                .min(call.sent_ms + patience_ms.max(limits::LIMIT_SOON_MS))
+        });
+        let beat = self.beat_sent_ms.map(|sent_ms| sent_ms + beat_ms(timeout_ms));
+        call.into_iter().chain(beat).min().unwrap_or(u64::MAX)
     }
 
     pub fn next_ms(&self, timeout_ms: u64) -> u64 {
@@ -417,16 +421,11 @@ impl Link {
             (Phase::Away, _) => u64::MAX,
             _ if matches!(self.leave, Leave::Said | Leave::Done) => u64::MAX,
             (_, None) if self.is_restating() => u64::MAX,
-            (_, Some(_)) if self.silent => u64::MAX,
-            (_, Some(sent_ms)) => sent_ms + beat_ms(timeout_ms),
+            (_, Some(_)) => u64::MAX,
             (_, None) => self.next_beat_ms,
         };
-        let call = self.calls.values().find(|call| !call.late);
-        let late = match (self.silent, self.calls.values().next()) {
-            (false, Some(call)) => call.sent_ms + u64::from(FAILURES) * timeout_ms,
-            _ => u64::MAX,
-        };
-        beat.min(late).min(call.map_or(u64::MAX, |call| call.sent_ms + timeout_ms))
+        let lost_at_ms = if self.silent { u64::MAX } else { self.lost_at_ms(timeout_ms) };
+        beat.min(lost_at_ms)
     }
 
     /// What is left of an allowance of this node's own by now. While all others may still go by what
