@@ -143,6 +143,17 @@ pub fn endure(
     (log, due, cases)
 }
 
+/// When to begin to judge: not in the midst of a burst, of which a limit admits the first ones.
+fn whole(case: &Case, sent: &[u64], from: u64) -> u64 {
+    let gap = case.policy.window() / 4;
+    let next = sent.partition_point(|&at| at < from);
+    let begins = |at: &usize| sent[*at] - sent[at.saturating_sub(1)] > gap;
+    match case.pattern {
+        Pattern::Edge => (next..sent.len()).find(begins).map_or(u64::MAX, |at| sent[at]),
+        Pattern::Uniform | Pattern::Poisson => from,
+    }
+}
+
 /// Judges a run with faults.
 pub fn judge(log: &Log, happened: &[Happened], cases: &[Case]) -> Verdict {
     let mut verdict = Verdict::default();
@@ -153,6 +164,7 @@ pub fn judge(log: &Log, happened: &[Happened], cases: &[Case]) -> Verdict {
         let _ = writeln!(verdict.table, "\n{:?}, {lasted:.1} s; judged after", one.fault);
         verdict.head();
         for (n, case) in cases.iter().enumerate() {
+            let from = whole(case, &log.sent[n], from);
             let used = verdict.row(case, n, log, (from, to));
             if used.wasted(case.policy.limit) > 0 {
                 let fault = one.fault;
