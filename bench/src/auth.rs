@@ -6,7 +6,7 @@ mod config;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -19,63 +19,40 @@ use ring::signature::{
 };
 use serde::Serialize;
 
-use crate::Where;
 use crate::compare::{self, report::Place, report::Sample};
 use crate::load::Plan;
 use crate::load::target::{Message, Rotation};
 use crate::peer::{self, Found, Peer};
 use crate::pin::{self, Pinned};
 use crate::tls;
+use crate::turns::Turns;
 
 /// Measure what it costs to know who calls: API keys and tokens, remembered and new; certificates.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    programs: Where,
-    /// Only these peers
-    #[arg(long, value_delimiter = ',', value_parser = Peer::parse)]
-    only: Vec<Peer>,
+    turns: Turns,
     /// Only these cases: key, es256, rs256, cold-es256, cold-rs256, mtls
     #[arg(long, value_delimiter = ',', value_parser = Case::parse)]
     case: Vec<Case>,
-    /// Rounds, interleaved
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// Measured seconds of one run
-    #[arg(long, default_value_t = 3.0)]
-    seconds: f64,
-    /// Write the report as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
 }
 
 /// Runs what is asked for, and prints it.
 pub fn run(args: Args, stop: &AtomicBool) -> Result<(), Box<dyn Error>> {
     let (proxy_cpu, load_cpu, origin_cpu) = compare::layout(&pin::cpus()?)?;
-    let programs = args.programs.programs();
-    let wanted = |peer: &Peer| args.only.is_empty() || args.only.contains(peer);
-    let mut peers = Vec::new();
-    for peer in [Peer::Sluice, Peer::Nginx, Peer::Envoy].into_iter().filter(wanted) {
-        match programs.find(peer) {
-            Some(found) => peers.push(found),
-            None => eprintln!("{peer} is not here and is left out; get it: {}", peer.source()),
-        }
-    }
+    let turns = args.turns;
     let comparison = Comparison {
-        peers,
+        peers: turns.peers(),
         cases: if args.case.is_empty() { CASES.to_vec() } else { args.case },
-        rounds: args.rounds.max(1),
-        seconds: args.seconds.clamp(0.1, 3600.0),
+        rounds: turns.rounds(),
+        seconds: turns.seconds(),
         proxy_cpu,
         load_cpu,
         origin_cpu,
     };
     let report = comparison.run(stop)?;
     print!("{}", report.table());
-    match args.json {
-        Some(path) => Ok(std::fs::write(path, serde_json::to_vec_pretty(&report)?)?),
-        None => Ok(()),
-    }
+    turns.write(&report)
 }
 
 /// A credential that is measured.

@@ -7,66 +7,43 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::Where;
 use crate::compare::{self, report::Place};
 use crate::load::Plan;
 use crate::load::target::{Message, Rotation};
 use crate::peer::{self, Found, Peer};
 use crate::pin::{self, Pinned};
+use crate::turns::Turns;
 use crate::usage;
 
 /// Measure what limits cost: local, leased from Redis, strict, and by 100,000 keys.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    programs: Where,
-    /// Only these peers
-    #[arg(long, value_delimiter = ',', value_parser = Peer::parse)]
-    only: Vec<Peer>,
-    /// Rounds, interleaved
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// Measured seconds of one run
-    #[arg(long, default_value_t = 3.0)]
-    seconds: f64,
-    /// Write the report as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    turns: Turns,
 }
 
 /// Runs what is asked for, and prints it.
 pub fn run(args: Args, stop: &AtomicBool) -> Result<(), Box<dyn Error>> {
     let (proxy_cpu, load_cpu, origin_cpu) = compare::layout(&pin::cpus()?)?;
-    let programs = args.programs.programs();
-    let wanted = |peer: &Peer| args.only.is_empty() || args.only.contains(peer);
-    let mut peers = Vec::new();
-    for peer in [Peer::Sluice, Peer::Nginx, Peer::Envoy].into_iter().filter(wanted) {
-        match programs.find(peer) {
-            Some(found) => peers.push(found),
-            None => eprintln!("{peer} is not here and is left out; get it: {}", peer.source()),
-        }
-    }
+    let turns = args.turns;
     let comparison = Comparison {
-        peers,
-        rounds: args.rounds.max(1),
-        seconds: args.seconds.clamp(0.1, 3600.0),
+        peers: turns.peers(),
+        rounds: turns.rounds(),
+        seconds: turns.seconds(),
         proxy_cpu,
         load_cpu,
         origin_cpu,
     };
     let report = comparison.run(stop)?;
     print!("{}", report.table());
-    match args.json {
-        Some(path) => Ok(std::fs::write(path, serde_json::to_vec_pretty(&report)?)?),
-        None => Ok(()),
-    }
+    turns.write(&report)
 }
 
 /// A limit that is measured.

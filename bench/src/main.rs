@@ -20,6 +20,7 @@ mod peer;
 mod pin;
 mod relay;
 mod tls;
+mod turns;
 mod usage;
 mod wire;
 
@@ -468,9 +469,9 @@ fn parse_at(text: &str) -> Result<(Peer, PathBuf), String> {
 }
 
 impl Where {
-    fn programs(self) -> Programs {
-        let mut given = self.at;
-        given.push((Peer::Sluice, self.sluice));
+    fn programs(&self) -> Programs {
+        let mut given = self.at.clone();
+        given.push((Peer::Sluice, self.sluice.clone()));
         Programs { given }
     }
 }

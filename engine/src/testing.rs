@@ -9,7 +9,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use contract::snapshot::{self, Cidr, Snapshot};
+use contract::snapshot::{
+    self, Cidr, LimitCost, LimitFields, LimitMode, LimitPolicy, LimitQuota, LimitSpan, LimitWindow,
+    OnStoreFailure, Snapshot,
+};
 use contract::{Counter, Segment};
 
 use crate::io::tests::{shard, small};
@@ -190,4 +193,47 @@ pub fn ask(gateway: SocketAddr, line: &str, fields: &str) -> Reply {
     let request = format!("{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{fields}\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     Reply(read_head(&mut stream).expect("an answer"))
+}
+
+/// The same numbers for the same seed.
+pub struct Random(pub u64);
+
+impl Random {
+    /// SplitMix64.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Less than `most`.
+    pub fn below(&mut self, most: u64) -> u64 {
+        self.next() % most.max(1)
+    }
+
+    /// From 0 to less than 1.
+    pub fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    pub fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+}
+
+/// A policy of one window, that counts everything.
+pub fn limit_policy(name: &str, limit: u64, span: LimitSpan) -> LimitPolicy {
+    LimitPolicy {
+        name: name.into(),
+        by: vec![],
+        quota: LimitQuota { windows: vec![LimitWindow { limit, span }], concurrency: None },
+        tiers: vec![],
+        cost: LimitCost::Fixed(1),
+        mode: LimitMode::Leased,
+        on_store_failure: OnStoreFailure::Share,
+        dry_run: false,
+        fields: LimitFields::default(),
+    }
 }

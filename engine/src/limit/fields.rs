@@ -179,28 +179,16 @@ fn bytes(out: &mut Vec<u8>, field: u8, value: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use contract::snapshot::{
-        LimitCost, LimitFields, LimitMode, LimitPolicy, LimitQuota, LimitSpan, LimitWindow, Limits,
-        OnStoreFailure,
-    };
+    use contract::snapshot::{LimitFields, LimitPolicy, LimitSpan, Limits};
 
     use super::*;
     use crate::message::Dialect;
+    use crate::testing::limit_policy;
 
     fn policies() -> Policies {
         let policy = |name: &str, limit, ms, standard, legacy| LimitPolicy {
-            name: name.into(),
-            by: vec![],
-            quota: LimitQuota {
-                windows: vec![LimitWindow { limit, span: LimitSpan::Sliding(ms) }],
-                concurrency: None,
-            },
-            tiers: vec![],
-            cost: LimitCost::Fixed(1),
-            mode: LimitMode::Leased,
-            on_store_failure: OnStoreFailure::Share,
-            dry_run: false,
             fields: LimitFields { standard, legacy },
+            ..limit_policy(name, limit, LimitSpan::Sliding(ms))
         };
         let all = vec![
             policy("gold", 100, 60_000, true, true),

@@ -6,28 +6,19 @@ use std::net::SocketAddr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use contract::snapshot::{
-    self, Cors, LimitCost, LimitFields, LimitMode, LimitPolicy, LimitQuota, LimitScope, LimitSpan,
-    LimitWindow, Limits, OnStoreFailure, Origins, Snapshot,
+    self, Cors, LimitCost, LimitPolicy, LimitQuota, LimitScope, LimitSpan, Limits, Origins,
+    Snapshot,
 };
 
-use crate::testing::{Reply, ask, gateway, origin};
+use crate::testing::{Reply, ask, gateway, limit_policy, origin};
 
 fn get(gateway: SocketAddr, fields: &str) -> Reply {
     ask(gateway, "GET /users/7", fields)
 }
 
 fn policy(name: &str, limit: u64, span: LimitSpan) -> LimitPolicy {
-    LimitPolicy {
-        name: name.into(),
-        by: vec![LimitScope::Header("x-tenant".into())],
-        quota: LimitQuota { windows: vec![LimitWindow { limit, span }], concurrency: None },
-        tiers: vec![],
-        cost: LimitCost::Fixed(1),
-        mode: LimitMode::Leased,
-        on_store_failure: OnStoreFailure::Share,
-        dry_run: false,
-        fields: LimitFields::default(),
-    }
+    let by = vec![LimitScope::Header("x-tenant".into())];
+    LimitPolicy { by, ..limit_policy(name, limit, span) }
 }
 
 const HOUR: LimitSpan = LimitSpan::Sliding(3_600_000);

@@ -1,27 +1,16 @@
 use std::sync::Arc;
 
-use contract::snapshot::{
-    LimitCost, LimitFields, LimitMode, LimitPolicy, LimitQuota, LimitScope, LimitSpan, LimitWindow,
-    Limits, OnStoreFailure,
-};
+use contract::snapshot::{LimitPolicy, LimitScope, LimitSpan, Limits};
 use proptest::prelude::*;
 
 use super::*;
 use crate::limit::Policies;
 use crate::message::HeadLimits;
+use crate::testing::limit_policy;
 
 fn policies(by: Vec<LimitScope>, span: LimitSpan) -> Policies {
-    let policy = LimitPolicy {
-        name: "gold".into(),
-        by,
-        quota: LimitQuota { windows: vec![LimitWindow { limit: 5, span }], concurrency: Some(3) },
-        tiers: vec![],
-        cost: LimitCost::Fixed(1),
-        mode: LimitMode::Leased,
-        on_store_failure: OnStoreFailure::Share,
-        dry_run: false,
-        fields: LimitFields::default(),
-    };
+    let mut policy = LimitPolicy { by, ..limit_policy("gold", 5, span) };
+    policy.quota.concurrency = Some(3);
     Policies::build(&Limits { policies: vec![policy], everywhere: vec![] }).unwrap()
 }
 

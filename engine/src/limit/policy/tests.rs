@@ -1,22 +1,11 @@
 use contract::snapshot::{LimitTier, LimitWindow};
 
 use super::*;
+use crate::testing::limit_policy;
 
 fn policy(name: &str) -> LimitPolicy {
-    LimitPolicy {
-        name: name.into(),
-        by: vec![LimitScope::Consumer],
-        quota: LimitQuota {
-            windows: vec![LimitWindow { limit: 100, span: LimitSpan::Sliding(60_000) }],
-            concurrency: None,
-        },
-        tiers: vec![],
-        cost: LimitCost::Fixed(1),
-        mode: LimitMode::Leased,
-        on_store_failure: OnStoreFailure::Share,
-        dry_run: false,
-        fields: LimitFields::default(),
-    }
+    let by = vec![LimitScope::Consumer];
+    LimitPolicy { by, ..limit_policy(name, 100, LimitSpan::Sliding(60_000)) }
 }
 
 fn refused(policy: LimitPolicy) -> String {

@@ -15,31 +15,11 @@ use crate::limit::messages::{Ask, Bucket, Told};
 use crate::limit::protocol::{Answer, Beat, Beaten, Call};
 use crate::limit::rule::{Rule, Span};
 use crate::limit::server::Server;
+use crate::testing::Random;
 use shard::Shard;
 
 /// Times are in microseconds.
 const MS: u64 = 1_000;
-
-pub struct Random(u64);
-
-impl Random {
-    /// SplitMix64.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, most: u64) -> u64 {
-        self.next() % most.max(1)
-    }
-
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::super::whole_ms;
 use super::KEY;
-use super::world::{Heard, Random, Said, World};
+use super::world::{Heard, Said, World};
 use crate::limit::log::Log;
 use crate::limit::protocol::{Answer, BEAT_MS, Beat, Call, MILLION, NodeId, SILENT_MS, Statement};
 use crate::limit::rule::{Rule, Span};
+use crate::testing::Random;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {

@@ -7,30 +7,10 @@ use super::super::Server;
 use super::node::{Node, Phase, node};
 use crate::limit::protocol::{Answer, Beat, Beaten, Call, FORGET_MS};
 use crate::limit::rule::{Rule, Span};
+use crate::testing::Random;
 
 /// So far the server's clock is ahead.
 const AHEAD_MS: u64 = 500_000;
-
-pub struct Random(u64);
-
-impl Random {
-    /// SplitMix64.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, most: u64) -> u64 {
-        self.next() % most.max(1)
-    }
-
-    pub fn one_in(&mut self, count: u64) -> bool {
-        self.below(count) == 0
-    }
-}
 
 pub enum Said {
     Call(Call),
