@@ -15,7 +15,7 @@ use crate::limit::messages::{Ask, Bucket, BucketId, Spent, State, Told};
 use crate::limit::rule::{Rule, Span};
 use crate::store::Store;
 use crate::store::redis::Settings;
-use crate::store::redis::server::{PATIENCE, RedisServer};
+use crate::store::redis::server::{PATIENCE, RedisServer, until};
 
 /// A node of one shard, as simple as one can be.
 struct Node {
@@ -162,10 +162,17 @@ fn without_redis_a_node_goes_on_by_what_it_holds_and_comes_back() {
     let bucket = bucket(1_000, 1_000, OnStoreFailure::Share);
     let mut nodes = ["a", "b"].map(|name| Node::start(&redis, name, &bucket));
     nodes.iter_mut().for_each(Node::await_exact);
+    until("each has a half", || {
+        redis.command(&["HVALS", "sluice:limit:{nodes}:shares"]).matches("500000").count() == 2
+    });
+    // They are told with the next beats, and lease as much when they have to ask again.
+    sleep(Duration::from_millis(400));
     let mut times: Vec<u64> = Vec::new();
     for node in &mut nodes {
-        assert!(node.take());
-        times.push(monotonic_ms());
+        for _ in 0..50 {
+            until("there is one", || node.take());
+            times.push(monotonic_ms());
+        }
     }
     redis.kill();
     let mut without = demand(&mut nodes, 700);
