@@ -8,7 +8,7 @@ mod record;
 mod table;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::HashMap;
 use std::fmt;

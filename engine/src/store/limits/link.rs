@@ -31,6 +31,8 @@ pub(super) struct Event {
 
 pub(super) enum What {
     Connected(Connection, Arc<str>),
+    /// There is no connection, and why: in words without secrets.
+    Refused(String),
     Disconnected,
     Answered(u64, Result<Answer, Failed>, u64),
     Beaten(Result<Beaten, Failed>),
@@ -40,6 +42,7 @@ impl std::fmt::Debug for What {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             What::Connected(..) => "connected",
+            What::Refused(_) => "refused",
             What::Disconnected => "disconnected",
             What::Answered(..) => "answered",
             What::Beaten(_) => "beaten",
@@ -68,10 +71,13 @@ pub(super) async fn keep(
     loop {
         let tell = |what| drop(events.send(Event { life, server, what }));
         let mut ended = None;
-        if let Ok((connection, run_id, task)) = open(&settings, server).await {
-            wait_ms = least_ms;
-            tell(What::Connected(connection, run_id));
-            ended = Some(task);
+        match open(&settings, server).await {
+            Ok((connection, run_id, task)) => {
+                wait_ms = least_ms;
+                tell(What::Connected(connection, run_id));
+                ended = Some(task);
+            }
+            Err(error) => tell(What::Refused(error.details().to_owned())),
         }
         if let Some(mut task) = ended {
             // It ends with the connection.
@@ -161,6 +167,12 @@ impl Connection {
             // time.
             Err(error) if error.details().starts_with("NOSCRIPT") => {
                 self.client.eval(text, keys, args).await.map_err(|_| Failed)
+            }
+            // It is a replica by now, and does not end the connection in every case: who is the master is
+            // to be found out anew. (In a cluster the client finds that out by itself.)
+            Err(error) if error.details().starts_with("READONLY") && !self.cluster => {
+                let _ = self.client.quit().await;
+                Err(Failed)
             }
             answer => answer.map_err(|_| Failed),
         }

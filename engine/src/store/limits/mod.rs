@@ -156,6 +156,8 @@ struct Work {
     members: usize,
     names: Vec<Arc<str>>,
     lost: Vec<bool>,
+    /// Why there is no connection, as people were told last; empty: there is one.
+    refusals: Vec<String>,
     events: UnboundedSender<Event>,
     counted: Counts,
     leaving: Option<blocking::Sender<()>>,
@@ -182,6 +184,7 @@ async fn run(
         members: 1,
         names: Vec::new(),
         lost: Vec::new(),
+        refusals: Vec::new(),
         events,
         counted: Counts::default(),
         leaving: None,
@@ -255,6 +258,7 @@ impl Work {
             self.names = settings.map(Settings::names).unwrap_or_default();
             self.connections = self.names.iter().map(|_| None).collect();
             self.lost = vec![true; self.names.len()];
+            self.refusals = vec![String::new(); self.names.len()];
             self.links = settings.map_or_else(Vec::new, |settings| {
                 let link = |server| {
                     let work = link::keep(self.life, server, settings.clone(), self.events.clone());
@@ -276,7 +280,16 @@ impl Work {
         match what {
             What::Connected(connection, run_id) => {
                 self.connections[server] = Some(connection);
+                self.refusals[server].clear();
                 self.ledger.connected(server, run_id, now_ms);
+            }
+            What::Refused(why) => {
+                // Once, not with each attempt.
+                if self.refusals[server] != why {
+                    let name = &self.names[server];
+                    eprintln!("sluice: Redis at {name} cannot be asked for limits: {why}");
+                    self.refusals[server] = why;
+                }
             }
             What::Disconnected => {
                 self.connections[server] = None;

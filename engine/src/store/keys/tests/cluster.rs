@@ -11,12 +11,12 @@ use super::asking::{Node, is_revoked, place, terms};
 use crate::store::redis::server::{RedisServer, until};
 
 /// Servers that are a cluster: three primaries, and the rest replicas of theirs.
-struct Cluster {
-    servers: Vec<RedisServer>,
+pub(in crate::store) struct Cluster {
+    pub servers: Vec<RedisServer>,
 }
 
 impl Cluster {
-    fn start(replicas: usize) -> Cluster {
+    pub fn start(replicas: usize) -> Cluster {
         let arguments = [
             ["--cluster-enabled", "yes"],
             ["--cluster-node-timeout", "1000"],
@@ -71,7 +71,7 @@ impl Cluster {
     }
 }
 
-fn role(server: &RedisServer) -> String {
+pub(in crate::store) fn role(server: &RedisServer) -> String {
     server.command(&["ROLE"]).split(' ').next().unwrap_or_default().to_owned()
 }
 

@@ -1,3 +1,3 @@
 mod asking;
-mod cluster;
+pub(in crate::store) mod cluster;
 mod table;

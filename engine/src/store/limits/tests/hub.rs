@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use contract::Snapshot;
 use contract::snapshot::{self, LimitMode, OnStoreFailure};
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use crate::io::monotonic_ms;
 use crate::limit::messages::{Ask, Bucket, BucketId, Spent, State, Told};
@@ -18,31 +18,42 @@ use crate::store::redis::Settings;
 use crate::store::redis::server::{PATIENCE, RedisServer, until};
 
 /// A node of one shard, as simple as one can be.
-struct Node {
-    store: Arc<Store>,
+pub(super) struct Node {
+    pub store: Arc<Store>,
+    /// Its shard among those of the store, each with a bucket.
+    shard: u16,
     bucket: Arc<Bucket>,
     known: bool,
-    hold: u64,
+    pub hold: u64,
     spent: SmallVec<[Spent; 2]>,
     retry_at_ms: u64,
-    last: Option<Told>,
+    pub last: Option<Told>,
 }
 
 const ID: BucketId = 7;
 
 impl Node {
-    fn start(redis: &RedisServer, name: &str, bucket: &Arc<Bucket>) -> Node {
-        let store = Store::start(1).unwrap();
+    pub fn start(redis: &RedisServer, name: &str, bucket: &Arc<Bucket>) -> Node {
         let settings = snapshot::Redis { urls: vec![redis.url()], ..Default::default() };
         let settings = Settings::of(&settings, &Snapshot::default()).unwrap();
-        store.limits().configure(Some(&settings), name, 50);
+        Node::with(&settings, name, bucket)
+    }
+
+    pub fn with(settings: &Settings, name: &str, bucket: &Arc<Bucket>) -> Node {
+        let store = Store::start(1).unwrap();
+        store.limits().configure(Some(settings), name, 50);
+        Node::of(store, 0, bucket)
+    }
+
+    /// What the store's shard does.
+    pub fn of(store: Arc<Store>, shard: u16, bucket: &Arc<Bucket>) -> Node {
         let (bucket, known) = (bucket.clone(), false);
         let (hold, spent, retry_at_ms) = (0, SmallVec::new(), 0);
-        Node { store, bucket, known, hold, spent, retry_at_ms, last: None }
+        Node { store, shard, bucket, known, hold, spent, retry_at_ms, last: None }
     }
 
     /// Whether a request may go on.
-    fn take(&mut self) -> bool {
+    pub fn take(&mut self) -> bool {
         let now_ms = monotonic_ms();
         if self.hold == 0 && now_ms >= self.retry_at_ms {
             self.ask(1);
@@ -55,7 +66,7 @@ impl Node {
         true
     }
 
-    fn ask(&mut self, need: u64) {
+    pub fn ask(&mut self, need: u64) {
         let told = self.say(need);
         if told.unknown {
             self.known = false;
@@ -68,7 +79,7 @@ impl Node {
 
     fn say(&mut self, need: u64) -> Told {
         let ask = Ask {
-            id: ID,
+            id: ID + BucketId::from(self.shard),
             bucket: (!self.known).then(|| self.bucket.clone()),
             hold: self.hold,
             spent: std::mem::take(&mut self.spent),
@@ -79,10 +90,10 @@ impl Node {
             last: false,
         };
         self.known = true;
-        self.store.limits().ask(0, ask);
+        self.store.limits().ask(self.shard, ask);
         let until_ms = monotonic_ms() + PATIENCE.as_millis() as u64;
         loop {
-            match self.store.inboxes[0].told.pop() {
+            match self.store.inboxes[usize::from(self.shard)].told.pop() {
                 Some(told) if told.answers => return told,
                 Some(recall) if recall.fair < self.hold => self.retry_at_ms = 0,
                 _ => assert!(monotonic_ms() < until_ms, "the ledger does not answer"),
@@ -91,12 +102,12 @@ impl Node {
         }
     }
 
-    fn is_exact(&self) -> bool {
+    pub fn is_exact(&self) -> bool {
         self.last.as_ref().is_some_and(|told| told.state == State::Exact)
     }
 
     /// Decided by the truth, and it has got something.
-    fn await_exact(&mut self) {
+    pub fn await_exact(&mut self) {
         let until_ms = monotonic_ms() + PATIENCE.as_millis() as u64;
         while !self.is_exact() || self.hold == 0 {
             assert!(monotonic_ms() < until_ms, "never exact: {:?}", self.last);
@@ -106,7 +117,7 @@ impl Node {
     }
 }
 
-fn bucket(limit: u64, ms: u64, on_store_failure: OnStoreFailure) -> Arc<Bucket> {
+pub(super) fn bucket(limit: u64, ms: u64, on_store_failure: OnStoreFailure) -> Arc<Bucket> {
     Arc::new(Bucket {
         name: "gold:1s:consumer=acme".into(),
         tag: "acme".into(),
@@ -118,14 +129,14 @@ fn bucket(limit: u64, ms: u64, on_store_failure: OnStoreFailure) -> Arc<Bucket> 
 }
 
 /// Most in any window.
-fn worst(times: &[u64], window_ms: u64) -> usize {
+pub(super) fn worst(times: &[u64], window_ms: u64) -> usize {
     let within =
         |at: usize| times[at..].iter().take_while(|ms| **ms < times[at] + window_ms).count();
     (0..times.len()).map(within).max().unwrap_or(0)
 }
 
 /// All nodes want as much as they can get for a while: when they got something.
-fn demand(nodes: &mut [Node], for_ms: u64) -> Vec<u64> {
+pub(super) fn demand(nodes: &mut [Node], for_ms: u64) -> Vec<u64> {
     let (begun, mut times) = (monotonic_ms(), Vec::new());
     while monotonic_ms() < begun + for_ms {
         for node in &mut *nodes {
@@ -223,8 +234,6 @@ fn a_server_that_forgets_is_told_again() {
 fn an_ask_without_servers_is_decided_here() {
     let store = Store::start(1).unwrap();
     let bucket = bucket(3, 60_000, OnStoreFailure::Share);
-    let (hold, spent, retry_at_ms) = (0, smallvec![], 0);
-    let known = false;
-    let mut node = Node { store, bucket, known, hold, spent, retry_at_ms, last: None };
+    let mut node = Node::of(store, 0, &bucket);
     assert_eq!((0..9).filter(|_| node.take()).count(), 3);
 }

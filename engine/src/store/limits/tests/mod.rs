@@ -1,2 +1,6 @@
+mod cluster;
 mod hub;
 mod scripts;
+mod secured;
+mod sentinel;
+mod stopped;
