@@ -15,7 +15,7 @@ use crate::limit::messages::{Ask, Bucket, BucketId, Spent, State, Told};
 use crate::limit::rule::{Rule, Span};
 use crate::store::Store;
 use crate::store::redis::Settings;
-use crate::store::redis::server::{PATIENCE, RedisServer};
+use crate::store::redis::server::{PATIENCE, RedisServer, until};
 
 /// A node of one shard, as simple as one can be.
 pub(super) struct Node {
@@ -173,6 +173,11 @@ fn without_redis_a_node_goes_on_by_what_it_holds_and_comes_back() {
     let bucket = bucket(1_000, 1_000, OnStoreFailure::Share);
     let mut nodes = ["a", "b"].map(|name| Node::start(&redis, name, &bucket));
     nodes.iter_mut().for_each(Node::await_exact);
+    // A node that has just come may have got no more than it needed at once.
+    until("each holds more than it spends", || {
+        nodes.iter_mut().for_each(|node| node.ask(1));
+        nodes.iter().all(|node| node.hold > 1)
+    });
     let mut times: Vec<u64> = Vec::new();
     for node in &mut nodes {
         assert!(node.take());
