@@ -59,6 +59,12 @@
 //!   than `FORGET_MS` it may spend when it goes on, before it sees what time it is.
 //! - In a cluster what is kept with a bucket knows nothing of members: parts are not kept for the lost, and
 //!   what a node held that says nothing more counts for `FORGET_MS`.
+//! - In a cluster nobody notices that one of its primaries has lost its memory: buckets have no generation
+//!   there, and a bucket that is gone looks like a new one. What was spent of it in the window before, and
+//!   what others hold until they state it, does not count, so one window may have up to twice the limit.
+//!   A replica that takes over lacks what was not copied yet: the same for what was granted and spent in
+//!   that time alone. Nodes that are cut off meanwhile go by their parts, which nobody keeps for them.
+//!   Where that is too much, take single servers or Sentinels: there another memory is another generation.
 //! - A node tells anew what it remembers: of more buckets than it has room for not all.
 //! - Two processes of one name at a time take each other for dead.
 //! - Redis may evict nothing (`maxmemory-policy noeviction`), and its clock and the nodes' run at about the

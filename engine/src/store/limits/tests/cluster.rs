@@ -1,5 +1,7 @@
 //! Limits in a real Redis Cluster.
 
+#![allow(clippy::disallowed_methods, reason = "tests live on the system's clocks")]
+
 use std::sync::Arc;
 
 use contract::Snapshot;
