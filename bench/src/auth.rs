@@ -25,7 +25,7 @@ use crate::load::target::{Message, Rotation};
 use crate::peer::{self, Found, Peer};
 use crate::pin::{self, Pinned};
 use crate::tls;
-use crate::turns::Turns;
+use crate::turns::{self, Turns};
 
 /// Measure what it costs to know who calls: API keys and tokens, remembered and new; certificates.
 #[derive(clap::Args)]
@@ -324,7 +324,7 @@ impl Comparison {
         let now_s = std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_secs();
         let rsa = rsa_key(directory)?;
         let signer = Signer::new(&rsa)?;
-        let (_origin, origin) = self.origin(directory, stop)?;
+        let (_origin, origin) = turns::origin(self.origin_cpu, directory, stop)?;
         let server = tls::self_signed()?;
         let files = config::Files::write(directory, &signer.jwks(), &server, &signer.authority)?;
         eprintln!("bare verification");
@@ -370,20 +370,6 @@ impl Comparison {
 
     fn place(&self) -> Place {
         compare::place(self.proxy_cpu, self.load_cpu, self.origin_cpu, self.rounds, self.seconds)
-    }
-
-    fn origin(
-        &self,
-        directory: &Path,
-        stop: &AtomicBool,
-    ) -> Result<(Pinned, SocketAddr), Box<dyn Error>> {
-        let port = pin::free_port()?;
-        let arguments = vec!["origin".to_owned(), "-p".to_owned(), port.to_string()];
-        let me = std::env::current_exe()?;
-        let mut origin = Pinned::start("origin", self.origin_cpu, directory, &me, arguments)?;
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        origin.wait_for(address, Duration::from_secs(5), stop)?;
-        Ok((origin, address))
     }
 
     /// Starts a gateway. Also returns where it takes clients with certificates.

@@ -19,7 +19,7 @@ use crate::load::Plan;
 use crate::load::target::{Message, Rotation};
 use crate::peer::{self, Found, Peer};
 use crate::pin::{self, Pinned};
-use crate::turns::Turns;
+use crate::turns::{self, Turns};
 use crate::usage;
 
 /// Measure what limits cost: local, leased from Redis, strict, and by 100,000 keys.
@@ -150,7 +150,7 @@ impl Comparison {
     }
 
     fn measure(&self, directory: &Path, stop: &AtomicBool) -> Result<Report, Box<dyn Error>> {
-        let (_origin, origin) = self.origin(directory, stop)?;
+        let (_origin, origin) = turns::origin(self.origin_cpu, directory, stop)?;
         let mut rows = Vec::new();
         let mut key_bytes = None;
         for found in &self.peers {
@@ -238,20 +238,6 @@ impl Comparison {
         plan.duration = Duration::from_secs_f64(1.02 * KEYS as f64 / per_s as f64);
         compare::measure(&plan, &mut world.running, stop)?;
         Ok(resident().saturating_sub(before) as f64 / KEYS as f64)
-    }
-
-    fn origin(
-        &self,
-        directory: &Path,
-        stop: &AtomicBool,
-    ) -> Result<(Pinned, SocketAddr), Box<dyn Error>> {
-        let port = pin::free_port()?;
-        let arguments = vec!["origin".to_owned(), "-p".to_owned(), port.to_string()];
-        let me = std::env::current_exe()?;
-        let mut origin = Pinned::start("origin", self.origin_cpu, directory, &me, arguments)?;
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        origin.wait_for(address, Duration::from_secs(5), stop)?;
-        Ok((origin, address))
     }
 
     /// A peer, and an empty Redis for it.

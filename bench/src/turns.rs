@@ -1,12 +1,16 @@
 //! What commands take that measure cases at several peers in turns.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::Where;
 use crate::peer::{Found, Peer};
+use crate::pin::{self, Pinned};
 
 #[derive(clap::Args)]
 pub struct Turns {
@@ -56,4 +60,19 @@ impl Turns {
             None => Ok(()),
         }
     }
+}
+
+/// An origin on a CPU of its own, and where it is.
+pub fn origin(
+    cpu: usize,
+    directory: &Path,
+    stop: &AtomicBool,
+) -> Result<(Pinned, SocketAddr), Box<dyn Error>> {
+    let port = pin::free_port()?;
+    let arguments = vec!["origin".to_owned(), "-p".to_owned(), port.to_string()];
+    let me = std::env::current_exe()?;
+    let mut origin = Pinned::start("origin", cpu, directory, &me, arguments)?;
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    origin.wait_for(address, Duration::from_secs(5), stop)?;
+    Ok((origin, address))
 }
