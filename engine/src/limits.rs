@@ -323,8 +323,11 @@ const _: () = assert!(H2_BLOCK_FRAMES <= 32, "faults 18");
 pub const LIMIT_BUCKETS: usize = 256 * 1024;
 /// Of these looked at in one go.
 pub const LIMIT_CHECKS: usize = 4 * 1024;
-/// Statements of one call.
-pub const LIMIT_STATEMENTS: usize = 64;
+/// Statements of one call, and calls that one server has to answer at a time. A statement takes Redis some
+/// 30 to 60 us, so that beats and whoever waits come through within milliseconds, however many keys there
+/// are.
+pub const LIMIT_STATEMENTS: usize = 32;
+pub const LIMIT_CALLS: usize = 4;
 /// Times at which tokens were spent that a statement tells apart.
 pub const LIMIT_SPENT: usize = 640;
 /// When those are asked again that were refused for a server that does not answer.

@@ -84,8 +84,11 @@ pub(super) struct Waiter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     None,
-    /// It goes with the next output.
-    Due,
+    /// It goes as soon as there is room for it.
+    Due {
+        /// Somebody waits for it.
+        urgent: bool,
+    },
     Sent,
 }
 
@@ -120,6 +123,11 @@ fn memory_ms(rule: &Rule) -> u64 {
         Span::Until { .. } => 60_000,
         Span::Concurrent => 10_000,
     }
+}
+
+/// Whether what rests here is soon missed elsewhere: of a short window, where there are other nodes.
+fn is_missed(rule: &Rule, link: &Link) -> bool {
+    matches!(rule.span, Span::Sliding { ms } if ms <= 10_000) && !link.is_alone()
 }
 
 /// How long a bucket is not asked for until it is at rest.
@@ -251,10 +259,15 @@ impl Entry {
     }
 
     pub(super) fn push_due(&mut self, id: BucketId, link: &mut Link) {
-        if self.statement == Progress::None {
-            self.statement = Progress::Due;
-            link.push_due(id);
+        let urgent = self.is_awaited();
+        match self.statement {
+            Progress::None => {}
+            // It goes before those for which nobody waits.
+            Progress::Due { urgent: false } if urgent => {}
+            Progress::Due { .. } | Progress::Sent => return,
         }
+        self.statement = Progress::Due { urgent };
+        link.push_due(id, urgent);
     }
 
     /// From now on it is on its own.
@@ -273,14 +286,14 @@ impl Entry {
         self.private = Some(Box::new(Private { allowance, log }));
     }
 
-    /// What it says to the server now.
-    /// `most`: what it may hold at rest.
-    pub fn state(&mut self, most: u64, now_ms: u64) -> Option<Statement> {
-        if self.statement != Progress::Due {
+    /// What it says to the server now; nothing when that was said already.
+    pub fn state(&mut self, link: &Link, now_ms: u64) -> Option<Statement> {
+        if !matches!(self.statement, Progress::Due { .. }) {
             return None;
         }
         self.pass(now_ms);
         let rule = self.bucket.rule;
+        let most = link.most(rule.limit);
         if let Some(private) = self.private.take() {
             for (age, tokens) in private.log.ages(rule.span) {
                 self.stated.push(Spent { at_ms: now_ms.saturating_sub(age), tokens });
@@ -290,8 +303,7 @@ impl Entry {
         let target = self.fair.min(most);
         let strict = self.bucket.mode == LimitMode::Strict;
         let resting = now_ms.saturating_sub(self.asked_ms) >= rest_ms(&rule);
-        let short = matches!(rule.span, Span::Sliding { ms } if ms <= 10_000);
-        if self.parting || strict || resting && short {
+        if self.parting || strict || resting && is_missed(&rule, link) {
             self.stock = self.account.held();
         } else if self.stock > target {
             self.stock = self.account.held().max(target);
@@ -365,7 +377,7 @@ impl Entry {
 
     /// The statement `seq` (or one that was due: `u64::MAX`) is lost, or was not understood.
     pub fn unanswered(&mut self, seq: u64) {
-        let due = seq == u64::MAX && self.statement == Progress::Due;
+        let due = seq == u64::MAX && matches!(self.statement, Progress::Due { .. });
         if due || seq == self.seq && self.statement != Progress::None {
             self.statement = Progress::None;
         }
@@ -498,9 +510,8 @@ impl Entry {
         }
         let resting = now_ms.saturating_sub(self.asked_ms) >= rest_ms(&rule);
         if let Some(link) = link.as_deref_mut() {
-            let short = matches!(rule.span, Span::Sliding { ms } if ms <= 10_000);
-            let most = link.most(rule.limit);
-            let over = self.stock > most.max(if resting && short { 0 } else { most });
+            let missed = resting && is_missed(&rule, link);
+            let over = self.stock > link.most(rule.limit);
             // What shards hold at rest, and may be missed elsewhere.
             if over && self.account.held() > 0 && !self.recalling && self.is_quiet(now_ms) {
                 self.recall_from(id, None, told);
@@ -513,7 +524,7 @@ impl Entry {
                     || !self.stated.is_empty()
                     || resting && !self.unstated.is_empty();
                 let surplus = self.stock > self.account.held()
-                    && (resting && short || over || self.stock > self.fair && self.fair == 0);
+                    && (missed || over || self.stock > self.fair && self.fair == 0);
                 // The server does not believe it for ever.
                 let anew = self.stock > 0 && now_ms >= self.stated_ms.saturating_add(RESTATE_MS);
                 if self.private.is_some() || untold || surplus || anew {

@@ -74,7 +74,9 @@ pub(super) struct Link {
     next_beat_ms: u64,
     calls: BTreeMap<u64, UnderWay>,
     numbers: u64,
-    /// Buckets to be stated, in their order; each once (their entries see to that).
+    /// Buckets to be stated, in their order: those for which somebody waits, and others. One for which
+    /// somebody waits by now may be in both; it is stated once (their entries see to that).
+    urgent: VecDeque<BucketId>,
     due: VecDeque<BucketId>,
     /// Times that it was lost.
     pub losses: u64,
@@ -128,6 +130,7 @@ impl Link {
             next_beat_ms: 0,
             calls: BTreeMap::new(),
             numbers,
+            urgent: VecDeque::new(),
             due: VecDeque::new(),
             losses: 0,
         }
@@ -166,7 +169,8 @@ impl Link {
         self.shrinking.clear();
         self.parting.clear();
         // What was due stays with its entries, which ask again.
-        let due = take(&mut self.due).into_iter().map(|id| (id, u64::MAX)).collect();
+        let due = take(&mut self.urgent).into_iter().chain(take(&mut self.due));
+        let due = due.map(|id| (id, u64::MAX)).collect();
         let unsent = UnderWay { sent_ms: now_ms, about: due, was_sent: false };
         take(&mut self.calls).into_values().chain([unsent]).collect()
     }
@@ -336,18 +340,29 @@ impl Link {
         self.phase == Phase::Restating && self.restating.is_empty()
     }
 
-    /// To be stated with the next output.
-    pub fn push_due(&mut self, id: BucketId) {
-        self.due.push_back(id);
+    /// To be stated as soon as there is room; what is urgent before all else.
+    pub fn push_due(&mut self, id: BucketId, urgent: bool) {
+        match urgent {
+            true => self.urgent.push_back(id),
+            false => self.due.push_back(id),
+        }
     }
 
-    /// So many as fit one call; none if the server cannot be asked.
+    /// So many as fit one call; none if the server cannot be asked, or has enough to do: what it does not
+    /// come to would only wait there, where it cannot be put in order, and would look like silence.
     pub fn take_due(&mut self) -> Vec<BucketId> {
-        if !matches!(self.phase, Phase::Ready | Phase::Restating) {
+        let asked = matches!(self.phase, Phase::Ready | Phase::Restating);
+        if !asked || self.calls.len() >= limits::LIMIT_CALLS {
             return Vec::new();
         }
-        let most = self.due.len().min(limits::LIMIT_STATEMENTS);
-        self.due.drain(..most).collect()
+        let urgent = self.urgent.len().min(limits::LIMIT_STATEMENTS);
+        let others = self.due.len().min(limits::LIMIT_STATEMENTS - urgent);
+        self.urgent.drain(..urgent).chain(self.due.drain(..others)).collect()
+    }
+
+    /// No other node is known: what is held at rest is missed by nobody.
+    pub fn is_alone(&self) -> bool {
+        self.members.len() <= 1
     }
 
     pub fn call(

@@ -460,8 +460,7 @@ impl Ledger {
                 let mut about = Vec::with_capacity(due.len());
                 for id in due {
                     let Some(entry) = self.entries.get_mut(&id) else { continue };
-                    let most = self.links[server].most(entry.bucket.rule.limit);
-                    if let Some(statement) = entry.state(most, self.now_ms) {
+                    if let Some(statement) = entry.state(&self.links[server], self.now_ms) {
                         about.push((id, statement.seq));
                         statements.push(statement);
                     }
