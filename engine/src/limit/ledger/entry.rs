@@ -125,17 +125,17 @@ fn memory_ms(rule: &Rule) -> u64 {
     }
 }
 
-/// Whether what rests here is soon missed elsewhere: of a short window, where there are other nodes.
-fn is_missed(rule: &Rule, link: &Link) -> bool {
-    matches!(rule.span, Span::Sliding { ms } if ms <= 10_000) && !link.is_alone()
+/// What nodes hold of such a window at rest goes back whole.
+fn is_short(rule: &Rule) -> bool {
+    matches!(rule.span, Span::Sliding { ms } if ms <= 10_000)
 }
 
-/// How long a bucket is not asked for until it is at rest.
-fn rest_ms(rule: &Rule) -> u64 {
+/// How long a bucket is not asked for until it is at rest. `alone`: there is no other node.
+fn rest_ms(rule: &Rule, alone: bool) -> u64 {
     match rule.span {
-        // What rests elsewhere is soon missed in a short window.
-        Span::Sliding { ms } if ms <= 10_000 => (ms / 20).max(50),
-        Span::Sliding { ms } => ms.min(60_000),
+        // What rests elsewhere is soon missed in a short window; where nobody else is, it is not.
+        Span::Sliding { ms } if ms <= 10_000 && !alone => (ms / 20).max(50),
+        Span::Sliding { ms } => ms.clamp(50, 60_000),
         Span::Until { .. } => 10_000,
         Span::Concurrent => 1_000,
     }
@@ -302,8 +302,8 @@ impl Entry {
         }
         let target = self.fair.min(most);
         let strict = self.bucket.mode == LimitMode::Strict;
-        let resting = now_ms.saturating_sub(self.asked_ms) >= rest_ms(&rule);
-        if self.parting || strict || resting && is_missed(&rule, link) {
+        let resting = self.is_resting(link.is_alone(), now_ms);
+        if self.parting || strict || resting && is_short(&rule) {
             self.stock = self.account.held();
         } else if self.stock > target {
             self.stock = self.account.held().max(target);
@@ -508,9 +508,8 @@ impl Entry {
         if matches!(rule.span, Span::Until { wall_ms } if now_ms + frame.ahead_ms >= wall_ms) {
             self.account.log_mut().clear();
         }
-        let resting = now_ms.saturating_sub(self.asked_ms) >= rest_ms(&rule);
         if let Some(link) = link.as_deref_mut() {
-            let missed = resting && is_missed(&rule, link);
+            let resting = self.is_resting(link.is_alone(), now_ms);
             let over = self.stock > link.most(rule.limit);
             // What shards hold at rest, and may be missed elsewhere.
             if over && self.account.held() > 0 && !self.recalling && self.is_quiet(now_ms) {
@@ -524,7 +523,9 @@ impl Entry {
                     || !self.stated.is_empty()
                     || resting && !self.unstated.is_empty();
                 let surplus = self.stock > self.account.held()
-                    && (missed || over || self.stock > self.fair && self.fair == 0);
+                    && (resting && is_short(&rule)
+                        || over
+                        || self.stock > self.fair && self.fair == 0);
                 // The server does not believe it for ever.
                 let anew = self.stock > 0 && now_ms >= self.stated_ms.saturating_add(RESTATE_MS);
                 if self.private.is_some() || untold || surplus || anew {
@@ -536,6 +537,11 @@ impl Entry {
         let blank = !self.counts() && self.waiting.is_empty();
         let old = now_ms.saturating_sub(self.asked_ms) > memory_ms(&rule);
         !(blank && old && self.statement == Progress::None)
+    }
+
+    /// Nobody has asked for a while.
+    fn is_resting(&self, alone: bool, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.asked_ms) >= rest_ms(&self.bucket.rule, alone)
     }
 
     /// Nobody has asked just now.

@@ -49,6 +49,8 @@ struct Pair {
     told: Vec<(u16, Told)>,
     calls: Vec<Call>,
     beats: Vec<Beat>,
+    /// What was said last to another node, if there is one.
+    other: Option<Beaten>,
 }
 
 impl Pair {
@@ -59,15 +61,40 @@ impl Pair {
         ledger.set_servers(&["redis".into()], 5, begun_ms);
         let server = Server::new("run");
         let (told, calls, beats) = (Vec::new(), Vec::new(), Vec::new());
-        let mut pair = Pair { ledger, server, told, calls, beats };
+        let mut pair = Pair { ledger, server, told, calls, beats, other: None };
         pair.ledger.connected(0, "run".into(), begun_ms);
         (0..10).for_each(|step| pair.pass(begun_ms + step * 100));
         assert!(pair.ledger.is_ready(0));
         pair
     }
 
+    /// Another node joins.
+    fn join(&mut self, now_ms: u64) {
+        self.other = Some(self.beat_of_other(0, 0, now_ms));
+        (1..5).for_each(|step| self.pass(now_ms + step * 100));
+        assert_eq!(self.other.as_ref().unwrap().members.len(), 2);
+    }
+
+    fn beat_of_other(&mut self, heard_ms: u64, share: u64, now_ms: u64) -> Beaten {
+        let beat = Beat {
+            node: "two#1".into(),
+            generation: 77,
+            run_id: "run".into(),
+            heard_ms,
+            share,
+            members: Vec::new(),
+            gone_ms: FORGET_MS,
+            restated: true,
+            leaves: false,
+        };
+        self.server.beat(&beat, 77, now_ms)
+    }
+
     /// Whatever is said is answered.
     fn pass(&mut self, now_ms: u64) {
+        if let Some(last) = self.other.take() {
+            self.other = Some(self.beat_of_other(last.now_ms, last.share, now_ms));
+        }
         self.ledger.tick(now_ms);
         for _ in 0..10 {
             let out = output(&mut self.ledger);
@@ -228,13 +255,15 @@ fn who_leaves_gives_back_before_it_says_so() {
 
 #[test]
 fn what_rests_goes_back_and_is_forgotten_and_comes_again() {
-    let mut pair = Pair::new(START);
+    let mut pair = Pair::new(START - 500);
+    pair.join(START - 100);
     let gold = bucket("gold", 100, LimitMode::Leased);
     let key = "sluice:limit:{acme}:gold";
     pair.ledger.ask(0, ask(1, Some(&gold), 1, 1), START + 400);
     pair.pass(START + 400);
     let spent = smallvec![Spent { at_ms: START + 401, tokens: 1 }];
     pair.ledger.ask(0, Ask { spent, ..ask(1, None, 0, 0) }, START + 402);
+    assert!(pair.server.taken(key, &gold.rule, START + 402).1 > 1);
     (1..10).for_each(|step| pair.pass(START + 402 + step * 50));
     assert_eq!(pair.server.taken(key, &gold.rule, START + 900), (1, 0));
     (1..60).for_each(|step| pair.pass(START + 900 + step * 50));
@@ -244,6 +273,65 @@ fn what_rests_goes_back_and_is_forgotten_and_comes_again() {
     pair.ledger.ask(0, ask(1, Some(&gold), 1, 1), START + 4_000);
     pair.pass(START + 4_000);
     assert!(pair.told[0].1.granted >= 1);
+}
+
+#[test]
+fn where_no_other_node_is_what_rests_stays_for_a_window() {
+    let mut pair = Pair::new(START);
+    let gold = bucket("gold", 100, LimitMode::Leased);
+    let key = "sluice:limit:{acme}:gold";
+    pair.ledger.ask(0, ask(1, Some(&gold), 1, 1), START + 400);
+    pair.pass(START + 400);
+    let spent = smallvec![Spent { at_ms: START + 401, tokens: 1 }];
+    pair.ledger.ask(0, Ask { spent, ..ask(1, None, 0, 0) }, START + 402);
+    (1..10).for_each(|step| pair.pass(START + 402 + step * 50));
+    assert_eq!(pair.server.taken(key, &gold.rule, START + 900), (1, 99));
+    (1..60).for_each(|step| pair.pass(START + 900 + step * 50));
+    assert_eq!((pair.ledger.counts().buckets, pair.ledger.keys.len()), (0, 0));
+    assert_eq!(pair.server.taken(key, &gold.rule, START + 3_900), (0, 0));
+}
+
+#[test]
+fn a_busy_server_is_asked_no_more_than_it_answers_soon_and_who_waits_comes_first() {
+    let mut pair = Pair::new(START);
+    let buckets: Vec<Arc<Bucket>> =
+        (0..400).map(|n| bucket(&format!("b{n}"), 100, LimitMode::Leased)).collect();
+    let all = 0..buckets.len();
+    let id = |n: usize| n as BucketId + 1;
+    for n in all.clone() {
+        pair.ledger.ask(0, ask(id(n), Some(&buckets[n]), 1, 1), START + 400);
+    }
+    let out = output(&mut pair.ledger);
+    let statements =
+        |out: &Output| -> usize { out.calls.iter().map(|(.., call)| call.statements.len()).sum() };
+    assert_eq!(out.calls.len(), limits::LIMIT_CALLS);
+    assert_eq!(statements(&out), limits::LIMIT_CALLS * limits::LIMIT_STATEMENTS);
+    // Nothing more before an answer, and then as much as was answered.
+    assert!(output(&mut pair.ledger).calls.is_empty());
+    let (server, number, call) = &out.calls[0];
+    let answer = pair.server.call(call, START + 401);
+    pair.ledger.answered(*server, *number, Ok(answer), START + 401);
+    let more = output(&mut pair.ledger);
+    assert_eq!(statements(&more), limits::LIMIT_STATEMENTS);
+    for (server, number, call) in out.calls[1..].iter().chain(&more.calls) {
+        let answer = pair.server.call(call, START + 402);
+        pair.ledger.answered(*server, *number, Ok(answer), START + 402);
+    }
+    (0..10).for_each(|_| pair.pass(START + 402));
+    let held =
+        |n: usize| pair.server.taken(&bucket_key(&buckets[n]), &buckets[n].rule, START + 402).1;
+    assert!(all.clone().all(|n| held(n) > 0));
+
+    // All are at rest and go back, which nobody waits for: somebody does for the last of them, and for
+    // one that is new.
+    pair.ledger.tick(START + 2_500);
+    let late = bucket("late", 100, LimitMode::Leased);
+    pair.ledger.ask(1, ask(1_000, Some(&late), 1, 1), START + 2_500);
+    pair.ledger.ask(1, ask(id(399), Some(&buckets[399]), 100, 100), START + 2_500);
+    let out = output(&mut pair.ledger);
+    let first: Vec<&str> =
+        out.calls[0].2.statements.iter().take(2).map(|statement| &*statement.key).collect();
+    assert_eq!(first, ["sluice:limit:{acme}:late", "sluice:limit:{acme}:b399"]);
 }
 
 #[test]
