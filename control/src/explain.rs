@@ -73,9 +73,9 @@ impl Question {
         };
         let known: Vec<&str> = consumer.api_keys.iter().map(|key| &*key.prefix).collect();
         match &self.key {
-            Some(key) if known.is_empty() => Err(format!(
-                "consumer `{name}` has no key in the spec, so none is called `{key}`"
-            )),
+            Some(key) if known.is_empty() => {
+                Err(format!("consumer `{name}` has no key in the spec, so none is called `{key}`"))
+            }
             Some(key) if !known.contains(&key.as_str()) => Err(format!(
                 "consumer `{name}` has no key `{key}` in the spec; it has {}",
                 known.join(", ")
@@ -353,7 +353,7 @@ upstreams: [{name: u, targets: ['10.0.0.1:1']}]
 limits: [{name: plan, by: [address], requests: 5, per: 1s, mode: local}]
 consumers:
 - name: acme
-  api_keys: [{sha256: "0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a", prefix: acme_x}, {sha256: "0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b"}]
+  api_keys: [{sha256: '0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a', prefix: acme_x}, {sha256: '0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b'}]
 - name: bare
 routes: [{name: one, upstream: u, limits: [plan]}]
 ";

@@ -71,9 +71,7 @@ pub fn met(
         Some((LimitIndex::try_from(at).ok()?, of))
     });
     let everywhere = limits.everywhere.iter().map(|at| (*at, "everywhere"));
-    let all = everywhere
-        .chain(route.limits.iter().map(|at| (*at, "route")))
-        .chain(own);
+    let all = everywhere.chain(route.limits.iter().map(|at| (*at, "route"))).chain(own);
     let mut seen = Vec::new();
     let mut out = Vec::new();
     for (at, of) in all {
@@ -209,9 +207,9 @@ consumers:
 - name: guest
   limits: trial
   api_keys:
-  - {sha256: "0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a", prefix: guest_a, limits: fast}
-  - {sha256: "0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b", limits: plan}
-  - {sha256: "0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c", prefix: guest_c}
+  - {sha256: '0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a', prefix: guest_a, limits: fast}
+  - {sha256: '0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b', limits: plan}
+  - {sha256: '0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c', prefix: guest_c}
 - {name: other}
 limits:
 - {name: trial, by: [{address: {v4: 24, v6: 56}}, {header: X-Tenant}], requests: 5, per: 1m, dry_run: true, mode: local}
@@ -328,7 +326,8 @@ routes:
             ]
         );
         let alone = SPEC.replace("redis: {url: 'redis://10.0.0.1'}\n", "");
-        let alone = met(&snapshot(&alone.replace(", mode: strict", "")), "two", None, None, |_| true);
+        let alone =
+            met(&snapshot(&alone.replace(", mode: strict", "")), "two", None, None, |_| true);
         assert!(alone.iter().all(|one| !one.shared));
         let text = table(&alone);
         assert!(text.contains("; gold: 900 per 1s; staff: 3 at once"), "{text}");
