@@ -6,6 +6,7 @@
 
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use contract::snapshot::{LimitMode, OnStoreFailure};
 use loom::thread;
@@ -324,6 +325,8 @@ fn cross(
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(preemptions);
     model.max_branches = 10_000;
+    // There are more orders than anybody waits for: it goes as far as it comes. LOOM_MAX_DURATION is longer.
+    model.max_duration = model.max_duration.or(Some(Duration::from_secs(10)));
     model.check(move || {
         let world = Arc::new(World {
             sleep: loom::sync::Mutex::new(Sleep {
