@@ -325,7 +325,8 @@ fn cross(
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(preemptions);
     model.max_branches = 10_000;
-    // There are more orders than anybody waits for: it goes as far as it comes. LOOM_MAX_DURATION is longer.
+    // There are more orders than anybody waits for: it goes as far as it comes. LOOM_MAX_DURATION
+    // (seconds) lets it go on.
     model.max_duration = model.max_duration.or(Some(Duration::from_secs(10)));
     model.check(move || {
         let world = Arc::new(World {
