@@ -23,6 +23,10 @@ pub struct Question {
     /// Who calls, where that matters: for limits. Credentials are not looked at.
     #[serde(default)]
     pub consumer: Option<String>,
+    /// With which of its keys in the spec, by what people recognise it: its prefix, or the beginning of
+    /// its hash.
+    #[serde(default)]
+    pub key: Option<String>,
 }
 
 impl Question {
@@ -49,17 +53,33 @@ impl Question {
         let host = named.map_or(host, |(_, value)| value).to_owned();
         let headers =
             headers.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host")).collect();
-        let (method, consumer) = (method.to_ascii_uppercase(), None);
-        Ok(Question { method, host, path_and_query, headers, consumer })
+        let (method, consumer, key) = (method.to_ascii_uppercase(), None, None);
+        Ok(Question { method, host, path_and_query, headers, consumer, key })
     }
 
     /// # Errors
-    /// There is no such consumer.
+    /// There is no such consumer, or it has no such key.
     pub fn check(&self, snapshot: &Snapshot) -> Result<(), String> {
-        match &self.consumer {
-            Some(name) if snapshot.auth.consumers.iter().all(|one| one.name != *name) => {
-                Err(format!("there is no consumer `{name}`; `sluice get consumers` lists them"))
+        let Some(name) = &self.consumer else {
+            return match self.key {
+                Some(_) => Err("say whose key that is, too: --consumer NAME".into()),
+                None => Ok(()),
+            };
+        };
+        let Some(consumer) = snapshot.auth.consumers.iter().find(|one| one.name == *name) else {
+            return Err(format!(
+                "there is no consumer `{name}`; `sluice get consumers` lists them"
+            ));
+        };
+        let known: Vec<&str> = consumer.api_keys.iter().map(|key| &*key.prefix).collect();
+        match &self.key {
+            Some(key) if known.is_empty() => {
+                Err(format!("consumer `{name}` has no key in the spec, so none is called `{key}`"))
             }
+            Some(key) if !known.contains(&key.as_str()) => Err(format!(
+                "consumer `{name}` has no key `{key}` in the spec; it has {}",
+                known.join(", ")
+            )),
             _ => Ok(()),
         }
     }
@@ -331,7 +351,10 @@ routes:
 listeners: [{name: a, listen: ':1'}]
 upstreams: [{name: u, targets: ['10.0.0.1:1']}]
 limits: [{name: plan, by: [address], requests: 5, per: 1s, mode: local}]
-consumers: [{name: acme}]
+consumers:
+- name: acme
+  api_keys: [{sha256: '0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a', prefix: acme_x}, {sha256: '0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b'}]
+- name: bare
 routes: [{name: one, upstream: u, limits: [plan]}]
 ";
         let spec = crate::spec::load("t.yaml", text).spec.unwrap();
@@ -341,7 +364,7 @@ routes: [{name: one, upstream: u, limits: [plan]}]
             rewritten: "/".into(),
             backends: vec![Share { upstream: "u".into(), weight: 1 }],
             asked: None,
-            limits: met(&snapshot, "one", None, |_| true),
+            limits: met(&snapshot, "one", None, None, |_| true),
         };
         let answer = Explanation { outcome, path: "/".into(), others: Vec::new() };
         let expected = "route     one
@@ -359,6 +382,20 @@ limits, all of which must have room:
         assert_eq!(question.check(&snapshot), Ok(()));
         question.consumer = Some("acne".into());
         assert!(question.check(&snapshot).unwrap_err().contains("`acne`"));
+        let with = |consumer: Option<&str>, key: &str| {
+            let (consumer, key) = (consumer.map(Into::into), Some(key.into()));
+            Question { consumer, key, ..question.clone() }.check(&snapshot)
+        };
+        assert_eq!(with(Some("acme"), "acme_x"), Ok(()));
+        assert_eq!(with(Some("acme"), "0b0b0b0b"), Ok(()));
+        let unknown = with(Some("acme"), "acme_y").unwrap_err();
+        assert_eq!(
+            unknown,
+            "consumer `acme` has no key `acme_y` in the spec; it has acme_x, 0b0b0b0b"
+        );
+        assert!(with(Some("bare"), "acme_x").unwrap_err().contains("no key in the spec"));
+        assert!(with(Some("acne"), "acme_x").unwrap_err().contains("no consumer"));
+        assert!(with(None, "acme_x").unwrap_err().contains("--consumer"));
     }
 
     #[test]

@@ -57,7 +57,13 @@ fn explain_request(snapshot: &Snapshot, question: &Question) -> Result<Explanati
     };
     let outcome = match answer.outcome {
         explain::Outcome::Matched(matched) => Outcome::Matched {
-            limits: met(snapshot, &matched.route, question.consumer.as_deref(), fits),
+            limits: met(
+                snapshot,
+                &matched.route,
+                question.consumer.as_deref(),
+                question.key.as_deref(),
+                fits,
+            ),
             asked: asked(snapshot, &matched.route),
             route: matched.route,
             rewritten: matched.rewritten,

@@ -12,7 +12,7 @@ use crate::spec::{LimitBy, LimitCost, LimitMode, LimitWindow, OnStoreFailure, Pe
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Met {
     pub name: String,
-    /// Why it holds: one of `everywhere`, `route` and `consumer`.
+    /// Why it holds: one of `everywhere`, `route`, `consumer` and `key`.
     pub of: String,
     /// What requests are told apart by; empty: all are counted as one.
     pub by: Vec<LimitBy>,
@@ -41,11 +41,12 @@ pub struct Tier {
 
 /// What holds for a request on the route of this name by this consumer: in the order of the engine, each
 /// once. `None`: nobody knows who calls, so that it is the consumer of those without a credential, if
-/// the route has one. `fits` says whether the request's path is of the form that a policy is about.
+/// the route has one. `key` is how one of the consumer's keys begins, where it calls with that. `fits` says whether the request's path is of the form that a policy is about.
 pub fn met(
     snapshot: &Snapshot,
     route: &str,
     consumer: Option<&str>,
+    key: Option<&str>,
     fits: impl Fn(LimitIndex) -> bool,
 ) -> Vec<Met> {
     let Some(route) = snapshot.routes.iter().find(|one| one.name == route) else {
@@ -61,13 +62,16 @@ pub fn met(
         None => anonymous,
     };
     let Snapshot { limits, auth, .. } = snapshot;
-    let own = caller.and_then(|caller| caller.limits.as_deref());
-    let own = own.and_then(|own| limits.policies.iter().position(|policy| policy.name == own));
-    let own = own.and_then(|at| LimitIndex::try_from(at).ok());
+    let key = caller.and_then(|caller| caller.api_keys.iter().find(|one| key == Some(&one.prefix)));
+    let of_key = key.and_then(|key| key.limits.as_deref()).map(|name| (name, "key"));
+    let of_caller = caller.and_then(|caller| caller.limits.as_deref());
+    // One of both: a key's is in place of its consumer's.
+    let own = of_key.or(of_caller.map(|name| (name, "consumer"))).and_then(|(name, of)| {
+        let at = limits.policies.iter().position(|policy| policy.name == name)?;
+        Some((LimitIndex::try_from(at).ok()?, of))
+    });
     let everywhere = limits.everywhere.iter().map(|at| (*at, "everywhere"));
-    let all = everywhere
-        .chain(route.limits.iter().map(|at| (*at, "route")))
-        .chain(own.map(|at| (at, "consumer")));
+    let all = everywhere.chain(route.limits.iter().map(|at| (*at, "route"))).chain(own);
     let mut seen = Vec::new();
     let mut out = Vec::new();
     for (at, of) in all {
@@ -200,7 +204,12 @@ authenticators: [{name: keys, api_key: {}}]
 groups: [{name: gold, limits: plan}, {name: staff}]
 consumers:
 - {name: acme, groups: [staff, gold]}
-- {name: guest, limits: trial}
+- name: guest
+  limits: trial
+  api_keys:
+  - {sha256: '0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a', prefix: guest_a, limits: fast}
+  - {sha256: '0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b', limits: plan}
+  - {sha256: '0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c', prefix: guest_c}
 - {name: other}
 limits:
 - {name: trial, by: [{address: {v4: 24, v6: 56}}, {header: X-Tenant}], requests: 5, per: 1m, dry_run: true, mode: local}
@@ -211,6 +220,7 @@ limits:
   burst: 20
   cost: {response_header: X-Cost, reserve: 2, max: 50}
   tiers: [{group: gold, requests: 900, per: 1s}, {group: staff, concurrency: 3}]
+- {name: fast, by: [credential], requests: 50, per: 1s}
 - {name: users, by: [{path: '/users/{id}'}], requests: 7, per: 10m, cost: 2}
 routes:
 - {name: one, upstream: u, auth: {any: [keys], anonymous: guest}, limits: [plan, users, all]}
@@ -230,7 +240,7 @@ routes:
     #[test]
     fn what_holds_everywhere_on_the_route_and_for_the_consumer() {
         let snapshot = snapshot(SPEC);
-        let of = |route, consumer| met(&snapshot, route, consumer, |_| true);
+        let of = |route, consumer| met(&snapshot, route, consumer, None, |_| true);
         let all = ("all", "everywhere");
         let route = [all, ("plan", "route"), ("users", "route")];
         assert_eq!(names(&of("one", Some("acme"))), route, "each once");
@@ -245,15 +255,28 @@ routes:
         assert_eq!(of("none", None), []);
         // Paths of another form are not limited.
         let users = snapshot.limits.policies.iter().position(|one| one.name == "users");
-        let others = met(&snapshot, "one", Some("other"), |at| Some(at as usize) != users);
+        let others = met(&snapshot, "one", Some("other"), None, |at| Some(at as usize) != users);
         assert_eq!(names(&others), [all, ("plan", "route")]);
+    }
+
+    #[test]
+    fn a_keys_own_limits_are_in_place_of_its_consumers() {
+        let snapshot = snapshot(SPEC);
+        let with = |consumer, key| met(&snapshot, "two", Some(consumer), Some(key), |_| true);
+        let route = [("all", "everywhere"), ("plan", "route")];
+        assert_eq!(names(&with("guest", "guest_a")), [&route[..], &[("fast", "key")]].concat());
+        assert_eq!(names(&with("guest", "0b0b0b0b")), route, "each once");
+        let consumer = [&route[..], &[("trial", "consumer")]].concat();
+        assert_eq!(names(&with("guest", "guest_c")), consumer, "it has none of its own");
+        // Of another consumer.
+        assert_eq!(names(&with("other", "guest_a")), route);
     }
 
     #[test]
     fn the_tier_is_the_callers_or_all_are_told() {
         let snapshot = snapshot(SPEC);
         let plan = |consumer| {
-            let met = met(&snapshot, "two", consumer, |_| true);
+            let met = met(&snapshot, "two", consumer, None, |_| true);
             met.into_iter().find(|one| one.name == "plan").unwrap()
         };
         let acme = plan(Some("acme"));
@@ -272,7 +295,7 @@ routes:
 
     #[test]
     fn people_get_a_table() {
-        let all = met(&snapshot(SPEC), "one", None, |_| true);
+        let all = met(&snapshot(SPEC), "one", None, None, |_| true);
         let text = table(&all);
         let lines: Vec<Vec<&str>> = text
             .lines()
@@ -303,18 +326,19 @@ routes:
             ]
         );
         let alone = SPEC.replace("redis: {url: 'redis://10.0.0.1'}\n", "");
-        let alone = met(&snapshot(&alone.replace(", mode: strict", "")), "two", None, |_| true);
+        let alone =
+            met(&snapshot(&alone.replace(", mode: strict", "")), "two", None, None, |_| true);
         assert!(alone.iter().all(|one| !one.shared));
         let text = table(&alone);
         assert!(text.contains("; gold: 900 per 1s; staff: 3 at once"), "{text}");
         assert!(text.contains("leased (no redis: this node alone)"), "{text}");
-        let acme = table(&met(&snapshot(SPEC), "two", Some("acme"), |_| true));
+        let acme = table(&met(&snapshot(SPEC), "two", Some("acme"), None, |_| true));
         assert!(acme.contains("gold: 900 per 1s  "), "{acme}");
     }
 
     #[test]
     fn programs_get_the_words_of_the_spec() {
-        let all = met(&snapshot(SPEC), "one", None, |_| true);
+        let all = met(&snapshot(SPEC), "one", None, None, |_| true);
         let json = serde_json::to_value(&all).unwrap();
         assert_eq!(
             json[3],

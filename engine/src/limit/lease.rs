@@ -550,6 +550,12 @@ impl Leases {
         Some(Standing { remaining: lease.remaining, reset_at_ms })
     }
 
+    /// Of all leases.
+    #[cfg(test)]
+    pub fn held(&self) -> u64 {
+        self.all.iter().filter(|lease| !lease.flags.vacant).map(Lease::held).sum()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.table.len()

@@ -14,12 +14,13 @@ pub mod oauth_client;
 pub mod redis;
 #[cfg(test)]
 pub(crate) mod tests;
+mod wake_queue;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -31,6 +32,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use self::keys::Keys;
 use self::redis::Redis;
+use self::wake_queue::{Bell, EventFd, Queue, WakeQueue};
 use crate::io::Io;
 use crate::limit::Keys as LimitKeys;
 use crate::limit::messages::{self, Ask};
@@ -74,24 +76,33 @@ fn kept<T>(
     one
 }
 
-/// Where a shard learns which of its questions are answered.
+/// Where a shard learns what it waits for.
+type Inbox = WakeQueue<SegQueue<News>, EventFd>;
+
+/// What a shard is told.
 #[derive(Debug)]
-struct Inbox {
-    answered: SegQueue<u64>,
+enum News {
+    /// The question with this ticket is answered.
+    Answered(u64),
     /// What the ledger of limits says.
-    told: SegQueue<messages::Told>,
-    /// An eventfd.
-    wake: OwnedFd,
+    Limit(messages::Told),
 }
 
-impl Inbox {
-    fn tell(&self, ticket: u64) {
-        self.answered.push(ticket);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+/// Tells shards what the ledger of limits says: each of them is woken once.
+fn deliver<Q: Queue<Item = News>, B: Bell>(
+    told: &mut Vec<(u16, messages::Told)>,
+    inboxes: &[Arc<WakeQueue<Q, B>>],
+) {
+    // What is for the same shard stays in its order.
+    told.sort_by_key(|(shard, _)| *shard);
+    let mut told = told.drain(..).peekable();
+    while let Some(&(shard, _)) = told.peek() {
+        let own = std::iter::from_fn(|| told.next_if(|(to, _)| *to == shard));
+        let news = own.map(|(_, told)| News::Limit(told));
+        match inboxes.get(usize::from(shard)) {
+            Some(inbox) => inbox.put_all(news),
+            None => news.for_each(drop),
+        }
     }
 }
 
@@ -112,10 +123,7 @@ impl Store {
             let _ = runtime.block_on(gone);
             runtime.shutdown_background();
         })?;
-        let inbox = || {
-            let wake = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
-            Ok(Arc::new(Inbox { answered: SegQueue::new(), told: SegQueue::new(), wake }))
-        };
+        let inbox = || Ok(Arc::new(Inbox::new(SegQueue::new(), EventFd::open()?)));
         let inboxes = (0..shards).map(|_| inbox()).collect::<io::Result<Box<[_]>>>()?;
         let (limits, limiting) = limits::Hub::start(&handle, &inboxes);
         let (open, http) = (Mutex::default(), Arc::default());
@@ -274,18 +282,16 @@ impl Desk {
     /// The eventfd cannot be waited for.
     pub async fn listen(&self, io: &Io, told: impl Fn(messages::Told)) -> io::Result<()> {
         loop {
-            io.readable(self.inbox.wake.as_fd()).await?;
-            let mut count = [0; 8];
-            let _ = rustix::io::read(&self.inbox.wake, &mut count);
-            while let Some(ticket) = self.inbox.answered.pop() {
-                let waker = self.waiting.borrow_mut().remove(&ticket).flatten();
-                if let Some(waker) = waker {
-                    waker.wake();
+            io.readable(self.inbox.bell().as_fd()).await?;
+            self.inbox.take(usize::MAX, |news| match news {
+                News::Answered(ticket) => {
+                    let waker = self.waiting.borrow_mut().remove(&ticket).flatten();
+                    if let Some(waker) = waker {
+                        waker.wake();
+                    }
                 }
-            }
-            while let Some(news) = self.inbox.told.pop() {
-                told(news);
-            }
+                News::Limit(news) => told(news),
+            });
         }
     }
 }
@@ -297,7 +303,7 @@ struct Told {
 
 impl Drop for Told {
     fn drop(&mut self) {
-        self.inbox.tell(self.ticket);
+        self.inbox.put(News::Answered(self.ticket));
     }
 }
 

@@ -350,12 +350,17 @@ fn explain_names_the_limits_that_a_request_meets() {
     let spec = Spec::to(origin.address())
         .also(
             "limits: [ { name: all, requests: 500, per: 1s, everywhere: true }, \
+             { name: narrow, by: [ credential ], requests: 3, per: 1s }, \
              { name: users, by: [ { path: '/users/{id}/*' } ], requests: 9, per: 1m }, \
              { name: plan, by: [ consumer ], requests: 7, per: day, dry_run: true, \
              tiers: [ { group: gold, requests: 70, per: day } ] } ]",
         )
         .also("groups: [ { name: gold } ]")
-        .also("consumers: [ { name: acme, groups: [ gold ], limits: plan } ]")
+        .also(&format!(
+            "consumers: [ {{ name: acme, groups: [ gold ], limits: plan, \
+             api_keys: [ {{ sha256: '{}', prefix: acme_x, limits: narrow }} ] }} ]",
+            "0a".repeat(32)
+        ))
         .route("limits: [ users ]");
     let gateway = Gateway::of(&spec);
     let admin = gateway.admin_address();
@@ -384,6 +389,13 @@ fn explain_names_the_limits_that_a_request_meets() {
     let outcome = run(&["/", "--consumer", "acne"]);
     assert_ne!(outcome.code, Some(0), "{outcome:?}");
     assert!(outcome.stderr.contains("no consumer `acne`"), "{outcome:?}");
+    // A key has limits in place of its consumer's.
+    let key = ["/elsewhere", "--consumer", "acme", "--key", "acme_x"];
+    assert_eq!(names(&key), [everywhere, "\"narrow\" \"key\""]);
+    let outcome = run(&["/", "--consumer", "acme", "--key", "acme_y"]);
+    assert_ne!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stderr.contains("no key `acme_y`"), "{outcome:?}");
+    assert!(outcome.stderr.contains("it has acme_x"), "{outcome:?}");
 }
 
 #[test]

@@ -137,6 +137,11 @@ async fn open(settings: &Settings, server: usize) -> Result<Opened, fred::error:
     }
 }
 
+/// Whether it is an error of this kind.
+fn says(answer: &Result<Value, fred::error::Error>, kind: &str) -> bool {
+    answer.as_ref().is_err_and(|error| error.details().starts_with(kind))
+}
+
 impl Connection {
     /// Asks, and tells what comes; with how many microseconds it took.
     pub async fn call(self, call: Call, members: usize) -> (Result<Answer, Failed>, u64) {
@@ -161,21 +166,17 @@ impl Connection {
         keys: Vec<String>,
         args: Vec<String>,
     ) -> Result<Value, Failed> {
-        let answer = self.client.evalsha(hash, keys.clone(), args.clone()).await;
-        match answer {
-            // SCRIPT FLUSH, or another server of the cluster. It was not run, so running it is no second
-            // time.
-            Err(error) if error.details().starts_with("NOSCRIPT") => {
-                self.client.eval(text, keys, args).await.map_err(|_| Failed)
-            }
-            // It is a replica by now, and does not end the connection in every case: who is the master is
-            // to be found out anew. (In a cluster the client finds that out by itself.)
-            Err(error) if error.details().starts_with("READONLY") && !self.cluster => {
-                let _ = self.client.quit().await;
-                Err(Failed)
-            }
-            answer => answer.map_err(|_| Failed),
+        let mut answer = self.client.evalsha(hash, keys.clone(), args.clone()).await;
+        // SCRIPT FLUSH, or another server of the cluster. It was not run, so running it is no second time.
+        if says(&answer, "NOSCRIPT") {
+            answer = self.client.eval(text, keys, args).await;
         }
+        // It is a replica by now, and does not end the connection in every case: who is the master is to be
+        // found out anew. (In a cluster the client finds that out by itself.)
+        if says(&answer, "READONLY") && !self.cluster {
+            let _ = self.client.quit().await;
+        }
+        answer.map_err(|_| Failed)
     }
 
     /// A script's keys are in one slot: one call for each statement, all under way at once.

@@ -1,8 +1,8 @@
 //! The node's ledger at work: on the store thread, between shards and Redis.
 //!
 //! Shards put what they say into one queue, and find what they are told in one of their own; no lock is
-//! between them. Whoever puts something in wakes the other: the store thread by a permit that stays until
-//! it is taken, a shard by its eventfd.
+//! between them. Whoever puts something in wakes the other ([`super::wake_queue`]): the store thread by a
+//! permit that stays until it is taken, a shard by its eventfd.
 
 mod link;
 pub mod script;
@@ -22,19 +22,19 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::link::{Connection, Event, What};
 use super::redis::Settings;
-use super::{Inbox, Task};
+use super::wake_queue::{Bell, WakeQueue};
+use super::{Inbox, Task, deliver};
 use crate::io::{monotonic_ms, wall_ms};
 use crate::limit::ledger::{Counts, Ledger, Output};
-use crate::limit::messages::{Ask, Told};
+use crate::limit::messages::Ask;
 use crate::limit::protocol::NodeId;
 use crate::limits;
 
 /// Where shards and the ledger meet.
 #[derive(Debug)]
 pub struct Hub {
-    asks: SegQueue<(u16, Ask)>,
-    /// The store thread has something to look at.
-    wake: Notify,
+    /// What shards say. Its bell rings for whatever else the store thread has to look at, too.
+    asks: WakeQueue<SegQueue<(u16, Ask)>, Notify>,
     commands: UnboundedSender<Command>,
     /// The last settings, so that the same again are no news.
     settings: Mutex<Option<Given>>,
@@ -65,8 +65,7 @@ impl Hub {
     pub(super) fn start(runtime: &Handle, inboxes: &[Arc<Inbox>]) -> (Arc<Hub>, Task) {
         let (commands, orders) = unbounded_channel();
         let hub = Arc::new(Hub {
-            asks: SegQueue::new(),
-            wake: Notify::new(),
+            asks: WakeQueue::new(SegQueue::new(), Notify::new()),
             commands,
             settings: Mutex::default(),
             figures: Arc::default(),
@@ -79,8 +78,7 @@ impl Hub {
     }
 
     pub(super) fn ask(&self, shard: u16, ask: Ask) {
-        self.asks.push((shard, ask));
-        self.wake.notify_one();
+        self.asks.put((shard, ask));
     }
 
     /// Counts there from now on.
@@ -101,7 +99,7 @@ impl Hub {
 
     fn command(&self, command: Command) {
         let _ = self.commands.send(command);
-        self.wake.notify_one();
+        self.asks.bell().ring();
     }
 
     /// How buckets stand, those of a consumer alone if it is named. Blocks: not for shards.
@@ -203,13 +201,9 @@ async fn run(
         while let Ok(event) = news.try_recv() {
             work.hear(event);
         }
-        let mut taken = 0;
-        while taken < limits::LIMIT_CHECKS
-            && let Some((shard, ask)) = hub.asks.pop()
-        {
+        hub.asks.take(limits::LIMIT_CHECKS, |(shard, ask)| {
             work.ledger.ask(shard, ask, monotonic_ms());
-            taken += 1;
-        }
+        });
         if monotonic_ms() >= work.ledger.next_ms() {
             work.ledger.tick(monotonic_ms());
         }
@@ -221,7 +215,7 @@ async fn run(
         }
         let wait_ms = work.ledger.next_ms().saturating_sub(monotonic_ms()).clamp(1, 1_000);
         tokio::select! {
-            () = hub.wake.notified() => {}
+            () = hub.asks.bell().notified() => {}
             event = news.recv() => if let Some(event) = event { work.hear(event) },
             () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
         }
@@ -237,9 +231,9 @@ impl Work {
             }
             Command::Leave(done) => {
                 // What shards said when they ended.
-                while let Some((shard, ask)) = self.hub.asks.pop() {
+                self.hub.asks.take(usize::MAX, |(shard, ask)| {
                     self.ledger.ask(shard, ask, monotonic_ms());
-                }
+                });
                 self.ledger.leave(monotonic_ms());
                 self.leaving = Some(done);
             }
@@ -340,13 +334,7 @@ impl Work {
                 let _ = events.send(Event { life, server, what: What::Beaten(beat) });
             });
         }
-        let mut woken = vec![false; self.inboxes.len()];
-        for (shard, told) in output.told.drain(..) {
-            self.tell(shard, told, &mut woken);
-        }
-        for (inbox, _) in self.inboxes.iter().zip(&woken).filter(|(_, woken)| **woken) {
-            inbox.wake();
-        }
+        deliver(&mut output.told, &self.inboxes);
         self.output = output;
         if self.leaving.is_some()
             && self.ledger.has_left()
@@ -355,14 +343,6 @@ impl Work {
             let _ = done.send(());
         }
         self.count();
-    }
-
-    fn tell(&self, shard: u16, told: Told, woken: &mut [bool]) {
-        let at = usize::from(shard);
-        if let (Some(inbox), Some(woken)) = (self.inboxes.get(at), woken.get_mut(at)) {
-            inbox.told.push(told);
-            *woken = true;
-        }
     }
 
     /// Tells people, and the figures, what has changed.

@@ -13,9 +13,9 @@ use smallvec::SmallVec;
 use crate::io::monotonic_ms;
 use crate::limit::messages::{Ask, Bucket, BucketId, Spent, State, Told};
 use crate::limit::rule::{Rule, Span};
-use crate::store::Store;
 use crate::store::redis::Settings;
 use crate::store::redis::server::{PATIENCE, RedisServer, until};
+use crate::store::{News, Store};
 
 /// A node of one shard, as simple as one can be.
 pub(super) struct Node {
@@ -93,11 +93,16 @@ impl Node {
         self.store.limits().ask(self.shard, ask);
         let until_ms = monotonic_ms() + PATIENCE.as_millis() as u64;
         loop {
-            match self.store.inboxes[usize::from(self.shard)].told.pop() {
-                Some(told) if told.answers => return told,
-                Some(recall) if recall.fair < self.hold => self.retry_at_ms = 0,
-                _ => assert!(monotonic_ms() < until_ms, "the ledger does not answer"),
+            let mut answer = None;
+            self.store.inboxes[usize::from(self.shard)].take(1, |news| match news {
+                News::Limit(told) if told.answers => answer = Some(told),
+                News::Limit(recall) if recall.fair < self.hold => self.retry_at_ms = 0,
+                _ => {}
+            });
+            if let Some(told) = answer {
+                return told;
             }
+            assert!(monotonic_ms() < until_ms, "the ledger does not answer");
             sleep(Duration::from_micros(50));
         }
     }

@@ -1,5 +1,6 @@
 mod cluster;
 mod hub;
+mod orders;
 mod scripts;
 mod secured;
 mod sentinel;

@@ -146,3 +146,38 @@ fn a_primary_that_has_become_a_replica_is_left() {
     primary.command(&["REPLICAOF", "NO", "ONE"]);
     node.await_exact();
 }
+
+/// Sentinels that replace a primary end the connections of its clients. Who does it by hand may not.
+#[test]
+fn a_primary_that_was_replaced_by_hand_is_left_for_the_new_one() {
+    let primary = RedisServer::start();
+    let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &primary.port.to_string()]);
+    until("the replica is in step", || {
+        replica.command(&["INFO", "replication"]).contains("master_link_status:up")
+    });
+    // By itself it replaces nobody, as two would have to agree.
+    let sentinel = Sentinel::start(primary.port);
+    let urls = vec![format!("redis://127.0.0.1:{}", sentinel.port)];
+    let redis = snapshot::Redis { urls, sentinel: Some("main".into()), ..Default::default() };
+    let settings = Settings::of(&redis, &Snapshot::default()).unwrap();
+    let bucket = bucket(200, 1_000, OnStoreFailure::Share);
+    let mut nodes = ["a", "b"].map(|name| Node::with(&settings, name, &bucket));
+    nodes.iter_mut().for_each(Node::await_exact);
+    let mut times = demand(&mut nodes, 300);
+    let generation = || replica.command(&["HGET", "sluice:limit:{nodes}:generation", "id"]);
+    until("the replica has the generation", || generation() != "(nil)");
+    let before = generation();
+
+    let new = replica.port.to_string();
+    sentinel.ask(&["SENTINEL", "REMOVE", "main"]);
+    replica.command(&["REPLICAOF", "NO", "ONE"]);
+    primary.command(&["REPLICAOF", "127.0.0.1", &new]);
+    sentinel.ask(&["SENTINEL", "MONITOR", "main", "127.0.0.1", &new, "2"]);
+    until("all go by the truth of the new primary", || {
+        times.extend(demand(&mut nodes, 20));
+        generation() != before && nodes.iter().all(Node::is_exact)
+    });
+    assert_eq!(role(&primary), "slave", "it was alive all the time");
+    times.extend(demand(&mut nodes, 1_500));
+    assert!(worst(&times, 1_000) <= 200, "{}", worst(&times, 1_000));
+}
