@@ -263,7 +263,8 @@ impl Work {
             self.life += 1;
             let settings = given.redis.as_ref();
             let names = settings.map(Settings::names).unwrap_or_default();
-            self.cluster = names.first().filter(|_| settings.is_some_and(|one| one.cluster)).cloned();
+            self.cluster =
+                names.first().filter(|_| settings.is_some_and(|one| one.cluster)).cloned();
             self.names = match &self.cluster {
                 // The same on all nodes, whichever addresses they know.
                 Some(_) => PARTITIONS.map(Arc::from).into(),

@@ -17,8 +17,8 @@ use crate::store::redis::Settings;
 /// Their tags, which place buckets (by their text) and partitions (by their slots, which lie in the middles of
 /// sixteen equal parts of all): they never change.
 pub const PARTITIONS: [&str; 16] = [
-    "p00pp", "p01qp", "p02rp", "p03sp", "p04tp", "p05up", "p06vp", "p07wp",
-    "p08ht", "p09it", "p10uz", "p11tz", "p12fx", "p13gx", "p14qz", "p15pz",
+    "p00pp", "p01qp", "p02rp", "p03sp", "p04tp", "p05up", "p06vp", "p07wp", "p08ht", "p09it",
+    "p10uz", "p11tz", "p12fx", "p13gx", "p14qz", "p15pz",
 ];
 
 /// Whom to ask who has a slot: the nodes of the cluster that are configured, and those that these name.
@@ -123,7 +123,8 @@ mod tests {
     fn slots_and_buckets_are_spread_evenly() {
         let part = 16_384 / PARTITIONS.len();
         for (at, tag) in PARTITIONS.iter().enumerate() {
-            let slot = usize::from(redis_keyslot(format!("sluice:limit:{{{tag}}}:members").as_bytes()));
+            let slot =
+                usize::from(redis_keyslot(format!("sluice:limit:{{{tag}}}:members").as_bytes()));
             assert!(slot.abs_diff(at * part + part / 2) <= 16, "{tag}: {slot}");
         }
         let mut counts = [0; PARTITIONS.len()];
@@ -153,9 +154,11 @@ mod tests {
         ]);
         seeds.learn(&slots);
         let place = |config: Option<Config>| match config.map(|config| config.server) {
-            Some(ServerConfig::Centralized { server }) => {
-                (server.host.to_string(), server.port, server.tls_server_name.map(|n| n.to_string()))
-            }
+            Some(ServerConfig::Centralized { server }) => (
+                server.host.to_string(),
+                server.port,
+                server.tls_server_name.map(|n| n.to_string()),
+            ),
             other => panic!("{other:?}"),
         };
         let first = place(seeds.primary(&settings, PARTITIONS[0], &slots));
