@@ -140,10 +140,9 @@ mod tests {
 
     #[test]
     fn who_has_a_slot_is_read_and_others_are_asked_when_one_is_gone() {
-        let urls = vec!["rediss://:pw@redis.example:7000".to_owned()];
+        let urls = vec!["redis://:pw@redis.example:7000".to_owned()];
         let redis = contract::snapshot::Redis { urls, cluster: true, ..Default::default() };
-        let settings = Settings::of(&redis, &contract::Snapshot::default());
-        let Ok(settings) = settings else { panic!("{settings:?}") };
+        let settings = Settings::of(&redis, &contract::Snapshot::default()).unwrap();
         let mut seeds = Seeds::of(&settings);
         let range = |first: i64, last: i64, nodes: Vec<Value>| {
             Value::Array([vec![first.into(), last.into()], nodes].concat())

@@ -234,8 +234,8 @@ fn a_user_over_tls_keeps_limits_in_a_cluster() {
         server
     };
     let port = |server: &RedisServer| ports.borrow()[&server.port];
-    let cli = ["--tls", "--cacert", &safe.file("ca.pem")];
-    let cluster = Cluster::start_with(0, start, port, &cli);
+    let authority = safe.file("ca.pem");
+    let cluster = Cluster::start_with(0, start, port, &["--tls", "--cacert", &authority]);
     // The others are found.
     let known = [port(&cluster.servers[0])];
     let redis = snapshot::Redis { cluster: true, ..Default::default() };
