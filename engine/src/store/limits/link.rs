@@ -88,14 +88,14 @@ pub(super) async fn keep(
             }
             Err(error) => {
                 // Another one may know better who has the slot.
-                seeds.next();
+                seeds.turn();
                 tell(What::Refused(error.details().to_owned()));
             }
         }
         if let Some(mut task) = ended {
             // It ends with the connection.
             let _ = (&mut task).await;
-            seeds.next();
+            seeds.turn();
             tell(What::Disconnected);
         }
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;

@@ -39,7 +39,7 @@ impl Seeds {
     }
 
     /// Another one is asked next.
-    pub fn next(&mut self) {
+    pub fn turn(&mut self) {
         self.at += 1;
     }
 
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(last, ("b.example".into(), 7_001, None));
         assert!(seeds.primary(&settings, PARTITIONS[0], &Value::Null).is_none());
         let asked = std::iter::repeat_with(|| {
-            seeds.next();
+            seeds.turn();
             place(Some(seeds.config(&settings)))
         });
         let asked: Vec<_> = asked.take(3).collect();
