@@ -114,13 +114,14 @@ pub fn limits(out: &mut String, figures: &Figures) {
         sample(out, name, &[], value);
     };
     one("sluice_limit_buckets", "gauge", "Windows that the node counts.", get(Figure::Buckets));
-    let help = "Redis servers that keep limits.";
+    let help = "Redis servers, or partitions of a Redis Cluster, that keep limits.";
     one("sluice_limit_redis_servers", "gauge", help, get(Figure::Servers));
     let help = "Of these those that cannot be asked: their limits go by on_store_failure.";
     one("sluice_limit_redis_lost", "gauge", help, get(Figure::ServersLost));
-    let help = "Times that a Redis server was lost.";
+    let help = "Times that a Redis server or partition was lost.";
     one("sluice_limit_redis_losses_total", "counter", help, get(Figure::Losses));
-    let help = "Times that a Redis server had lost what it knew, and nodes told it again.";
+    let help =
+        "Times that a Redis server or partition had lost what it knew, and nodes told it again.";
     one("sluice_limit_redis_restatements_total", "counter", help, get(Figure::Generations));
     const CALLS: &str = "sluice_limit_redis_calls_total";
     family(out, CALLS, "counter", "Calls of Redis, by result.");

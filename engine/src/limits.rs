@@ -338,6 +338,10 @@ pub const LIMIT_RECALL_MS: u64 = 5;
 pub const LIMIT_SOON_MS: u64 = 50;
 /// How long to wait before connecting again to a Redis that keeps limits: at first, and at most.
 pub const LIMIT_BACKOFF_MS: (u64, u64) = (20, 500);
+/// Nodes of a cluster that are asked who has its slots.
+pub const LIMIT_SEEDS: usize = 64;
+/// People are told at once of all partitions of a cluster that are lost within this.
+pub const LIMIT_TELL_MS: u64 = 300;
 /// A connection on which nothing was answered for so long is given up.
 pub const LIMIT_SILENT_MS: u64 = 2_000;
 /// How long the end of a process waits for what it gives back.

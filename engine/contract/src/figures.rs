@@ -19,7 +19,7 @@ pub enum Figure {
     Calls,
     /// Those that failed, or were not answered in time.
     Failures,
-    /// Gauge: servers, or clusters.
+    /// Gauge: servers, or the partitions of a cluster.
     Servers,
     /// Gauge: of these those that cannot be asked now.
     ServersLost,

@@ -4,6 +4,10 @@
 //! **Names.** A bucket is the hash `sluice:limit:{TAG}:NAME`, which a person can read: `used`, `held`,
 //! `held:NODE`, `seq:NODE`, and what was spent by slot. It expires when nothing in it counts any more.
 //!
+//! **Clusters.** A cluster is sixteen servers here, its *partitions* (`store/limits/partition.rs`): all keys of one
+//! are in one slot, `sluice:limit:{PARTITION}{TAG}:NAME` and `sluice:limit:{PARTITION}:generation`. A slot that
+//! goes to another primary, whether that has all that was written or not, is another server.
+//!
 //! **Statements.** A node has one statement per bucket under way. It says what the node holds now, whatever
 //! was granted and lost on the way; statements are numbered, and an older one than the last is ignored, so
 //! that what a stopped server reads late does no harm.
@@ -57,16 +61,10 @@
 //!   server loses its memory, or for longer than `FORGET_MS`, those beyond its part are not known.
 //! - Tokens that a process holds while it is stopped as a whole (SIGSTOP, a suspended machine) for longer
 //!   than `FORGET_MS` it may spend when it goes on, before it sees what time it is.
-//! - In a cluster what is kept with a bucket knows nothing of members: parts are not kept for the lost, and
-//!   what a node held that says nothing more counts for `FORGET_MS`.
-//! - In a cluster nobody notices that one of its primaries has lost its memory: buckets have no generation
-//!   there, and a bucket that is gone looks like a new one. What was spent of it in the window before, and
-//!   what others hold until they state it, does not count, so one window may have up to twice the limit.
-//!   A replica that takes over lacks what was not copied yet: the same for what was granted and spent in
-//!   that time alone. Nodes that are cut off meanwhile go by their parts, which nobody keeps for them.
-//!   Where that is too much, take single servers or Sentinels: there another memory is another generation.
 //! - A node tells anew what it remembers: of more buckets than it has room for not all.
 //! - Two processes of one name at a time take each other for dead.
+//! - A server that lacks what another has written of this generation must not have its `run_id`: a primary that
+//!   becomes a replica and a primary again, while no node beats in between, passes for the one that it was.
 //! - Redis may evict nothing (`maxmemory-policy noeviction`), and its clock and the nodes' run at about the
 //!   same rate.
 

@@ -25,7 +25,9 @@ local generation, settled, last_beat = of[1], tonumber(of[4] or '0'), tonumber(o
 -- When a member ended last, and one whose spending was never stated in this generation.
 local gone, bare = tonumber(of[6] or '0'), tonumber(of[7] or '0')
 
-local function recall_of(who) return 'sluice:limit:{nodes}:recall:' .. who end
+-- What stands before the names of common keys.
+local home = string.sub(generations, 1, -#'generation' - 1)
+local function recall_of(who) return home .. 'recall:' .. who end
 
 -- It is lost until it comes.
 local function expect(who)

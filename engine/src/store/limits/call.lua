@@ -5,8 +5,6 @@
 -- ARGV: now ('' for the server's), node, generation, heard, silent, forget, then for each statement:
 --   limit, kind (s, u, c), window or end, slot, reach, seq, hold, need, waiting, want,
 --   number of spent, then age and tokens of each.
--- Without the first six keys (a cluster, where they are elsewhere) `generation` is '': then the number of
--- nodes stands in place of `heard`, and nothing is known of members.
 
 -- Buckets of no more fields than this are read whole; so are no more members than these.
 local SMALL, FEW = 64, 16
@@ -26,13 +24,8 @@ if not now then
 end
 local node, generation = ARGV[2], ARGV[3]
 local silent, forget = tonumber(ARGV[5]), tonumber(ARGV[6])
-local alone = generation == ''
-local sharers, lost, settled, bare = 1, false, 0, 0
--- Who is awaited, and when it was answered last (-1: it is no member any more); who is dead. As a rule
--- nobody.
-local awaited, dead = {}, {}
--- Whether any member is lost.
-local some_lost = false
+-- What stands before the names of common keys.
+local home = string.sub(KEYS[1], 1, -#'generation' - 1)
 
 -- All members and when each was heard, once somebody wants to know.
 local members, heard_ms
@@ -46,50 +39,50 @@ local function all_members()
     end
 end
 
-if alone then
-    sharers = math.max(1, tonumber(ARGV[4]))
+local of = redis.call('HMGET', KEYS[1], 'id', 'now', 'settled', 'bare', 'watch', 'count')
+-- A clock that goes back stands still.
+local seen = tonumber(of[2] or '0')
+if seen > now then
+    now = seen
+elseif of[1] and now > seen then
+    redis.call('HSET', KEYS[1], 'now', int(now))
+end
+if of[1] ~= generation then return {'g', int(now), of[1] or '0'} end
+local settled, bare = tonumber(of[3]), tonumber(of[4])
+-- The score of this node, and of the one that was heard longest ago.
+local own, oldest
+local sharers = tonumber(of[6])
+if sharers <= FEW then
+    all_members()
+    own, oldest = heard_ms[node], heard_ms[members[1]]
 else
-    local of = redis.call('HMGET', KEYS[1], 'id', 'now', 'settled', 'bare', 'watch', 'count')
-    -- A clock that goes back stands still.
-    local seen = tonumber(of[2] or '0')
-    if seen > now then
-        now = seen
-    elseif of[1] and now > seen then
-        redis.call('HSET', KEYS[1], 'now', int(now))
+    own = tonumber(redis.call('ZSCORE', KEYS[2], node) or nil)
+    oldest = tonumber(redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2])
+end
+local heard = tonumber(ARGV[4])
+if not own or heard > now or now - heard > silent then return {'u', int(now)} end
+local lost = now - own > silent
+if lost then
+    redis.call('HSET', KEYS[6], node, int(now))
+elseif now > own then
+    redis.call('ZADD', KEYS[2], int(now), node)
+    if heard_ms then heard_ms[node] = now end
+end
+-- Whether any member is lost.
+local some_lost = now - oldest > silent
+-- Who is awaited, and when it was answered last (-1: it is no member any more); who is dead. As a rule
+-- nobody.
+local awaited, dead = {}, {}
+if of[5] == '1' then
+    for _, who in ipairs(redis.call('SMEMBERS', KEYS[4])) do
+        local member = redis.call('ZSCORE', KEYS[2], who)
+        awaited[who] = member and tonumber(redis.call('HGET', KEYS[6], who)) or -1
     end
-    if of[1] ~= generation then return {'g', int(now), of[1] or '0'} end
-    settled, bare = tonumber(of[3]), tonumber(of[4])
-    -- The score of this node, and of the one that was heard longest ago.
-    local own, oldest
-    sharers = tonumber(of[6])
-    if sharers <= FEW then
-        all_members()
-        own, oldest = heard_ms[node], heard_ms[members[1]]
-    else
-        own = tonumber(redis.call('ZSCORE', KEYS[2], node) or nil)
-        oldest = tonumber(redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2])
-    end
-    local heard = tonumber(ARGV[4])
-    if not own or heard > now or now - heard > silent then return {'u', int(now)} end
-    lost = now - own > silent
-    if lost then
-        redis.call('HSET', KEYS[6], node, int(now))
-    elseif now > own then
-        redis.call('ZADD', KEYS[2], int(now), node)
-        if heard_ms then heard_ms[node] = now end
-    end
-    some_lost = now - oldest > silent
-    if of[5] == '1' then
-        for _, who in ipairs(redis.call('SMEMBERS', KEYS[4])) do
-            local member = redis.call('ZSCORE', KEYS[2], who)
-            awaited[who] = member and tonumber(redis.call('HGET', KEYS[6], who)) or -1
-        end
-        local buried = redis.call('HGETALL', KEYS[5])
-        for i = 1, #buried, 2 do
-            local at, last, beaten, share = string.match(buried[i + 1], '^(%d+) (%d+) (%d+) (%d+)$')
-            dead[buried[i]] = {at = tonumber(at), heard = tonumber(last), beaten = tonumber(beaten),
-                share = tonumber(share)}
-        end
+    local buried = redis.call('HGETALL', KEYS[5])
+    for i = 1, #buried, 2 do
+        local at, last, beaten, share = string.match(buried[i + 1], '^(%d+) (%d+) (%d+) (%d+)$')
+        dead[buried[i]] = {at = tonumber(at), heard = tonumber(last), beaten = tonumber(beaten),
+            share = tonumber(share)}
     end
 end
 
@@ -263,7 +256,6 @@ local function judge(key)
     -- Members but this node that hold something.
     local function holders()
         local names, others, sum = {}, {}, 0
-        if alone then return others, sum end
         all_members()
         for _, who in ipairs(members) do names[#names + 1] = 'held:' .. who end
         for i, tokens in ipairs(read(names)) do
@@ -286,21 +278,11 @@ local function judge(key)
         for name, tokens in pairs(read_all()) do
             local who = string.match(name, '^held:(.*)$')
             tokens = who and tonumber(tokens) or 0
-            if who and who ~= node then
-                local time
-                if alone then
-                    -- It would have stated it anew since then.
-                    local stated = tonumber(fields['at:' .. who] or '0')
-                    if now - stated > forget then time = stated + forget end
-                elseif not heard_ms[who] then
-                    time = dead[who] and dead[who].at or math.max(0, now - forget)
-                end
-                if time then
-                    names[#names + 1] = name
-                    names[#names + 1] = 'at:' .. who
-                    held = held - tokens
-                    spent[#spent + 1] = {time, tokens}
-                end
+            if who and who ~= node and not heard_ms[who] then
+                local time = dead[who] and dead[who].at or math.max(0, now - forget)
+                names[#names + 1] = name
+                held = held - tokens
+                spent[#spent + 1] = {time, tokens}
             end
         end
         drop(names)
@@ -352,16 +334,16 @@ local function judge(key)
     if granted < need and held - own > 0 then
         for who in pairs(holders()) do
             if not is_lost(who) then
-                local recall = 'sluice:limit:{nodes}:recall:' .. who
-                if redis.call('SADD', recall, key) == 1 then
-                    redis.call('PEXPIRE', recall, 60000)
+                local recall = home .. 'recall:' .. who
+                -- It may fail while a cluster moves the slot: what is written below must not fail with it.
+                if redis.pcall('SADD', recall, key) == 1 then
+                    redis.pcall('PEXPIRE', recall, 60000)
                 end
             end
         end
     end
     redis.call('HSET', key, 'gen', generation, 'used', int(used), 'held', int(held),
         'oldest', int(oldest), mine, int(own), said, int(seq))
-    if alone then redis.call('HSET', key, 'at:' .. node, int(now)) end
     local keep = 1000
     if kind == 's' then keep = window + 2 * slot_ms + 1000 end
     if kind == 'u' then keep = math.max(0, window - now) + 3600000 end
@@ -369,7 +351,7 @@ local function judge(key)
     redis.call('PEXPIRE', key, int(keep))
 
     -- What nodes have said that are gone for good.
-    if not alone and size > 2 * SMALL + 512 + 2 * sharers then
+    if size > 2 * SMALL + 512 + 2 * sharers then
         all_members()
         local names = {}
         for name in pairs(read_all()) do
@@ -390,5 +372,5 @@ local function judge(key)
     end
 end
 
-for i = alone and 1 or 7, #KEYS do judge(KEYS[i]) end
+for i = 7, #KEYS do judge(KEYS[i]) end
 return answer

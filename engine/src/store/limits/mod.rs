@@ -5,6 +5,7 @@
 //! permit that stays until it is taken, a shard by its eventfd.
 
 mod link;
+mod partition;
 pub mod script;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::link::{Connection, Event, What};
+use self::partition::PARTITIONS;
 use super::redis::Settings;
 use super::wake_queue::{Bell, WakeQueue};
 use super::{Inbox, Task, deliver};
@@ -150,10 +152,14 @@ struct Work {
     life: u64,
     links: Vec<Task>,
     connections: Vec<Option<Connection>>,
-    /// In a cluster: how many nodes there are.
-    members: usize,
+    /// As messages call the cluster, if the servers are its partitions.
+    cluster: Option<Arc<str>>,
+    /// Of servers, or partitions.
     names: Vec<Arc<str>>,
+    /// As people were told last.
     lost: Vec<bool>,
+    /// When people are told of partitions: several are lost and come back at about the same time.
+    tell_at_ms: Option<u64>,
     /// Why there is no connection, as people were told last; empty: there is one.
     refusals: Vec<String>,
     events: UnboundedSender<Event>,
@@ -179,9 +185,10 @@ async fn run(
         life: 0,
         links: Vec::new(),
         connections: Vec::new(),
-        members: 1,
+        cluster: None,
         names: Vec::new(),
         lost: Vec::new(),
+        tell_at_ms: None,
         refusals: Vec::new(),
         events,
         counted: Counts::default(),
@@ -249,9 +256,17 @@ impl Work {
         if !same {
             self.life += 1;
             let settings = given.redis.as_ref();
-            self.names = settings.map(Settings::names).unwrap_or_default();
+            let names = settings.map(Settings::names).unwrap_or_default();
+            self.cluster =
+                names.first().filter(|_| settings.is_some_and(|one| one.cluster)).cloned();
+            self.names = match &self.cluster {
+                // The same on all nodes, whichever addresses they know.
+                Some(_) => PARTITIONS.map(Arc::from).into(),
+                None => names,
+            };
             self.connections = self.names.iter().map(|_| None).collect();
             self.lost = vec![true; self.names.len()];
+            self.tell_at_ms = None;
             self.refusals = vec![String::new(); self.names.len()];
             self.links = settings.map_or_else(Vec::new, |settings| {
                 let link = |server| {
@@ -278,10 +293,12 @@ impl Work {
                 self.ledger.connected(server, run_id, now_ms);
             }
             What::Refused(why) => {
-                // Once, not with each attempt.
+                // Once, not with each attempt, nor for each partition.
                 if self.refusals[server] != why {
-                    let name = &self.names[server];
-                    eprintln!("sluice: Redis at {name} cannot be asked for limits: {why}");
+                    let name = self.cluster.as_ref().unwrap_or(&self.names[server]);
+                    if self.cluster.is_none() || !self.refusals.contains(&why) {
+                        eprintln!("sluice: Redis at {name} cannot be asked for limits: {why}");
+                    }
                     self.refusals[server] = why;
                 }
             }
@@ -297,12 +314,7 @@ impl Work {
                 }
                 self.ledger.answered(server, call, answer, now_ms);
             }
-            What::Beaten(beat) => {
-                if let Ok(beat) = &beat {
-                    self.members = beat.members.len().max(1);
-                }
-                self.ledger.beaten(server, beat, now_ms);
-            }
+            What::Beaten(beat) => self.ledger.beaten(server, beat, now_ms),
         }
     }
 
@@ -313,10 +325,9 @@ impl Work {
         for (server, number, call) in output.calls.drain(..) {
             let (events, life) = (self.events.clone(), self.life);
             let connection = self.connections.get(server).cloned().flatten();
-            let members = self.members;
             self.runtime.spawn(async move {
                 let (answer, us) = match connection {
-                    Some(connection) => connection.call(call, members).await,
+                    Some(connection) => connection.call(call).await,
                     None => (Err(crate::limit::ledger::Failed), 0),
                 };
                 let what = What::Answered(number, answer, us);
@@ -345,8 +356,29 @@ impl Work {
         self.count();
     }
 
-    /// Tells people, and the figures, what has changed.
-    fn count(&mut self) {
+    /// Tells people how many partitions are lost, once for those that are at about the same time.
+    fn tell_of_cluster(&mut self, name: &str) {
+        let lost: Vec<bool> = (0..self.names.len()).map(|at| !self.ledger.is_ready(at)).collect();
+        if lost == self.lost {
+            self.tell_at_ms = None;
+            return;
+        }
+        let now_ms = monotonic_ms();
+        if now_ms < *self.tell_at_ms.get_or_insert(now_ms + limits::LIMIT_TELL_MS) {
+            return;
+        }
+        let (count, of) = (lost.iter().filter(|lost| **lost).count(), lost.len());
+        match count {
+            0 => eprintln!("sluice: the Redis Cluster at {name} keeps limits"),
+            _ => eprintln!(
+                "sluice: {count} of {of} partitions of the Redis Cluster at {name} cannot be asked: their \
+                 limits go by on_store_failure"
+            ),
+        }
+        (self.lost, self.tell_at_ms) = (lost, None);
+    }
+
+    fn tell_of_servers(&mut self) {
         for server in 0..self.names.len() {
             let lost = !self.ledger.is_ready(server);
             if lost == self.lost[server] {
@@ -360,6 +392,14 @@ impl Work {
                 ),
                 false => eprintln!("sluice: Redis at {name} keeps limits"),
             }
+        }
+    }
+
+    /// Tells people, and the figures, what has changed.
+    fn count(&mut self) {
+        match self.cluster.clone() {
+            Some(name) => self.tell_of_cluster(&name),
+            None => self.tell_of_servers(),
         }
         let Some(figures) = self.hub.figures.get() else { return };
         let (now, before) = (self.ledger.counts(), self.counted);

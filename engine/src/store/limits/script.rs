@@ -13,15 +13,33 @@ use crate::limit::rule::Span;
 pub const CALL: &str = include_str!("call.lua");
 pub const BEAT: &str = include_str!("beat.lua");
 
-/// The keys that are about the node's fellows. In a cluster they are in one slot, by their hash tag.
-const COMMON: [&str; 6] = [
-    "sluice:limit:{nodes}:generation",
-    "sluice:limit:{nodes}:members",
-    "sluice:limit:{nodes}:shares",
-    "sluice:limit:{nodes}:awaited",
-    "sluice:limit:{nodes}:dead",
-    "sluice:limit:{nodes}:beaten",
-];
+/// Before every key.
+const LIMIT: &str = "sluice:limit:";
+
+/// The keys that are about the node's fellows; the scripts find the place of others by the first one.
+const COMMON: [&str; 6] = ["generation", "members", "shares", "awaited", "dead", "beaten"];
+
+/// Where keys are: `None` on a server of its own, and else in that partition of a cluster, whose tag has
+/// all of them in one slot.
+pub type Place = Option<&'static str>;
+
+fn common(place: Place, name: &str) -> String {
+    format!("{LIMIT}{{{}}}:{name}", place.unwrap_or("nodes"))
+}
+
+/// `sluice:limit:{TAG}:NAME` as it is called there: Redis goes by the first braces alone.
+fn placed(place: Place, key: &str) -> String {
+    match place {
+        None => key.to_owned(),
+        Some(tag) => format!("{LIMIT}{{{tag}}}{}", key.strip_prefix(LIMIT).unwrap_or(key)),
+    }
+}
+
+/// As [`crate::limit::protocol`] calls it.
+fn unplaced(place: Place, key: &str) -> Arc<str> {
+    let rest = place.and_then(|tag| key.strip_prefix(&format!("{LIMIT}{{{tag}}}")));
+    rest.map_or_else(|| key.into(), |rest| format!("{LIMIT}{rest}").into())
+}
 
 /// An answer that no script of ours gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,23 +48,20 @@ pub struct Malformed;
 /// Keys and arguments of an EVALSHA.
 pub type Arguments = (Vec<String>, Vec<String>);
 
-/// `now_ms`: in place of the server's time, for tests. `nodes`: in a cluster, where nothing is known of
-/// members beside a bucket, how many there are.
-pub fn call(call: &Call, nodes: Option<usize>, now_ms: Option<u64>) -> Arguments {
+/// `now_ms`: in place of the server's time, for tests.
+pub fn call(call: &Call, place: Place, now_ms: Option<u64>) -> Arguments {
     let mut keys: Vec<String> = Vec::with_capacity(COMMON.len() + call.statements.len());
-    if nodes.is_none() {
-        keys.extend(COMMON.map(String::from));
-    }
-    let time = now_ms.map(|ms| ms.to_string()).unwrap_or_default();
-    let generation = match nodes {
-        None => call.generation.to_string(),
-        Some(_) => String::new(),
-    };
-    let fourth = nodes.map_or(call.heard_ms, |nodes| nodes as u64);
-    let mut args = vec![time, call.node.to_string(), generation, fourth.to_string()];
-    args.extend([SILENT_MS, FORGET_MS].map(|ms| ms.to_string()));
+    keys.extend(COMMON.map(|name| common(place, name)));
+    let mut args = vec![
+        now_ms.map(|ms| ms.to_string()).unwrap_or_default(),
+        call.node.to_string(),
+        call.generation.to_string(),
+        call.heard_ms.to_string(),
+        SILENT_MS.to_string(),
+        FORGET_MS.to_string(),
+    ];
     for one in &call.statements {
-        keys.push(one.key.to_string());
+        keys.push(placed(place, &one.key));
         let (kind, window) = match one.rule.span {
             Span::Sliding { ms } => ("s", ms),
             Span::Until { wall_ms } => ("u", wall_ms),
@@ -97,9 +112,9 @@ pub fn answer(value: &Value) -> Result<Answer, Malformed> {
 }
 
 /// `random` names a generation, should one begin: below 2⁵³.
-pub fn beat(beat: &Beat, random: u64, now_ms: Option<u64>) -> Arguments {
-    let mut keys: Vec<String> = COMMON.map(String::from).into();
-    keys.push(format!("sluice:limit:{{nodes}}:recall:{}", beat.node));
+pub fn beat(beat: &Beat, random: u64, place: Place, now_ms: Option<u64>) -> Arguments {
+    let mut keys: Vec<String> = COMMON.map(|name| common(place, name)).into();
+    keys.push(common(place, &format!("recall:{}", beat.node)));
     let flag = |flag: bool| String::from(if flag { "1" } else { "0" });
     let mut args = vec![
         now_ms.map(|ms| ms.to_string()).unwrap_or_default(),
@@ -122,7 +137,7 @@ pub fn beat(beat: &Beat, random: u64, now_ms: Option<u64>) -> Arguments {
 
 /// # Errors
 /// It is none.
-pub fn beaten(value: &Value) -> Result<Beaten, Malformed> {
+pub fn beaten(value: &Value, place: Place) -> Result<Beaten, Malformed> {
     let Value::Array(parts) = value else { return Err(Malformed) };
     let texts = |part: Option<&Value>| -> Result<Vec<Arc<str>>, Malformed> {
         let Some(Value::Array(texts)) = part else { return Err(Malformed) };
@@ -132,6 +147,7 @@ pub fn beaten(value: &Value) -> Result<Beaten, Malformed> {
     let mut members: Vec<NodeId> = texts(parts.get(4))?;
     members.sort();
     let mut recalled = texts(parts.get(5))?;
+    recalled.iter_mut().for_each(|key| *key = unplaced(place, key));
     recalled.sort();
     Ok(Beaten {
         now_ms: number(parts.first())?,

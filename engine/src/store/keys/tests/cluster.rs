@@ -17,6 +17,18 @@ pub(in crate::store) struct Cluster {
 
 impl Cluster {
     pub fn start(replicas: usize) -> Cluster {
+        let server = |arguments: &[&str]| RedisServer::start_with(arguments);
+        Cluster::start_with(replicas, server, |server| server.port, &[])
+    }
+
+    /// Of servers that `server` starts with these arguments and more, which know each other by `port`;
+    /// `cli` is what redis-cli is told to get there.
+    pub fn start_with(
+        replicas: usize,
+        server: impl Fn(&[&str]) -> RedisServer,
+        port: impl Fn(&RedisServer) -> u16,
+        cli: &[&str],
+    ) -> Cluster {
         let arguments = [
             ["--cluster-enabled", "yes"],
             ["--cluster-node-timeout", "1000"],
@@ -26,10 +38,10 @@ impl Cluster {
         ];
         let arguments = arguments.concat();
         let servers: Vec<RedisServer> =
-            (0..3 * (1 + replicas)).map(|_| RedisServer::start_with(&arguments)).collect();
-        let place_of = |server: &RedisServer| format!("127.0.0.1:{}", server.port);
+            (0..3 * (1 + replicas)).map(|_| server(&arguments)).collect();
+        let place_of = |server: &RedisServer| format!("127.0.0.1:{}", port(server));
         let mut create = Command::new("redis-cli");
-        create.args(["--cluster", "create"]).args(servers.iter().map(place_of));
+        create.args(cli).args(["--cluster", "create"]).args(servers.iter().map(place_of));
         create.args(["--cluster-replicas", &replicas.to_string(), "--cluster-yes"]);
         let created = create.output().unwrap();
         assert!(created.status.success(), "{created:?}");

@@ -13,13 +13,13 @@ use crate::limit::messages::Bucket;
 use crate::store::Store;
 use crate::store::keys::tests::cluster::{Cluster, role};
 use crate::store::redis::Settings;
-use crate::store::redis::server::until;
+use crate::store::redis::server::{RedisServer, until};
 
-const LIMIT: u64 = 60;
+pub(super) const LIMIT: u64 = 60;
 const BUCKETS: usize = 6;
 
 /// Two nodes, each with all buckets: one for each of its shards.
-struct Nodes {
+pub(super) struct Nodes {
     all: Vec<Node>,
     /// When something was granted, by bucket.
     times: Vec<Vec<u64>>,
@@ -29,18 +29,22 @@ impl Nodes {
     fn start(cluster: &Cluster) -> Nodes {
         let urls = cluster.servers.iter().map(|server| server.url()).collect();
         let redis = snapshot::Redis { urls, cluster: true, ..Default::default() };
-        let settings = Settings::of(&redis, &Snapshot::default()).unwrap();
+        Nodes::with(&Settings::of(&redis, &Snapshot::default()).unwrap())
+    }
+
+    pub fn with(settings: &Settings) -> Nodes {
         let mut all = Vec::new();
         for name in ["a", "b"] {
             let store = Store::start(BUCKETS).unwrap();
-            store.limits().configure(Some(&settings), name, 50);
+            store.limits().configure(Some(settings), name, 50);
             all.extend((0..BUCKETS).map(|at| Node::of(store.clone(), at as u16, &named(at))));
         }
-        all.iter_mut().for_each(Node::await_exact);
-        Nodes { all, times: vec![Vec::new(); BUCKETS] }
+        let mut nodes = Nodes { all, times: vec![Vec::new(); BUCKETS] };
+        nodes.await_exact();
+        nodes
     }
 
-    fn demand(&mut self, for_ms: u64) {
+    pub fn demand(&mut self, for_ms: u64) {
         let begun_ms = monotonic_ms();
         while monotonic_ms() < begun_ms + for_ms {
             for (at, node) in self.all.iter_mut().enumerate() {
@@ -52,51 +56,81 @@ impl Nodes {
         }
     }
 
-    /// Forgets what was granted, and tells the most of it in any window.
-    fn worst(&mut self) -> usize {
-        let times = std::mem::replace(&mut self.times, vec![Vec::new(); BUCKETS]);
-        times.iter().map(|times| worst(times, 1_000)).max().unwrap()
+    /// The most that was granted of a bucket in any window since the start.
+    pub fn worst(&self) -> u64 {
+        self.times.iter().map(|times| worst(times, 1_000) as u64).max().unwrap()
     }
 
-    fn await_exact(&mut self) {
-        until("all go by the truth again", || {
+    /// The least that was granted of a bucket since then.
+    pub fn least(&self, since_ms: u64) -> u64 {
+        let count = |times: &Vec<u64>| times.iter().filter(|ms| **ms >= since_ms).count() as u64;
+        self.times.iter().map(count).min().unwrap()
+    }
+
+    /// Whether both nodes decide about that bucket by the truth.
+    fn is_exact(&self, bucket: usize) -> bool {
+        [bucket, bucket + BUCKETS].into_iter().all(|at| self.all[at].is_exact())
+    }
+
+    pub fn await_exact(&mut self) {
+        until("all go by the truth", || {
             self.demand(20);
-            self.all.iter().all(Node::is_exact)
+            (0..BUCKETS).all(|bucket| self.is_exact(bucket))
         });
+    }
+
+    /// All go by the truth again, get their limit, and never got more.
+    fn assert_kept(&mut self) {
+        self.await_exact();
+        // What others may have spent before is waited out for a window and more.
+        self.demand(2_500);
+        let now_ms = monotonic_ms();
+        self.demand(2_500);
+        let least = self.least(now_ms);
+        assert!(least > LIMIT, "{least} of {}", 2 * LIMIT);
+        assert!(self.worst() <= LIMIT, "{} of {LIMIT}", self.worst());
     }
 }
 
-/// Each tag has a slot of its own.
+/// Each tag has a partition of its own.
 fn named(at: usize) -> Arc<Bucket> {
     let one = Arc::into_inner(bucket(LIMIT, 1_000, OnStoreFailure::Share)).unwrap();
     Arc::new(Bucket { tag: format!("acme{at}").into(), ..one })
 }
 
+/// The buckets that a server has.
+fn buckets(server: &RedisServer) -> Vec<usize> {
+    let keys = server.command(&["KEYS", "sluice:limit:{p*}{acme*"]);
+    (0..BUCKETS).filter(|at| keys.contains(&format!("{{acme{at}}}"))).collect()
+}
+
+/// A primary that has buckets.
+fn busy(cluster: &Cluster) -> usize {
+    let all = 0..cluster.servers.len();
+    let of = |at: &usize| match role(&cluster.servers[*at]).as_str() {
+        "master" => buckets(&cluster.servers[*at]).len(),
+        _ => 0,
+    };
+    all.max_by_key(of).unwrap()
+}
+
 #[test]
-fn buckets_are_spread_over_a_cluster_and_each_limit_is_kept() {
+fn buckets_are_spread_over_a_cluster_and_primaries_that_forget_are_told_again() {
     let cluster = Cluster::start(0);
     let mut nodes = Nodes::start(&cluster);
+    let now_ms = monotonic_ms();
     nodes.demand(2_500);
-    let least = nodes.times.iter().map(Vec::len).min().unwrap();
-    assert!(nodes.worst() <= LIMIT as usize);
-    assert!(least > LIMIT as usize, "{least} of {}", 3 * LIMIT);
-    let buckets = |at: usize| {
-        let keys = cluster.servers[at].command(&["KEYS", "sluice:limit:{acme*"]);
-        keys.split(' ').filter(|key| !key.is_empty()).count()
-    };
-    let spread: Vec<usize> = (0..3).map(buckets).collect();
+    let least = nodes.least(now_ms);
+    assert!(least > LIMIT, "{least} of {}", 3 * LIMIT);
+    let spread: Vec<usize> = cluster.servers.iter().map(|one| buckets(one).len()).collect();
     assert!(spread.iter().sum::<usize>() == BUCKETS && !spread.contains(&BUCKETS), "{spread:?}");
-
-    // What `protocol.rs` says of a primary that loses its memory: no more than twice the limit, and soon
-    // the limit again.
-    let victim = (0..3).max_by_key(|at| spread[*at]).unwrap();
-    nodes.demand(300);
-    cluster.servers[victim].command(&["FLUSHALL"]);
-    nodes.demand(2_000);
-    nodes.await_exact();
-    assert!(nodes.worst() <= 2 * LIMIT as usize);
-    nodes.demand(2_000);
-    assert!(nodes.worst() <= LIMIT as usize);
+    for at in (0..3).chain(0..3) {
+        cluster.servers[at].command(&["FLUSHALL"]);
+        // At other places of the window.
+        nodes.demand(1_300);
+        nodes.await_exact();
+    }
+    nodes.assert_kept();
 }
 
 #[test]
@@ -104,21 +138,35 @@ fn a_cluster_goes_on_with_a_replica() {
     let mut cluster = Cluster::start(1);
     let mut nodes = Nodes::start(&cluster);
     nodes.demand(1_000);
-    let victim = (0..6).find(|at| role(&cluster.servers[*at]) == "master").unwrap();
+    let victim = busy(&cluster);
     cluster.servers[victim].kill();
     let rest: Vec<usize> = (0..6).filter(|at| *at != victim).collect();
     until("a replica takes over", || {
         nodes.demand(20);
         rest.iter().filter(|at| role(&cluster.servers[**at]) == "master").count() == 3
     });
+    nodes.assert_kept();
+}
+
+#[test]
+fn a_primary_that_comes_back_empty_concerns_its_buckets_alone() {
+    let mut cluster = Cluster::start(0);
+    let mut nodes = Nodes::start(&cluster);
     nodes.demand(1_000);
-    nodes.await_exact();
-    assert!(nodes.worst() <= 2 * LIMIT as usize);
-    // What is from before that has left the window.
-    nodes.demand(1_500);
-    nodes.worst();
-    nodes.demand(2_000);
-    let least = nodes.times.iter().map(Vec::len).min().unwrap();
-    assert!(nodes.worst() <= LIMIT as usize);
-    assert!(least >= LIMIT as usize, "{least} of {}", 2 * LIMIT);
+    let victim = busy(&cluster);
+    let lost = buckets(&cluster.servers[victim]);
+    cluster.servers[victim].kill();
+    let others: Vec<usize> = (0..BUCKETS).filter(|at| !lost.contains(at)).collect();
+    assert!(!lost.is_empty() && !others.is_empty(), "{lost:?}");
+    until("its buckets are missed, and others are not", || {
+        nodes.demand(20);
+        let missed = lost.iter().all(|at| !nodes.is_exact(*at));
+        missed && others.iter().all(|at| nodes.is_exact(*at))
+    });
+    nodes.demand(500);
+    cluster.servers[victim].restart();
+    nodes.assert_kept();
+    // At once, so that nobody can have noticed by a missing beat.
+    cluster.servers[victim].restart();
+    nodes.assert_kept();
 }

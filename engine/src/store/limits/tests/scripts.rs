@@ -12,7 +12,8 @@ use proptest::test_runner::{TestCaseError, TestRunner};
 use crate::limit::protocol::{Beat, Call, FORGET_MS, NodeId, SILENT_MS, Statement};
 use crate::limit::rule::{Rule, Span};
 use crate::limit::server::Server;
-use crate::store::limits::script;
+use crate::store::limits::partition::PARTITIONS;
+use crate::store::limits::script::{self, Place};
 use crate::store::redis::server::RedisServer;
 
 /// Of which bucket, what it holds, needs and wants, and what was spent when.
@@ -76,16 +77,21 @@ fn scripts_say_what_the_server_in_rust_says() {
     let client = Client::new(Config { server, ..Config::default() }, None, None, None);
     runtime.block_on(async { client.init().await }).unwrap();
     let mut runner = TestRunner::new(ProptestConfig::default());
-    let result = runner.run(&steps(), |steps| {
+    let places = prop_oneof![Just(None), Just(Some(PARTITIONS[3]))];
+    let result = runner.run(&(places, steps()), |(place, steps)| {
         runtime.block_on(async { client.flushall::<()>(false).await }).unwrap();
-        runtime.block_on(compare(&client, steps))
+        runtime.block_on(compare(&client, place, steps))
     });
     if let Err(error) = result {
         panic!("{error}");
     }
 }
 
-async fn compare(client: &Client, steps: Vec<(u64, Step)>) -> Result<(), TestCaseError> {
+async fn compare(
+    client: &Client,
+    place: Place,
+    steps: Vec<(u64, Step)>,
+) -> Result<(), TestCaseError> {
     let mut model = Server::new("run1");
     let (mut run, mut random, mut now) = (1, 0, 1_700_000_000_000u64);
     // The last two are runs of one node.
@@ -120,9 +126,9 @@ async fn compare(client: &Client, steps: Vec<(u64, Step)>) -> Result<(), TestCas
                     leaves,
                 };
                 let expected = model.beat(&beat, random, now);
-                let (keys, args) = script::beat(&beat, random, Some(now));
+                let (keys, args) = script::beat(&beat, random, place, Some(now));
                 let value = run_script(script::BEAT, keys, args).await;
-                let said = script::beaten(&value);
+                let said = script::beaten(&value, place);
                 prop_assert_eq!(said.as_ref(), Ok(&expected), "step {}: {:?}", at, beat);
                 *own = Known {
                     generation: expected.generation,
@@ -159,7 +165,7 @@ async fn compare(client: &Client, steps: Vec<(u64, Step)>) -> Result<(), TestCas
                     statements,
                 };
                 let expected = model.call(&call, now);
-                let (keys, args) = script::call(&call, None, Some(now));
+                let (keys, args) = script::call(&call, place, Some(now));
                 let value = run_script(script::CALL, keys, args).await;
                 let said = script::answer(&value);
                 prop_assert_eq!(said.as_ref(), Ok(&expected), "step {}: {:?}", at, call);

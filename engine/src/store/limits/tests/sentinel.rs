@@ -15,15 +15,15 @@ use crate::store::redis::Settings;
 use crate::store::redis::server::{RedisServer, until};
 
 /// Ends with this, and its file.
-struct Sentinel {
+pub(super) struct Sentinel {
     port: u16,
     file: PathBuf,
     process: Child,
 }
 
 impl Sentinel {
-    /// Watches the primary at `primary`, with others: two must agree.
-    fn start(primary: u16) -> Sentinel {
+    /// Watches the primary at `primary`, with others: two must agree. `more`: lines of its file.
+    pub fn start(primary: u16, more: &str) -> Sentinel {
         // Another process may take the port in between.
         for _ in 0..20 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -31,7 +31,8 @@ impl Sentinel {
             let file = std::env::temp_dir().join(place);
             let text = format!(
                 "port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {primary} 2\n\
-                 sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n"
+                 sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n\
+                 {more}"
             );
             std::fs::write(&file, text).unwrap();
             let process = Command::new("redis-server")
@@ -79,19 +80,29 @@ impl Drop for Sentinel {
 
 #[test]
 fn a_promoted_replica_keeps_the_limit_of_the_primary_that_died() {
-    let mut primary = RedisServer::start();
+    let primary = RedisServer::start();
     let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &primary.port.to_string()]);
-    until("the replica is in step", || {
-        replica.command(&["INFO", "replication"]).contains("master_link_status:up")
-    });
-    let sentinels: Vec<Sentinel> = (0..3).map(|_| Sentinel::start(primary.port)).collect();
-    until("Sentinels know each other", || sentinels.iter().all(Sentinel::knows_all));
+    let sentinels: Vec<Sentinel> = (0..3).map(|_| Sentinel::start(primary.port, "")).collect();
 
     let urls = sentinels.iter().map(|one| format!("redis://127.0.0.1:{}", one.port)).collect();
     let redis = snapshot::Redis { urls, sentinel: Some("main".into()), ..Default::default() };
     let settings = Settings::of(&redis, &Snapshot::default()).unwrap();
+    assert_kept_by_replica(primary, &replica, &sentinels, &settings);
+}
+
+/// The primary dies, its replica takes over, and nobody gets more than the limit.
+pub(super) fn assert_kept_by_replica(
+    mut primary: RedisServer,
+    replica: &RedisServer,
+    sentinels: &[Sentinel],
+    settings: &Settings,
+) {
+    until("the replica is in step", || {
+        replica.command(&["INFO", "replication"]).contains("master_link_status:up")
+    });
+    until("Sentinels know each other", || sentinels.iter().all(Sentinel::knows_all));
     let bucket = bucket(200, 1_000, OnStoreFailure::Share);
-    let mut nodes = ["a", "b"].map(|name| Node::with(&settings, name, &bucket));
+    let mut nodes = ["a", "b"].map(|name| Node::with(settings, name, &bucket));
     nodes.iter_mut().for_each(Node::await_exact);
     let mut times = demand(&mut nodes, 700);
     let generation = |server: &RedisServer| {
@@ -106,7 +117,7 @@ fn a_promoted_replica_keeps_the_limit_of_the_primary_that_died() {
     });
     until("the replica is promoted", || {
         times.extend(demand(&mut nodes, 20));
-        role(&replica) == "master"
+        role(replica) == "master"
     });
     until("all go by its truth", || {
         times.extend(demand(&mut nodes, 20));
@@ -116,7 +127,7 @@ fn a_promoted_replica_keeps_the_limit_of_the_primary_that_died() {
     assert!(after.len() >= 200, "{} of 500", after.len());
     times.extend(after);
     assert!(worst(&times, 1_000) <= 200, "{}", worst(&times, 1_000));
-    assert_ne!(generation(&replica), before, "another server's memory begins anew");
+    assert_ne!(generation(replica), before, "another server's memory begins anew");
 }
 
 #[test]
