@@ -334,7 +334,8 @@ pub const LIMIT_SPENT: usize = 640;
 pub const LIMIT_AGAIN_MS: u64 = 20;
 /// How long a request waits for tokens that another shard holds.
 pub const LIMIT_RECALL_MS: u64 = 5;
-/// A server that answers within this is not slow.
+/// A server that answers within this is not slow; one that does not is not waited for (or for three
+/// time-outs of the spec, where these are longer).
 pub const LIMIT_SOON_MS: u64 = 50;
 /// How long to wait before connecting again to a Redis that keeps limits: at first, and at most.
 pub const LIMIT_BACKOFF_MS: (u64, u64) = (20, 500);

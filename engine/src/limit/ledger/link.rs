@@ -11,7 +11,8 @@ use super::super::protocol::{
 use super::super::rule::Span;
 use crate::limits;
 
-/// Calls in a row that failed, after which no request waits for this server any more.
+/// Calls in a row that failed, after which no request waits for this server any more; time-outs that one
+/// may take.
 const FAILURES: u32 = 3;
 
 /// How far it has come with a server.
@@ -60,8 +61,6 @@ pub(super) struct Link {
     shrinking: HashSet<BucketId>,
     members: Vec<NodeId>,
     failures: u32,
-    /// When a call was answered last.
-    answered_ms: u64,
     /// Too many calls failed; a beat that is answered in time ends that.
     silent: bool,
     /// What the server has to acknowledge before this node is ready, if all was to be stated anew.
@@ -121,7 +120,6 @@ impl Link {
             shrinking: HashSet::new(),
             members: Vec::new(),
             failures: 0,
-            answered_ms: 0,
             silent: false,
             restating: HashSet::new(),
             parting: HashSet::new(),
@@ -386,7 +384,7 @@ impl Link {
     pub fn answered(&mut self, number: u64, good: bool, now_ms: u64) -> Option<UnderWay> {
         let call = self.calls.remove(&number)?;
         match good {
-            true => (self.failures, self.answered_ms) = (0, now_ms),
+            true => self.failures = 0,
             false => self.fail(),
         }
         for (id, _) in &call.about {
@@ -407,9 +405,8 @@ impl Link {
         }
     }
 
-    /// Whether the server is lost by now. A single answer that is late is waited for, as without it nobody
-    /// knows what has become free meanwhile; and for longer while others come, as when there is more to
-    /// answer than it can.
+    /// Whether the server is lost by now. An answer that is late is waited for a while: without it nobody
+    /// knows what has become free meanwhile, and a bucket that is new here would be refused for nothing.
     pub fn late(&mut self, timeout_ms: u64, now_ms: u64) -> bool {
         let was = self.silent;
         if !was && now_ms >= self.lost_at_ms(timeout_ms) {
@@ -422,10 +419,7 @@ impl Link {
     /// When it will be lost if nothing comes from it.
     fn lost_at_ms(&self, timeout_ms: u64) -> u64 {
         let call = self.calls.values().next().map(|call| {
-            let patience_ms = u64::from(FAILURES) * timeout_ms;
-            (call.sent_ms + patience_ms)
-                .max(self.answered_ms + timeout_ms)
-                .min(call.sent_ms + patience_ms.max(limits::LIMIT_SOON_MS))
+            call.sent_ms + (u64::from(FAILURES) * timeout_ms).max(limits::LIMIT_SOON_MS)
         });
         let beat = self.beat_sent_ms.map(|sent_ms| sent_ms + beat_ms(timeout_ms));
         call.into_iter().chain(beat).min().unwrap_or(u64::MAX)
