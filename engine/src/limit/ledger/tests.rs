@@ -321,7 +321,7 @@ fn a_busy_server_is_asked_no_more_than_it_answers_soon_and_who_waits_comes_first
         pair.ledger.answered(*server, *number, Ok(answer), START + 402);
     }
     (0..10).for_each(|_| pair.pass(START + 402));
-    let held =
+    let mut held =
         |n: usize| pair.server.taken(&bucket_key(&buckets[n]), &buckets[n].rule, START + 402).1;
     assert!(all.clone().all(|n| held(n) > 0));
 

@@ -167,7 +167,7 @@ fn a_primary_that_was_replaced_by_hand_is_left_for_the_new_one() {
         replica.command(&["INFO", "replication"]).contains("master_link_status:up")
     });
     // By itself it replaces nobody, as two would have to agree.
-    let sentinel = Sentinel::start(primary.port);
+    let sentinel = Sentinel::start(primary.port, "");
     let urls = vec![format!("redis://127.0.0.1:{}", sentinel.port)];
     let redis = snapshot::Redis { urls, sentinel: Some("main".into()), ..Default::default() };
     let settings = Settings::of(&redis, &Snapshot::default()).unwrap();
