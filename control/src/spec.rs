@@ -23,6 +23,7 @@ pub use render::render;
 pub use scalars::{Cidr, Digest, TargetAddress, TargetHost, Timestamp};
 pub use schema::schema;
 pub use secrets::{Part, SecretUse, is_secret, redact, redacted};
+pub(crate) use tree::{Node as Tree, Value as TreeValue, parse as tree};
 
 /// Largest spec, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;
