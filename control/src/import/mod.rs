@@ -369,3 +369,6 @@ impl Address {
     }
 }
 
+
+#[cfg(test)]
+mod tests;
