@@ -24,11 +24,11 @@ use crate::{
     fit::{self, Checked, Judge, Whole, unix_now},
     inquiry::Inquiry,
     keys::{self, ProviderState, Providers, Source},
-    material::Material,
+    material::{Fault, Material, outside},
     publish::{EngineState, Publisher},
     records::Records,
     resolve::{HostState, Resolver},
-    spec::{AuthenticatorKind, Problem, Severity, Spec},
+    spec::{AuthenticatorKind, Places, Problem, Severity, Spec},
     store::{Draft, Revision, RevisionLine, Store, StoreError},
     tickets::Tickets,
 };
@@ -326,6 +326,8 @@ impl Running {
         if dry_run || applied.unchanged {
             return Ok(applied);
         }
+        // Only a change runs commands, never a question.
+        let Whole { spec, material } = told(Whole { spec, material }).await?;
 
         let resolver = &self.shared.resolver;
         let (providers, sources) = (&self.shared.providers, keys::sources(&spec));
@@ -368,6 +370,11 @@ impl Running {
         (spec, material): (Arc<Spec>, Arc<Material>),
         snapshot: Snapshot,
     ) -> Result<Duration, Refused> {
+        if material.is_pending() {
+            return Err(Refused::Internal(
+                "a secret that is not known yet was to be published".into(),
+            ));
+        }
         // Names first: records of the new epoch may come at once.
         self.shared.records.remember(&snapshot);
         let began = publisher.publish(&snapshot).await.map_err(Refused::Publish)?;
@@ -427,7 +434,7 @@ pub async fn choose(
 
 /// The revision of `change`: the latest one when it has the same text, else a new one.
 async fn stored(store: &Store, change: Change, judge: Judge) -> Result<(Revision, Whole), Refused> {
-    let whole = load(&change.source_name, &change.source, judge).await?;
+    let whole = told(load(&change.source_name, &change.source, judge).await?).await?;
     let text = canonical(&whole.spec)?;
     let source = String::from_utf8_lossy(&change.source).into_owned();
     if let Some(latest) = store.latest().await?
@@ -457,16 +464,55 @@ async fn latest(
     let Checked { whole, problems, spec, .. } =
         checked(&format!("revision {}", latest.id), latest.spec.as_bytes(), judge).await?;
     match (whole, spec, last) {
-        (Some(whole), ..) => Ok((latest, whole)),
+        (Some(whole), spec, last) => match (told(whole).await, spec, last) {
+            (Ok(whole), ..) => Ok((latest, whole)),
+            // A command fails just now.
+            (Err(Refused::Spec(problems)), Some(spec), Some(last))
+                if last.revision == latest.id =>
+            {
+                Ok((latest, recovered(spec, last, &problems)))
+            }
+            (Err(refused), ..) => Err(refused),
+        },
         // A file cannot be read just now, but the engine serves with what it held.
         (None, Some(spec), Some(last)) if last.revision == latest.id => {
-            for problem in problems {
-                eprintln!("sluice: {problem}");
-            }
-            let material = Material::recover(&spec, last);
-            Ok((latest, Whole { spec, material }))
+            Ok((latest, recovered(spec, last, &problems)))
         }
         _ => Err(Refused::Spec(problems)),
+    }
+}
+
+/// The spec with what the snapshot that the engine serves was made of.
+fn recovered(spec: Spec, last: &Snapshot, problems: &[Problem]) -> Whole {
+    for problem in problems {
+        eprintln!("sluice: {problem}");
+    }
+    let material = Material::recover(&spec, last);
+    Whole { spec, material }
+}
+
+/// The same with what commands say for secrets of which nothing is known yet.
+async fn told(whole: Whole) -> Result<Whole, Refused> {
+    if !whole.material.is_pending() {
+        return Ok(whole);
+    }
+    let work = move || {
+        let (mut spec, now) = (whole.spec, unix_now());
+        let commands = outside::commands(&mut spec);
+        let mut faults = outside::run(&commands, now);
+        let (material, others) = Material::load(&spec, None, now);
+        faults.extend(others);
+        faults.retain(|fault| fault.severity == Severity::Error);
+        (Whole { spec, material }, faults)
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    let (whole, faults) = done.map_err(|error| Refused::Internal(error.to_string()))?;
+    match faults.is_empty() {
+        true => Ok(whole),
+        false => {
+            let problem = |fault: Fault| fault.problem("secrets", &Places::default());
+            Err(Refused::Spec(faults.into_iter().map(problem).collect()))
+        }
     }
 }
 

@@ -233,10 +233,7 @@ mod tests {
              {\"address\":\"a:2\",\"priority\":0,\"weight\":1}\n"
         );
         assert!(back(&running, &old(2), true).contains("\u{1b}[32m"));
-        assert_eq!(
-            back(&running, &old(1), false),
-            "back from revision 3 to 2:\n(no difference)\n"
-        );
+        assert_eq!(back(&running, &old(1), false), "back from revision 3 to 2:\n(no difference)\n");
         let odd = Revision { spec: "{}".into(), ..old(1) };
         assert!(back(&running, &odd, false).contains("cannot be shown"));
     }

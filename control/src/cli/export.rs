@@ -64,8 +64,7 @@ impl Export {
                 (running.spec, running.source)
             }
             (false, Some(id)) => {
-                let old: Revision =
-                    Admin::new(&self.remote).get(&format!("/v1/revisions/{id}"))?;
+                let old: Revision = Admin::new(&self.remote).get(&format!("/v1/revisions/{id}"))?;
                 (serde_json::from_str(&old.spec)?, old.source)
             }
         };

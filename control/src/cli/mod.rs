@@ -51,7 +51,7 @@ pub struct Cli {
 enum Command {
     /// Run the gateway: supervisor, control and one engine shard per CPU
     #[command(
-        after_help = "Examples:\n  sluice up --demo\n  sluice up -f gateway.yaml --shards 2\n  sluice up                     the latest revision in the state directory\n\nCtrl-C drains and stops; a second one stops at once."
+        after_help = "Examples:\n  sluice up --demo\n  sluice up -f gateway.yaml --shards 2\n  sluice up -f gateway.yaml --secret-command vault\n  sluice up                     the latest revision in the state directory\n\nCtrl-C drains and stops; a second one stops at once."
     )]
     Up(Up),
     /// Check a spec and report every problem, offline
@@ -253,6 +253,15 @@ pub struct Up {
     /// Longest wait for requests in flight when stopping, such as 30s [default: the spec's]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub drain_timeout: Option<Duration>,
+    /// A program that secrets of the spec may be asked of ({command: [PROGRAM, …]}), as specs call it;
+    /// may be repeated. Without it none is run, as specs can come over the network
+    #[arg(
+        long = "secret-command",
+        value_name = "PROGRAM",
+        value_delimiter = ',',
+        env = "SLUICE_SECRET_COMMANDS"
+    )]
+    pub secret_commands: Vec<String>,
 }
 
 /// Where the control process is, and how to print.

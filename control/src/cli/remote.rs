@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     api::model::{
-        ApiKey, Authenticator, Certificate, Consumer, LimitBucket, Listener, Route,
-        Running, Status, Upstream,
+        ApiKey, Authenticator, Certificate, Consumer, LimitBucket, Listener, Route, Running,
+        Status, Upstream,
     },
     explain::{Explanation, Question},
     exposition,

@@ -15,7 +15,8 @@ use crate::{
 
 /// A change that has not been made yet.
 pub fn planned(planned: &Applied, color: bool) -> String {
-    let mut text = format!("would change revision {}:\n{}", planned.revision, changes(planned, color));
+    let mut text =
+        format!("would change revision {}:\n{}", planned.revision, changes(planned, color));
     notes(planned, &mut text);
     text
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::kong_guards::{Guards, JwtKeys};
 use super::source::{self, View};
 use super::yaml::{Map, Yaml};
-use super::{Draft, Imported, Kind, Place, Address};
+use super::{Address, Draft, Imported, Kind, Place};
 
 /// What Kong keeps for itself and nothing depends on.
 const BOOKKEEPING: [&str; 5] = ["id", "created_at", "updated_at", "tags", "instance_name"];
@@ -22,7 +22,9 @@ pub fn import(file: &str, text: &str, hash: Hash<'_>) -> Result<Imported, String
     let root = View::new(file, &root);
     match root.get("_format_version").text() {
         Some(version) if version.starts_with(['1', '2', '3']) => {}
-        Some(version) => return Err(format!("{file}: _format_version {version} is not known here")),
+        Some(version) => {
+            return Err(format!("{file}: _format_version {version} is not known here"));
+        }
         None => return Err(format!("{file}: `_format_version` is missing; is it Kong's?")),
     }
     let draft = Draft::new(format!("Made of {file} (Kong) by `sluice import kong`."));
@@ -50,7 +52,8 @@ pub fn import(file: &str, text: &str, hash: Hash<'_>) -> Result<Imported, String
         walk.route(service, route);
     }
     if walk.prefixes {
-        let message = "Kong's prefixes go by characters (/a takes /ab, too), those here by whole segments";
+        let message =
+            "Kong's prefixes go by characters (/a takes /ab, too), those here by whole segments";
         walk.draft.warn(&root.place(), message);
     }
     if walk.draft.list(Kind::Routes).is_empty() {
@@ -143,15 +146,20 @@ impl<'d> Walk<'d> {
             let mut passwords = Vec::new();
             for one in self.owned(consumer, &called, "basicauth_credentials") {
                 let password = one.get("password").text().unwrap_or_default();
-                let hashed = password.len() == 40 && password.bytes().all(|b| b.is_ascii_hexdigit());
+                let hashed =
+                    password.len() == 40 && password.bytes().all(|b| b.is_ascii_hexdigit());
                 let username = one.get("username").text().unwrap_or_default();
                 if hashed || password.is_empty() {
-                    let message = format!("the password of `{username}` is only there as Kong's hash; not taken");
+                    let message = format!(
+                        "the password of `{username}` is only there as Kong's hash; not taken"
+                    );
                     self.draft.warn(&one.place(), message);
                     continue;
                 }
                 match hash(&password) {
-                    Ok(hash) => passwords.push(Map::new().with("username", username).with("hash", hash)),
+                    Ok(hash) => {
+                        passwords.push(Map::new().with("username", username).with("hash", hash))
+                    }
                     Err(message) => self.draft.warn(&one.place(), message),
                 }
             }
@@ -168,7 +176,9 @@ impl<'d> Walk<'d> {
             if !subjects.is_empty() {
                 fields.set("subjects", subjects);
             }
-            if let Some(limits) = super::kong_guards::of_consumer(consumer, &called, &mut self.draft) {
+            if let Some(limits) =
+                super::kong_guards::of_consumer(consumer, &called, &mut self.draft)
+            {
                 fields.set("limits", limits);
             }
             let known = [
@@ -196,9 +206,8 @@ impl<'d> Walk<'d> {
     /// What stands below a consumer, or beside it and says whose it is.
     fn owned(&self, consumer: View<'d>, called: &str, word: &str) -> Vec<View<'d>> {
         let beside = self.root.get(word).items().filter(|one| {
-            let whose = reference(one.get("consumer")).or_else(|| {
-                one.get("consumer").get("username").text()
-            });
+            let whose = reference(one.get("consumer"))
+                .or_else(|| one.get("consumer").get("username").text());
             whose.is_some_and(|whose| whose == called)
         });
         consumer.get(word).items().chain(beside).collect()
@@ -214,13 +223,15 @@ impl<'d> Walk<'d> {
         };
         let off = |view: View<'_>| view.get("enabled").flag() == Some(false);
         if off(service) {
-            self.draft.warn(&place, format!("{what} is of a service that is switched off; not taken"));
+            self.draft
+                .warn(&place, format!("{what} is of a service that is switched off; not taken"));
             return;
         }
         let protocols = route.get("protocols").texts();
         let http = |one: &String| matches!(&**one, "http" | "https" | "grpc" | "grpcs");
         if !protocols.is_empty() && !protocols.iter().any(http) {
-            let message = format!("{what} is for {}, not for HTTP; not taken", protocols.join(", "));
+            let message =
+                format!("{what} is for {}, not for HTTP; not taken", protocols.join(", "));
             self.draft.warn(&place, message);
             return;
         }
@@ -236,7 +247,10 @@ impl<'d> Walk<'d> {
         let mut conditions = Map::new();
         let hosts: Vec<String> = route.get("hosts").texts();
         if !hosts.is_empty() {
-            conditions.set("hosts", hosts.iter().map(|host| host.to_ascii_lowercase()).collect::<Vec<_>>());
+            conditions.set(
+                "hosts",
+                hosts.iter().map(|host| host.to_ascii_lowercase()).collect::<Vec<_>>(),
+            );
         }
         let methods = route.get("methods").texts();
         let mut headers = Vec::new();
@@ -374,9 +388,11 @@ impl<'d> Walk<'d> {
         let name = self.draft.name(Kind::Upstreams, &called);
         let mut fields = Map::new().with("name", name.as_str());
         let mut host_header = None;
-        let pool = self.root.get("upstreams").items().find(|one| {
-            one.get("name").text().is_some_and(|name| name == address.host)
-        });
+        let pool = self
+            .root
+            .get("upstreams")
+            .items()
+            .find(|one| one.get("name").text().is_some_and(|name| name == address.host));
         match pool {
             Some(pool) => host_header = self.pool(pool, &mut fields),
             None => {
@@ -400,7 +416,8 @@ impl<'d> Walk<'d> {
                 }
                 Some(true) => {}
                 None => {
-                    let message = format!("{what}: its certificate is verified here, by Kong's default not");
+                    let message =
+                        format!("{what}: its certificate is verified here, by Kong's default not");
                     self.draft.warn(&place, message);
                 }
             }
@@ -448,18 +465,21 @@ impl<'d> Walk<'d> {
         let called = pool.get("name").text().unwrap_or_default();
         let what = format!("the upstream `{called}`");
         let beside = self.root.get("targets").items();
-        let beside = beside.filter(|one| reference(one.get("upstream")).as_deref() == Some(&*called));
+        let beside =
+            beside.filter(|one| reference(one.get("upstream")).as_deref() == Some(&*called));
         let all: Vec<View<'d>> = pool.get("targets").items().chain(beside).collect();
         let weights = all.iter().map(|one| one.get("weight").number().unwrap_or(100));
         let most = weights.max().unwrap_or(100).max(1);
         let mut targets = Vec::new();
         for one in all {
             let address = one.get("target").text().unwrap_or_default();
-            let port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+            let port =
+                address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
             let address = if port { address } else { format!("{address}:8000") };
             let weight = one.get("weight").number().unwrap_or(100);
             if weight == 0 {
-                self.draft.warn(&one.place(), format!("the target {address} has weight 0; left out"));
+                self.draft
+                    .warn(&one.place(), format!("the target {address} has weight 0; left out"));
                 continue;
             }
             let weight = if most > 1_000 { (weight * 1_000 / most).max(1) } else { weight };

@@ -50,7 +50,9 @@ impl JwtKeys {
         let place = one.place();
         let algorithm = one.get("algorithm").text().unwrap_or_else(|| "HS256".into());
         let Some(issuer) = one.get("key").text() else {
-            let message = format!("a JWT credential of `{consumer}` has no key, which is its issuer; not taken");
+            let message = format!(
+                "a JWT credential of `{consumer}` has no key, which is its issuer; not taken"
+            );
             draft.warn(&place, message);
             return None;
         };
@@ -89,7 +91,8 @@ impl JwtKeys {
             .with("consumer_required", true);
         let fields = Map::new().with("name", name.as_str()).with("jwt", jwt);
         draft.add(Kind::Authenticators, &place, fields);
-        let message = format!("the secret of `{issuer}` stands in the spec; better put it into a file");
+        let message =
+            format!("the secret of `{issuer}` stands in the spec; better put it into a file");
         draft.warn(&place, message);
         self.names.push(name.clone());
         Some((name, issuer))
@@ -115,7 +118,8 @@ impl<'d> Guards<'d> {
         for plugin in root.get("plugins").items() {
             if plugin.get("consumer").is_some() || plugin.get("consumer_group").is_some() {
                 let name = plugin.get("name").text().unwrap_or_default();
-                let message = format!("the plugin {name} of a consumer or a group alone is not taken");
+                let message =
+                    format!("the plugin {name} of a consumer or a group alone is not taken");
                 draft.warn(&plugin.place(), message);
                 continue;
             }
@@ -170,7 +174,18 @@ impl<'d> Guards<'d> {
                         why.push(message);
                     }
                 }
-                "acl" => auth.acl = Some(config),
+                "acl" => {
+                    auth.acl = Some(config);
+                    // Kong knows groups by their members alone, and this one may have none.
+                    for group in
+                        [config.get("allow").texts(), config.get("whitelist").texts()].concat()
+                    {
+                        let name = slug(&group, "group");
+                        if draft.names.insert((Kind::Groups.word(), name.clone())) {
+                            draft.add(Kind::Groups, &config.place(), Map::new().with("name", name));
+                        }
+                    }
+                }
                 "rate-limiting" => {
                     if let Some(limit) = self.limit(*plugin, draft) {
                         fields.set("limits", vec![limit]);
@@ -188,7 +203,10 @@ impl<'d> Guards<'d> {
                 }
                 other => {
                     let message = format!("the plugin {other} cannot be taken");
-                    draft.warn(&plugin.place(), format!("{message}; routes that have it are closed"));
+                    draft.warn(
+                        &plugin.place(),
+                        format!("{message}; routes that have it are closed"),
+                    );
                     why.push(message);
                 }
             }
@@ -247,9 +265,11 @@ impl<'d> Guards<'d> {
                 let mut from = Vec::new();
                 let on = |word: &str| config.get(word).flag() != Some(false);
                 if on("key_in_header") {
-                    from.extend(names.iter().map(|name| {
-                        Map::new().with("header", name.to_ascii_lowercase())
-                    }));
+                    from.extend(
+                        names
+                            .iter()
+                            .map(|name| Map::new().with("header", name.to_ascii_lowercase())),
+                    );
                 }
                 if on("key_in_query") {
                     from.extend(names.iter().map(|name| Map::new().with("query", name.as_str())));
@@ -304,7 +324,9 @@ impl Auth<'_> {
         let mut auth = Map::new();
         let all_pass = !self.anonymous.is_empty() && self.anonymous.iter().all(Option::is_some);
         match self.ways.as_slice() {
-            [] if self.acl.is_some() => return Err("acl without anything that says who calls".into()),
+            [] if self.acl.is_some() => {
+                return Err("acl without anything that says who calls".into());
+            }
             [] => return Ok(None),
             [one] => {
                 auth.set("any", one.clone());
@@ -316,7 +338,11 @@ impl Auth<'_> {
             several if several.iter().all(|one| one.len() == 1) => {
                 auth.set("all", several.concat());
             }
-            _ => return Err("several JWT credentials beside another plugin, all of which must hold".into()),
+            _ => {
+                return Err(
+                    "several JWT credentials beside another plugin, all of which must hold".into(),
+                );
+            }
         }
         if let (true, Some(Some(name))) = (all_pass, self.anonymous.first()) {
             auth.set("anonymous", name.as_str());
@@ -397,7 +423,8 @@ fn limit(plugin: View<'_>, called: &str, draft: &mut Draft) -> Option<String> {
             fields.set("mode", "local");
         }
         Some(policy) => {
-            let message = format!("policy {policy}: add `redis` to the spec, or each node counts alone");
+            let message =
+                format!("policy {policy}: add `redis` to the spec, or each node counts alone");
             draft.warn(&config.get("policy").place(), message);
         }
     }
@@ -425,7 +452,8 @@ fn cors(config: View<'_>, fields: &mut Map, draft: &mut Draft) {
     }
     if config.get("credentials").flag() == Some(true) {
         if any {
-            let message = "credentials for any origin are not taken: any page could act as its visitor";
+            let message =
+                "credentials for any origin are not taken: any page could act as its visitor";
             draft.warn(&config.get("credentials").place(), message);
         } else {
             cors.set("credentials", true);
@@ -446,7 +474,8 @@ fn addresses(config: View<'_>, fields: &mut Map, draft: &mut Draft) -> Result<()
     for (word, old) in [("allow", "whitelist"), ("deny", "blacklist")] {
         let texts = [config.get(word).texts(), config.get(old).texts()].concat();
         let list: Option<Vec<String>> = texts.iter().map(|one| network(one)).collect();
-        let list = list.ok_or_else(|| format!("{word} of ip-restriction has what is no network"))?;
+        let list =
+            list.ok_or_else(|| format!("{word} of ip-restriction has what is no network"))?;
         if !list.is_empty() {
             networks.set(word, list);
         }

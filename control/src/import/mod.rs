@@ -149,18 +149,19 @@ impl Draft {
     /// # Errors
     /// Nothing is left, or what is wrong belongs to nothing that could be taken out.
     fn finish(mut self) -> Result<Imported, String> {
-        if self.list(Kind::Listeners).is_empty() {
-            let listener = Map::new().with("name", "http").with("listen", ":8080");
-            self.add(Kind::Listeners, &Place::default(), listener);
-        }
         for _ in 0..MAX_ROUNDS {
+            if self.list(Kind::Listeners).is_empty() {
+                let listener = Map::new().with("name", "http").with("listen", ":8080");
+                self.add(Kind::Listeners, &Place::default(), listener);
+            }
             let text = self.text();
             let problems = spec::load("import", &text).problems;
             let errors = problems.iter().filter(|one| one.severity == Severity::Error);
             let mut refused = Vec::new();
             for error in errors {
-                let (kind, at, field) = entity(&error.field)
-                    .ok_or_else(|| format!("the import is not a spec: {error}; this is a defect"))?;
+                let (kind, at, field) = entity(&error.field).ok_or_else(|| {
+                    format!("the import is not a spec: {error}; this is a defect")
+                })?;
                 refused.push((kind, at, Part::of(kind, field), error.message.clone()));
             }
             if refused.is_empty() {
@@ -368,7 +369,6 @@ impl Address {
         self.path.trim_end_matches('/')
     }
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -89,7 +89,8 @@ pub fn import(file: &str, text: &str, directory: &Path) -> Result<Imported, Stri
         walk.draft.warn(&place, message);
     }
     if let Some(place) = walk.prefixes.take() {
-        let message = "nginx's prefixes go by characters (/a takes /ab, too), those here by whole segments";
+        let message =
+            "nginx's prefixes go by characters (/a takes /ab, too), those here by whole segments";
         walk.draft.warn(&place, message);
     }
     walk.draft.finish()
@@ -189,7 +190,8 @@ impl Walk {
                     continue;
                 }
                 Err(_) => {
-                    let text = text.replacen("*:", "0.0.0.0:", 1).replacen("localhost", "127.0.0.1", 1);
+                    let text =
+                        text.replacen("*:", "0.0.0.0:", 1).replacen("localhost", "127.0.0.1", 1);
                     let port = text.rsplit_once(':').is_some_and(|(host, port)| {
                         port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']'))
                     });
@@ -198,7 +200,8 @@ impl Walk {
             };
             let has = |word: &str| directive.args.iter().any(|arg| arg == word);
             if has("proxy_protocol") {
-                let message = "proxy_protocol: say in the listener from whom, proxy_protocol: {from: […]}";
+                let message =
+                    "proxy_protocol: say in the listener from whom, proxy_protocol: {from: […]}";
                 self.draft.warn(&directive.place, message);
             }
             let default = has("default_server") || has("default");
@@ -224,7 +227,10 @@ impl Walk {
                 "ssl_certificate_key" => key = Some(directive.arg(0)),
                 "return" => {
                     answers = true;
-                    let message = format!("`{}`: answers of the gateway's own are not taken", directive.line());
+                    let message = format!(
+                        "`{}`: answers of the gateway's own are not taken",
+                        directive.line()
+                    );
                     self.draft.warn(&directive.place, message);
                 }
                 _ if settings.take(directive, self) => {}
@@ -237,11 +243,14 @@ impl Walk {
                 "_" | "" | "\"\"" => {}
                 name if name.starts_with('~') || name.ends_with(".*") => {
                     odd = true;
-                    let message = format!("the server_name {name} is not taken: hosts have no such patterns");
+                    let message =
+                        format!("the server_name {name} is not taken: hosts have no such patterns");
                     self.draft.warn(&directive.place, message);
                 }
                 name => match name.strip_prefix('.') {
-                    Some(rest) => hosts.extend([rest.to_lowercase(), format!("*.{}", rest.to_lowercase())]),
+                    Some(rest) => {
+                        hosts.extend([rest.to_lowercase(), format!("*.{}", rest.to_lowercase())])
+                    }
                     None => hosts.push(name.to_lowercase()),
                 },
             }
@@ -266,7 +275,8 @@ impl Walk {
         }
         // A server that only sends clients elsewhere would serve in clear what others have over TLS.
         if answers && locations.is_empty() {
-            self.draft.warn(&server.place, "this server passes nothing on; it has no listener here");
+            self.draft
+                .warn(&server.place, "this server passes nothing on; it has no listener here");
             return;
         }
         for listen in listens {
@@ -282,9 +292,10 @@ impl Walk {
         (cert, key): (Option<&str>, Option<&str>),
         place: &Place,
     ) {
-        let at = self.draft.list(Kind::Listeners).iter().position(|one| {
-            one.fields.get("listen") == Some(&Yaml::from(listen.address.as_str()))
-        });
+        let at =
+            self.draft.list(Kind::Listeners).iter().position(|one| {
+                one.fields.get("listen") == Some(&Yaml::from(listen.address.as_str()))
+            });
         let at = at.unwrap_or_else(|| {
             let port = listen.address.rsplit(':').next().unwrap_or_default();
             let scheme = if listen.tls { "https" } else { "http" };
@@ -297,18 +308,21 @@ impl Walk {
             return;
         }
         let (Some(cert), Some(key)) = (cert, key) else {
-            self.draft.warn(place, "ssl without ssl_certificate and ssl_certificate_key; not taken");
+            self.draft
+                .warn(place, "ssl without ssl_certificate and ssl_certificate_key; not taken");
             return;
         };
         let (cert, key) = (self.file(cert), self.file(key));
         for file in [&cert, &key] {
             if std::fs::File::open(file).is_err() {
-                let message = format!("{file} cannot be read from here; `sluice check` will say so, too");
+                let message =
+                    format!("{file} cannot be read from here; `sluice check` will say so, too");
                 self.draft.warn(place, message);
             }
         }
         let mut one = Map::new().with("cert", cert).with("key", key);
-        let names: Vec<&String> = hosts.iter().filter(|host| host.contains(|c: char| c.is_alphabetic())).collect();
+        let names: Vec<&String> =
+            hosts.iter().filter(|host| host.contains(|c: char| c.is_alphabetic())).collect();
         if !names.is_empty() {
             one.set("names", names.into_iter().cloned().collect::<Vec<_>>());
         }
@@ -375,12 +389,17 @@ impl Walk {
                 "ip_hash" => balance = Map::new().with("hash", "client_ip").into(),
                 "hash" => {
                     let key = directive.arg(0);
-                    let key: Option<Yaml> = match (key.strip_prefix("$http_"), key.strip_prefix("$cookie_")) {
-                        (Some(header), _) => Some(Map::new().with("header", header.replace('_', "-")).into()),
-                        (_, Some(cookie)) => Some(Map::new().with("cookie", cookie).into()),
-                        _ if matches!(key, "$remote_addr" | "$binary_remote_addr") => Some("client_ip".into()),
-                        _ => None,
-                    };
+                    let key: Option<Yaml> =
+                        match (key.strip_prefix("$http_"), key.strip_prefix("$cookie_")) {
+                            (Some(header), _) => {
+                                Some(Map::new().with("header", header.replace('_', "-")).into())
+                            }
+                            (_, Some(cookie)) => Some(Map::new().with("cookie", cookie).into()),
+                            _ if matches!(key, "$remote_addr" | "$binary_remote_addr") => {
+                                Some("client_ip".into())
+                            }
+                            _ => None,
+                        };
                     match key {
                         Some(key) => balance = Map::new().with("hash", key).into(),
                         None => self.left_out(directive),
@@ -421,7 +440,9 @@ impl Walk {
                 }
                 ("resolve", _) => {}
                 (other, _) => {
-                    let message = format!("{other} of a target is not taken: see outlier, target_bounds, breaker");
+                    let message = format!(
+                        "{other} of a target is not taken: see outlier, target_bounds, breaker"
+                    );
                     self.draft.warn(&server.place, message);
                 }
             }
@@ -445,10 +466,12 @@ impl Walk {
 
     fn new_limit(&mut self, directive: &Directive, zone: &str, burst: u64) -> Option<String> {
         let Some(definition) = self.zones.get(zone).cloned() else {
-            self.draft.warn(&directive.place, format!("there is no limit_req_zone `{zone}`; not taken"));
+            self.draft
+                .warn(&directive.place, format!("there is no limit_req_zone `{zone}`; not taken"));
             return None;
         };
-        let rate = definition.args.iter().find_map(|arg| arg.strip_prefix("rate=")).unwrap_or_default();
+        let rate =
+            definition.args.iter().find_map(|arg| arg.strip_prefix("rate=")).unwrap_or_default();
         let (digits, unit_ms) = match (rate.strip_suffix("r/s"), rate.strip_suffix("r/m")) {
             (Some(digits), _) => (digits, 1_000),
             (_, Some(digits)) => (digits, 60_000),
@@ -457,9 +480,9 @@ impl Walk {
         let by: Option<Vec<Yaml>> = match definition.arg(0) {
             "$binary_remote_addr" | "$remote_addr" => Some(vec!["address".into()]),
             "$server_name" | "$host" | "$http_host" => Some(Vec::new()),
-            key => key.strip_prefix("$http_").map(|header| {
-                vec![Map::new().with("header", header.replace('_', "-")).into()]
-            }),
+            key => key
+                .strip_prefix("$http_")
+                .map(|header| vec![Map::new().with("header", header.replace('_', "-")).into()]),
         };
         let (Ok(rate @ 1..), Some(by)) = (digits.parse::<u64>(), by) else {
             self.draft.warn(&definition.place, format!("`{}` is not taken", definition.line()));

@@ -81,9 +81,17 @@ impl Settings {
                 }
             }
             "satisfy" if arg == "all" => {}
-            "auth_basic" | "auth_request" | "auth_jwt" | "ssl_verify_client" | "satisfy"
-            | "internal" | "secure_link" | "valid_referers" | "access_by_lua_block"
-            | "access_by_lua_file" | "js_access" => self.close(directive, walk),
+            "auth_basic"
+            | "auth_request"
+            | "auth_jwt"
+            | "ssl_verify_client"
+            | "satisfy"
+            | "internal"
+            | "secure_link"
+            | "valid_referers"
+            | "access_by_lua_block"
+            | "access_by_lua_file"
+            | "js_access" => self.close(directive, walk),
             "auth_basic_user_file" => walk.left_out(directive),
             "if" | "limit_except" => self.close(directive, walk),
             _ => return false,
@@ -195,8 +203,17 @@ impl Location {
             match &*directive.name {
                 "proxy_pass" => pass = Some(directive.clone()),
                 "location" => below.push(directive),
-                "return" | "root" | "alias" | "try_files" | "fastcgi_pass" | "grpc_pass" | "uwsgi_pass"
-                | "scgi_pass" | "memcached_pass" | "content_by_lua_block" | "stub_status"
+                "return"
+                | "root"
+                | "alias"
+                | "try_files"
+                | "fastcgi_pass"
+                | "grpc_pass"
+                | "uwsgi_pass"
+                | "scgi_pass"
+                | "memcached_pass"
+                | "content_by_lua_block"
+                | "stub_status"
                 | "empty_gif" => {
                     instead = Some(directive.line());
                     // Beside proxy_pass it is one thing more that is left out.
@@ -357,13 +374,17 @@ impl Location {
         for (name, value, place) in &self.settings.headers {
             match (name.as_str(), value.as_str()) {
                 // Told upstreams anyway, or handled by the gateway itself.
-                ("host" | "connection" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host"
-                | "x-forwarded-port" | "x-request-id" | "forwarded", _) => {}
+                (
+                    "host" | "connection" | "x-forwarded-for" | "x-forwarded-proto"
+                    | "x-forwarded-host" | "x-forwarded-port" | "x-request-id" | "forwarded",
+                    _,
+                ) => {}
                 ("upgrade", "$http_upgrade") => {
                     fields.set("upgrades", vec!["websocket"]);
                 }
                 _ => {
-                    let message = format!("proxy_set_header {name}: upstreams are told X-Forwarded-* only");
+                    let message =
+                        format!("proxy_set_header {name}: upstreams are told X-Forwarded-* only");
                     walk.draft.warn(place, message);
                 }
             }
@@ -395,7 +416,9 @@ impl Location {
                 networks.set("deny", deny);
             }
             (true, false, false) => {
-                return Err("some networks are allowed out of denied ones, and all others, too".into());
+                return Err(
+                    "some networks are allowed out of denied ones, and all others, too".into()
+                );
             }
             (false, true, _) => {
                 networks.set("deny", vec!["0.0.0.0/0", "::/0"]);

@@ -107,10 +107,9 @@ fn block(
         let mut line = line.into_iter();
         match (line.next(), end) {
             (Some(name), None) => {
-                budget.directives = budget
-                    .directives
-                    .checked_sub(1)
-                    .ok_or_else(|| words.error(&format!("more than {MAX_DIRECTIVES} directives")))?;
+                budget.directives = budget.directives.checked_sub(1).ok_or_else(|| {
+                    words.error(&format!("more than {MAX_DIRECTIVES} directives"))
+                })?;
                 let line_at = place.unwrap_or(words.line);
                 let place = Place { file: words.file.into(), line: line_at };
                 list.push(Directive { place, name, args: line.collect(), block: below });
@@ -239,9 +238,11 @@ impl Words<'_> {
     fn skip_blanks(&mut self) -> usize {
         while let Some(c) = self.rest.chars().next() {
             match c {
-                '#' => while self.rest.chars().next().is_some_and(|c| c != '\n') {
-                    self.take();
-                },
+                '#' => {
+                    while self.rest.chars().next().is_some_and(|c| c != '\n') {
+                        self.take();
+                    }
+                }
                 c if c.is_whitespace() => {
                     self.take();
                 }
@@ -304,12 +305,14 @@ impl Words<'_> {
         while let Some(c) = self.rest.chars().next() {
             match c {
                 // ${name} is part of a word.
-                '{' if word.ends_with('$') => while let Some(c) = self.take() {
-                    word.push(c);
-                    if c == '}' || c == '\n' {
-                        break;
+                '{' if word.ends_with('$') => {
+                    while let Some(c) = self.take() {
+                        word.push(c);
+                        if c == '}' || c == '\n' {
+                            break;
+                        }
                     }
-                },
+                }
                 ';' | '{' | '}' => break,
                 c if c.is_whitespace() => break,
                 '\\' => {

@@ -11,8 +11,7 @@ use super::source::{self, View};
 use super::yaml::{Map, Yaml};
 use super::{Address, Draft, Imported, Kind, close};
 
-const METHODS: [&str; 8] =
-    ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
+const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 /// References that lead on to others, at most.
 const MAX_HOPS: usize = 16;
 
@@ -44,13 +43,15 @@ pub fn import(file: &str, text: &str, upstream: Option<&str>) -> Result<Imported
             format!("{file}: no server has an absolute URL; say --upstream http://HOST:PORT")
         })?,
     };
-    let mut walk = Walk { root, draft, upstream: String::new(), hosts: Vec::new(), base: String::new() };
+    let mut walk =
+        Walk { root, draft, upstream: String::new(), hosts: Vec::new(), base: String::new() };
     walk.places(&servers, &address, upstream.is_some());
     let schemes = security::schemes(root, &mut walk.draft);
     walk.extensions();
     walk.operations(&schemes);
     if root.get("webhooks").is_some() {
-        walk.draft.warn(&root.get("webhooks").place(), "webhooks are requests to others; not taken");
+        walk.draft
+            .warn(&root.get("webhooks").place(), "webhooks are requests to others; not taken");
     }
     if walk.draft.list(Kind::Routes).is_empty() {
         return Err(format!("{file}: there is no operation in `paths`"));
@@ -120,10 +121,12 @@ impl<'d> Walk<'d> {
         let base = first.map(|one| one.path.trim_end_matches('/').to_owned()).unwrap_or_default();
         for other in servers.iter().skip(1) {
             if other.path.trim_end_matches('/') != base {
-                let message = format!("paths below `{}` of another server are not taken", other.path);
+                let message =
+                    format!("paths below `{}` of another server are not taken", other.path);
                 self.draft.warn(&place, message);
             } else if let (Some(other), false) = (&other.address, elsewhere) {
-                let message = format!("the server {} is not taken; the first one is", other.target());
+                let message =
+                    format!("the server {} is not taken; the first one is", other.target());
                 self.draft.warn(&place, message);
             }
         }
@@ -288,7 +291,8 @@ impl<'d> Walk<'d> {
 pub(super) fn pointer<'d>(root: View<'d>, reference: &str) -> Option<View<'d>> {
     let mut view = root;
     for step in reference.strip_prefix("#/")?.split('/') {
-        let step = step.replace("%7B", "{").replace("%7D", "}").replace("~1", "/").replace("~0", "~");
+        let step =
+            step.replace("%7B", "{").replace("%7D", "}").replace("~1", "/").replace("~0", "~");
         view = view.get(&step);
     }
     view.is_some().then_some(view)

@@ -47,12 +47,14 @@ fn kind(name: &str, scheme: View<'_>, draft: &mut Draft) -> Result<(String, Yaml
     match (&*text("type"), &*text("scheme").to_ascii_lowercase()) {
         ("apiKey", _) => {
             let from = Map::new().with(&text("in"), text("name"));
-            let message = format!("who has a key for `{name}` is not in the document: add consumers");
+            let message =
+                format!("who has a key for `{name}` is not in the document: add consumers");
             draft.warn(&place, message);
             Ok(("api_key".into(), Map::new().with("from", vec![from]).into()))
         }
         ("http", "basic") => {
-            let message = format!("who has a password for `{name}` is not in the document: add consumers");
+            let message =
+                format!("who has a password for `{name}` is not in the document: add consumers");
             draft.warn(&place, message);
             Ok(("basic".into(), Map::new().into()))
         }
@@ -123,9 +125,11 @@ pub fn demand(
             auth.set("any", names);
         }
         _ => {
-            return Err("security asks for one of several schemes or for several at once; a route has \
+            return Err(
+                "security asks for one of several schemes or for several at once; a route has \
                         `any` or `all`"
-                .into());
+                    .into(),
+            );
         }
     }
     if optional {

@@ -104,10 +104,7 @@ fn a_petstore() {
     assert_eq!(mine.auth.as_ref().unwrap().unidentified, Unidentified::Pass);
     let photo = route(&spec, "photo");
     assert!(photo.auth.as_ref().unwrap().all);
-    assert_eq!(
-        photo.matches.path,
-        PathMatch::Regex(r"^/v1/pets/[^/]+/photos/[^/]+\.jpg$".into())
-    );
+    assert_eq!(photo.matches.path, PathMatch::Regex(r"^/v1/pets/[^/]+/photos/[^/]+\.jpg$".into()));
     assert!(is_closed(route(&spec, "reset")));
     assert_eq!(spec.routes.len(), 7);
 }
@@ -119,10 +116,7 @@ fn orders_behind_a_base_path() {
     let imported = openapi::import("orders.json", ORDERS, Some("http://10.0.0.7:8080")).unwrap();
     let spec = taken(&imported);
     let put = route(&spec, "items-put-one");
-    assert_eq!(
-        put.matches.path,
-        PathMatch::Regex("^/api/v2/orders/[^/]+/items/[^/]+$".into())
-    );
+    assert_eq!(put.matches.path, PathMatch::Regex("^/api/v2/orders/[^/]+/items/[^/]+$".into()));
     assert_eq!(put.auth.as_ref().unwrap().scopes, ["orders:write"]);
     assert!(is_closed(route(&spec, "items-put-one-2")), "mutualTLS");
     assert_eq!(route(&spec, "ber").matches.path, PathMatch::Exact("/api/v2/%C3%BCberall".into()));
@@ -315,7 +309,8 @@ fn names_and_networks() {
 
 /// A configuration with a few lines gone, twice there, or with other words in them.
 fn broken(text: &'static str) -> impl Strategy<Value = String> {
-    let words = ["", "[]", "{}", "null", "-1", "*", "~", "/", "{", "}", ";", "'", "a", "99999999999", "é"];
+    let words =
+        ["", "[]", "{}", "null", "-1", "*", "~", "/", "{", "}", ";", "'", "a", "99999999999", "é"];
     let edit = (any::<prop::sample::Index>(), 0_u8..4, prop::sample::select(words.to_vec()));
     prop::collection::vec(edit, 1..6).prop_map(move |edits| {
         let mut lines: Vec<String> = text.lines().map(Into::into).collect();

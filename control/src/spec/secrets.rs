@@ -124,7 +124,7 @@ impl<'s> Part<'s> {
     /// The files, with the name of their field below the part's.
     pub(super) fn files(self) -> Vec<(&'static str, &'s mut String)> {
         match self {
-            Part::Secret(Secret::Inline(_), _) => Vec::new(),
+            Part::Secret(Secret::Env(_) | Secret::Command(_) | Secret::Inline(_), _) => Vec::new(),
             Part::Secret(Secret::File(file), _) => vec![(".file", file)],
             Part::Ca(file)
             | Part::Jwks(file, _)
