@@ -2,6 +2,7 @@
 
 mod key_uses;
 mod state;
+mod told;
 mod upkeep;
 
 use std::{
@@ -24,14 +25,15 @@ use crate::{
     fit::{self, Checked, Judge, Whole, unix_now},
     inquiry::Inquiry,
     keys::{self, ProviderState, Providers, Source},
-    material::{Fault, Material, outside},
+    material::Material,
     publish::{EngineState, Publisher},
     records::Records,
     resolve::{HostState, Resolver},
-    spec::{AuthenticatorKind, Places, Problem, Severity, Spec},
+    spec::{AuthenticatorKind, Problem, Severity, Spec},
     store::{Draft, Revision, RevisionLine, Store, StoreError},
     tickets::Tickets,
 };
+use told::{recovered, told};
 use upkeep::{NodeKeys, compiled};
 
 /// Longest that an apply waits for new host names; slower answers are published when they come.
@@ -479,40 +481,6 @@ async fn latest(
             Ok((latest, recovered(spec, last, &problems)))
         }
         _ => Err(Refused::Spec(problems)),
-    }
-}
-
-/// The spec with what the snapshot that the engine serves was made of.
-fn recovered(spec: Spec, last: &Snapshot, problems: &[Problem]) -> Whole {
-    for problem in problems {
-        eprintln!("sluice: {problem}");
-    }
-    let material = Material::recover(&spec, last);
-    Whole { spec, material }
-}
-
-/// The same with what commands say for secrets of which nothing is known yet.
-async fn told(whole: Whole) -> Result<Whole, Refused> {
-    if !whole.material.is_pending() {
-        return Ok(whole);
-    }
-    let work = move || {
-        let (mut spec, now) = (whole.spec, unix_now());
-        let commands = outside::commands(&mut spec);
-        let mut faults = outside::run(&commands, now);
-        let (material, others) = Material::load(&spec, None, now);
-        faults.extend(others);
-        faults.retain(|fault| fault.severity == Severity::Error);
-        (Whole { spec, material }, faults)
-    };
-    let done = tokio::task::spawn_blocking(work).await;
-    let (whole, faults) = done.map_err(|error| Refused::Internal(error.to_string()))?;
-    match faults.is_empty() {
-        true => Ok(whole),
-        false => {
-            let problem = |fault: Fault| fault.problem("secrets", &Places::default());
-            Err(Refused::Spec(faults.into_iter().map(problem).collect()))
-        }
     }
 }
 
