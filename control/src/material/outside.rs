@@ -298,6 +298,35 @@ mod tests {
         assert!(!file.exists(), "what it had started lived on");
     }
 
+    /// Not in a control process, and so not while a spec is checked.
+    #[test]
+    fn a_check_runs_nothing() {
+        let file = std::env::temp_dir().join(format!("sluice-check-{}", std::process::id()));
+        let text = format!(
+            "version: 1
+listeners: [{{name: web, listen: ':8080'}}]
+upstreams: [{{name: a, targets: ['a:1']}}]
+authenticators: [{{name: signed, signature: {{}}}}]
+consumers:
+  - name: one
+    signing_keys:
+      - {{id: k1, secret: {{command: [touch, {}], refresh: 1m}}}}
+      - {{id: k2, secret: {{env: SLUICE_NO_SUCH_VARIABLE}}}}
+routes: [{{name: r, upstream: a, auth: signed}}]
+",
+            file.display()
+        );
+        let directory = std::path::Path::new("/");
+        let checked = crate::fit::load("t.yaml", text.as_bytes(), Some(directory), |_| Ok(()));
+        let mut whole = checked.whole.unwrap_or_else(|| panic!("{:?}", checked.problems));
+        assert!(whole.material.is_pending(), "it must never be published");
+        let commands = commands(&mut whole.spec);
+        let fields: Vec<&String> = commands.values().map(|(field, _)| field).collect();
+        assert_eq!(fields, ["consumers[0].signing_keys[0].secret.command"]);
+        assert!(!is_due(&commands, 0) && run(&commands, 0).is_empty());
+        assert!(!file.exists());
+    }
+
     #[test]
     fn when_commands_are_due() {
         let command = SecretCommand { command: vec!["a".into()], refresh: "5m".parse().unwrap() };
