@@ -111,7 +111,7 @@ pub fn run(commands: &Wanted, now: i64) -> Vec<Fault> {
     let results: Vec<Result<Vec<u8>, String>> = std::thread::scope(|scope| {
         let running: Vec<_> = wanted
             .iter()
-            .map(|command| scope.spawn(|| judged(&command.command, &known.allowed, TIMEOUT)))
+            .map(|command| scope.spawn(move || judged(&command.command, &known.allowed, TIMEOUT)))
             .collect();
         let ended = running.into_iter().map(|thread| thread.join());
         ended.map(|result| result.unwrap_or_else(|_| Err("it could not be run".into()))).collect()
@@ -194,7 +194,9 @@ fn output(command: &[String], timeout: Duration) -> Result<Vec<u8>, String> {
             Err(_) => break None,
         }
     };
-    end(&mut child);
+    if status.is_none() {
+        end(&mut child);
+    }
     if too_much {
         return Err(format!("prints more than {MAX_SECRET} bytes"));
     }
@@ -233,7 +235,7 @@ fn reader(stream: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Recei
 /// Ends the command and all of its group.
 fn end(child: &mut Child) {
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // Most have ended by themselves, and nobody is left in the group.
+        // It may just have ended by itself.
         _ = kill_process_group(group, Signal::KILL);
     }
     _ = child.wait();
