@@ -18,6 +18,7 @@ pub mod entry;
 pub mod explain;
 mod exposition;
 pub mod fit;
+pub mod import;
 pub mod inquiry;
 pub mod keys;
 pub mod material;

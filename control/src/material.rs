@@ -7,10 +7,11 @@
 mod file;
 mod keyring;
 mod leaf;
+pub mod outside;
 mod recover;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::Arc,
 };
@@ -20,6 +21,7 @@ use contract::snapshot::{self as flat, Snapshot};
 pub use file::{Stamp, issuers, stamps, system_roots};
 pub use keyring::seal;
 pub use leaf::Leaf;
+pub use outside::allow as allow_commands;
 
 use crate::spec::{Certificate, Places, Problem, Severity, Spec, UpstreamTls};
 
@@ -33,6 +35,8 @@ pub struct Material {
     pairs: BTreeMap<(String, String), Arc<Pair>>,
     trust: BTreeMap<TrustFiles, Arc<flat::Trust>>,
     keyring: keyring::Keyring,
+    /// Secrets that have a stand-in here, by their keys.
+    pending: BTreeSet<String>,
 }
 
 /// A certificate chain and its key.
@@ -152,6 +156,12 @@ impl Material {
         if let Some(trust) = snapshot.trust.get(at as usize) {
             self.trust.insert(files, Arc::new(trust.clone()));
         }
+    }
+
+    /// Whether a secret has a stand-in, as nothing has been run for it yet: it is good for a check, and
+    /// must never be published.
+    pub fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     pub fn pair(&self, cert: &str, key: &str) -> Option<&Pair> {

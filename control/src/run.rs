@@ -14,6 +14,7 @@ use crate::{
     api,
     cli::{Failure, exit},
     entry::EngineEntry,
+    material,
     place::StateDirectory,
     publish::Publisher,
     records::Records,
@@ -42,6 +43,9 @@ pub struct Inherited {
     /// An earlier control process has published: the supervisor says what.
     #[arg(long)]
     resume: bool,
+    /// What may be run for secrets.
+    #[arg(long = "secret-command")]
+    secret_commands: Vec<String>,
 }
 
 /// Runs the control process until the supervisor ends it.
@@ -66,6 +70,7 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
         Publisher::connect(stdin()?, Arc::clone(&segment), inherited.resume)?;
     let last = last.and_then(last_snapshot);
 
+    material::allow_commands(inherited.secret_commands.clone());
     let store = Store::open(&state.store()).await?;
     let chosen = running::choose(&store, first(&inherited)?, last.as_ref(), engine.check)
         .await

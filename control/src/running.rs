@@ -2,6 +2,7 @@
 
 mod key_uses;
 mod state;
+mod told;
 mod upkeep;
 
 use std::{
@@ -32,6 +33,7 @@ use crate::{
     store::{Draft, Revision, RevisionLine, Store, StoreError},
     tickets::Tickets,
 };
+use told::{recovered, told};
 use upkeep::{NodeKeys, compiled};
 
 /// Longest that an apply waits for new host names; slower answers are published when they come.
@@ -326,6 +328,8 @@ impl Running {
         if dry_run || applied.unchanged {
             return Ok(applied);
         }
+        // Only a change runs commands, never a question.
+        let Whole { spec, material } = told(Whole { spec, material }).await?;
 
         let resolver = &self.shared.resolver;
         let (providers, sources) = (&self.shared.providers, keys::sources(&spec));
@@ -368,6 +372,11 @@ impl Running {
         (spec, material): (Arc<Spec>, Arc<Material>),
         snapshot: Snapshot,
     ) -> Result<Duration, Refused> {
+        if material.is_pending() {
+            return Err(Refused::Internal(
+                "a secret that is not known yet was to be published".into(),
+            ));
+        }
         // Names first: records of the new epoch may come at once.
         self.shared.records.remember(&snapshot);
         let began = publisher.publish(&snapshot).await.map_err(Refused::Publish)?;
@@ -427,7 +436,7 @@ pub async fn choose(
 
 /// The revision of `change`: the latest one when it has the same text, else a new one.
 async fn stored(store: &Store, change: Change, judge: Judge) -> Result<(Revision, Whole), Refused> {
-    let whole = load(&change.source_name, &change.source, judge).await?;
+    let whole = told(load(&change.source_name, &change.source, judge).await?).await?;
     let text = canonical(&whole.spec)?;
     let source = String::from_utf8_lossy(&change.source).into_owned();
     if let Some(latest) = store.latest().await?
@@ -457,14 +466,19 @@ async fn latest(
     let Checked { whole, problems, spec, .. } =
         checked(&format!("revision {}", latest.id), latest.spec.as_bytes(), judge).await?;
     match (whole, spec, last) {
-        (Some(whole), ..) => Ok((latest, whole)),
+        (Some(whole), spec, last) => match (told(whole).await, spec, last) {
+            (Ok(whole), ..) => Ok((latest, whole)),
+            // A command fails just now.
+            (Err(Refused::Spec(problems)), Some(spec), Some(last))
+                if last.revision == latest.id =>
+            {
+                Ok((latest, recovered(spec, last, &problems)))
+            }
+            (Err(refused), ..) => Err(refused),
+        },
         // A file cannot be read just now, but the engine serves with what it held.
         (None, Some(spec), Some(last)) if last.revision == latest.id => {
-            for problem in problems {
-                eprintln!("sluice: {problem}");
-            }
-            let material = Material::recover(&spec, last);
-            Ok((latest, Whole { spec, material }))
+            Ok((latest, recovered(spec, last, &problems)))
         }
         _ => Err(Refused::Spec(problems)),
     }

@@ -20,9 +20,10 @@ pub use problem::{Problem, Problems, Severity};
 pub use read::{Mark, Places, REDACTED};
 pub use render::render;
 #[allow(unused_imports)] // Part of the model, whoever names it.
-pub use scalars::{Cidr, Digest, TargetAddress, TargetHost, Timestamp};
+pub use scalars::{Cidr, Digest, Refresh, TargetAddress, TargetHost, Timestamp};
 pub use schema::schema;
 pub use secrets::{Part, SecretUse, is_secret, redact, redacted};
+pub(crate) use tree::{Node as Tree, Value as TreeValue, parse as tree};
 
 /// Largest spec, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;

@@ -47,7 +47,7 @@ impl Admin {
     }
 
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        let (address, text) = self.text("GET", path, &[], "")?;
+        let (address, text) = self.text(("GET", None), path, &[], "")?;
         parse(address, &text)
     }
 
@@ -56,7 +56,7 @@ impl Admin {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<T, Failure> {
-        let (address, text) = self.text("GET", path, query, "")?;
+        let (address, text) = self.text(("GET", None), path, query, "")?;
         parse(address, &text)
     }
 
@@ -66,17 +66,28 @@ impl Admin {
         query: &[(&str, &str)],
         body: &str,
     ) -> Result<T, Failure> {
-        let (address, text) = self.text("POST", path, query, body)?;
+        self.post_over(path, query, body, None)
+    }
+
+    /// A change that is made only while revision `over` runs.
+    pub fn post_over<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        body: &str,
+        over: Option<u64>,
+    ) -> Result<T, Failure> {
+        let (address, text) = self.text(("POST", over), path, query, body)?;
         parse(address, &text)
     }
 
     pub fn get_text(&self, path: &str) -> Result<String, Failure> {
-        Ok(self.text("GET", path, &[], "")?.1)
+        Ok(self.text(("GET", None), path, &[], "")?.1)
     }
 
     fn text(
         &self,
-        method: &str,
+        (method, over): (&str, Option<u64>),
         path: &str,
         query: &[(&str, &str)],
         body: &str,
@@ -86,7 +97,10 @@ impl Admin {
             let url = format!("http://{address}{path}");
             let answer = match method {
                 "POST" => {
-                    let request = self.agent.post(&url).query_pairs(query.iter().copied());
+                    let mut request = self.agent.post(&url).query_pairs(query.iter().copied());
+                    if let Some(revision) = over {
+                        request = request.header("If-Match", format!("\"{revision}\""));
+                    }
                     request.config().timeout_global(Some(CHANGE_TIMEOUT)).build().send(body)
                 }
                 _ => {

@@ -81,9 +81,7 @@ pub fn keys(command: Keys) -> Result<(), Failure> {
 
 pub fn passwords(command: &Passwords) -> Result<(), Failure> {
     let Passwords::Hash { json } = command;
-    let mut salt = [0; 16];
-    random(&mut salt)?;
-    let hash = hashed(&input("password")?, &salt)?;
+    let hash = new_hash(&input("password")?)?;
     match json {
         true => print_json(&serde_json::json!({ "hash": hash })),
         false => print_text(&format!("{hash}\n")),
@@ -145,6 +143,13 @@ fn base62(number: &[u8], width: usize) -> String {
         *digit = ALPHABET[rest];
     }
     digits.into_iter().map(char::from).collect()
+}
+
+/// The hash of a password, with a salt of its own.
+pub fn new_hash(password: &str) -> Result<String, Failure> {
+    let mut salt = [0; 16];
+    random(&mut salt)?;
+    hashed(password, &salt)
 }
 
 /// A hash by argon2id with the parameters of OWASP's Password Storage Cheat Sheet.

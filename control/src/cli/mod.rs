@@ -1,8 +1,12 @@
 //! The command line.
 
 mod admin;
+mod change;
+mod export;
+mod import;
 mod keys;
 mod keys_redis;
+mod manual;
 mod offline;
 mod remote;
 mod show;
@@ -24,6 +28,8 @@ pub mod exit {
     pub const BAD_SPEC: u8 = 2;
     /// Control, or Redis, does not answer.
     pub const UNREACHABLE: u8 = 3;
+    /// `diff --exit-code`: the spec differs from the running one.
+    pub const DIFFERS: u8 = 4;
 }
 
 /// An API gateway on io_uring: one shard per CPU, configuration changed live.
@@ -34,7 +40,7 @@ pub mod exit {
     max_term_width = 100,
     subcommand_required = true,
     arg_required_else_help = true,
-    after_help = "Start here:\n  sluice up --demo              run a gateway with a demo origin on :8080\n  sluice check gateway.yaml     check a spec, offline\n  sluice up -f gateway.yaml     run it\n  sluice apply -f gateway.yaml  change it while it runs\n\nExit codes: 0 ok · 1 failure · 2 bad spec or usage · 3 control cannot be reached"
+    after_help = "Start here:\n  sluice up --demo              run a gateway with a demo origin on :8080\n  sluice check gateway.yaml     check a spec, offline\n  sluice up -f gateway.yaml     run it\n  sluice apply -f gateway.yaml  change it while it runs\n\nExit codes: 0 ok · 1 failure · 2 bad spec or usage · 3 control cannot be reached · 4 differs (diff --exit-code)"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -45,7 +51,7 @@ pub struct Cli {
 enum Command {
     /// Run the gateway: supervisor, control and one engine shard per CPU
     #[command(
-        after_help = "Examples:\n  sluice up --demo\n  sluice up -f gateway.yaml --shards 2\n  sluice up                     the latest revision in the state directory\n\nCtrl-C drains and stops; a second one stops at once."
+        after_help = "Examples:\n  sluice up --demo\n  sluice up -f gateway.yaml --shards 2\n  sluice up -f gateway.yaml --secret-command vault\n  sluice up                     the latest revision in the state directory\n\nCtrl-C drains and stops; a second one stops at once."
     )]
     Up(Up),
     /// Check a spec and report every problem, offline
@@ -66,9 +72,9 @@ enum Command {
         #[arg(long, hide = true)]
         json: bool,
     },
-    /// Check a spec and make it the running one, live
+    /// Check a spec, show what it changes, ask, and make it the running one, live
     #[command(
-        after_help = "Examples:\n  sluice apply -f gateway.yaml -m 'canary to 20 %'\n  sluice apply -f gateway.yaml --dry-run"
+        after_help = "Examples:\n  sluice apply -f gateway.yaml -m 'canary to 20 %'\n  sluice apply -f gateway.yaml --dry-run\n  sluice apply -f gateway.yaml --yes     in scripts and pipelines\n\nWithout a terminal to ask on --yes must be there; otherwise it exits with 2 and changes nothing.\nWhat was shown is what is applied: a change of somebody else's meanwhile is an error."
     )]
     Apply {
         /// The spec (YAML or JSON); - reads the standard input
@@ -81,14 +87,21 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
+        consent: change::Consent,
+        #[command(flatten)]
         remote: Remote,
     },
     /// Show how a spec differs from the running one
-    #[command(after_help = "Example:\n  sluice diff -f gateway.yaml")]
+    #[command(
+        after_help = "Examples:\n  sluice diff -f gateway.yaml\n  sluice diff -f gateway.yaml --exit-code || echo 'drift, or worse'\n\nExit codes with --exit-code: 0 the same · 4 differs · others as everywhere (1 failure · 2 bad spec or\nusage · 3 control cannot be reached)"
+    )]
     Diff {
         /// The spec (YAML or JSON); - reads the standard input
         #[arg(short, long, value_name = "FILE")]
         file: PathBuf,
+        /// Exit with 4 if there is a difference, with 0 if there is none
+        #[arg(long)]
+        exit_code: bool,
         #[command(flatten)]
         remote: Remote,
     },
@@ -141,15 +154,51 @@ enum Command {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Run an earlier revision again
+    /// Show what an earlier revision would change, ask, and run it again
     #[command(
-        after_help = "Examples:\n  sluice rollback      the one before the running one\n  sluice rollback 3\n\nA rollback is a new revision with the old text."
+        after_help = "Examples:\n  sluice rollback          the one before the running one\n  sluice rollback 3\n  sluice rollback --yes    in scripts and pipelines\n\nA rollback is a new revision with the old text."
     )]
     Rollback {
         /// Revision to run again; without it, the one before the running one
         revision: Option<u64>,
         #[command(flatten)]
+        consent: change::Consent,
+        #[command(flatten)]
         remote: Remote,
+    },
+    /// Write the running spec, or an earlier one, as a file that can be applied again
+    #[command(
+        after_help = "Examples:\n  sluice export > gateway.yaml\n  sluice export --format json -o gateway.json\n  sluice export --revision 3\n  sluice export --redacted                 for eyes only: it cannot be applied as it is\n  sluice export --offline --state /var/lib/sluice -o gateway.yaml\n\nSecrets by reference (file, env, command) stay references. Secrets that stand in the spec, and hashes of\npasswords, are told by no running gateway: if there are any, export names their fields and exits with 1.\n--offline reads the state directory's store instead and has them; keep what it writes to yourself."
+    )]
+    Export(export::Export),
+    /// Make a spec out of another's configuration: OpenAPI, Kong, nginx
+    #[command(
+        arg_required_else_help = true,
+        after_help = "Examples:\n  sluice import openapi petstore.yaml -o gateway.yaml\n  sluice import kong kong.yaml | sluice check -\n  sluice import nginx /etc/nginx/nginx.conf > gateway.yaml\n\nWhat it prints passes `sluice check`. What has no counterpart is told with its line, on the standard\nerror and in comments at the top: nothing is lost silently."
+    )]
+    Import {
+        #[command(subcommand)]
+        command: import::Import,
+    },
+    /// Print what completes commands in a shell
+    #[command(
+        after_help = "Examples:\n  sluice completions bash > ~/.local/share/bash-completion/completions/sluice\n  sluice completions zsh > ~/.zfunc/_sluice     with fpath+=~/.zfunc before compinit\n  sluice completions fish > ~/.config/fish/completions/sluice.fish"
+    )]
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write those of all commands
+    #[command(
+        after_help = "Examples:\n  sluice man | man -l -\n  sluice man apply | man -l -\n  sluice man --dir /usr/local/share/man/man1"
+    )]
+    Man {
+        /// A command, such as apply; without it sluice itself
+        #[arg(conflicts_with = "dir")]
+        page: Option<String>,
+        /// Write the pages of all commands into this directory
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
     },
     /// Make API keys for the spec or Redis, and revoke and list those in Redis
     #[command(
@@ -207,6 +256,15 @@ pub struct Up {
     /// Longest wait for requests in flight when stopping, such as 30s [default: the spec's]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub drain_timeout: Option<Duration>,
+    /// A program that secrets of the spec may be asked of ({command: [PROGRAM, …]}), as specs call it;
+    /// may be repeated. Without it none is run, as specs can come over the network
+    #[arg(
+        long = "secret-command",
+        value_name = "PROGRAM",
+        value_delimiter = ',',
+        env = "SLUICE_SECRET_COMMANDS"
+    )]
+    pub secret_commands: Vec<String>,
 }
 
 /// Where the control process is, and how to print.
@@ -247,10 +305,12 @@ pub fn main(engine: EngineEntry) -> ExitCode {
         Command::RunDemoOrigin(inherited) => supervise::run_demo_origin(inherited),
         Command::Check { file, json } => offline::check(&file, json, &engine),
         Command::Schema { .. } => offline::schema(),
-        Command::Apply { file, message, dry_run, remote } => {
-            remote::apply(&file, &message, dry_run, &remote, &engine)
+        Command::Apply { file, message, dry_run, consent, remote } => {
+            change::apply(&file, &message, (dry_run, consent), &remote, &engine)
         }
-        Command::Diff { file, remote } => remote::diff(&file, &remote, &engine),
+        Command::Diff { file, exit_code, remote } => {
+            change::diff(&file, exit_code, &remote, &engine)
+        }
         Command::Get { what, consumer, remote } => remote::get(what, consumer.as_deref(), &remote),
         Command::Status { remote } => remote::status(&remote),
         Command::Explain { method, url, headers, consumer, key, file, all, remote } => {
@@ -262,7 +322,13 @@ pub fn main(engine: EngineEntry) -> ExitCode {
                 None => remote::explain(&question, all, &remote),
             })
         }
-        Command::Rollback { revision, remote } => remote::rollback(revision, &remote),
+        Command::Rollback { revision, consent, remote } => {
+            change::rollback(revision, consent, &remote)
+        }
+        Command::Export(command) => command.run(),
+        Command::Import { command } => command.run(),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { page, dir } => manual::pages(page.as_deref(), dir.as_deref()),
         Command::Keys { command } => keys::keys(command),
         Command::Password { command } => keys::passwords(&command),
         Command::Metrics { remote } => remote::metrics(&remote),

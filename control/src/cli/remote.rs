@@ -1,78 +1,23 @@
 //! Commands to a running gateway.
 
-use std::path::Path;
-
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     Failure, Remote, What,
     admin::Admin,
     color,
-    offline::{Source, print_json, print_text},
+    offline::{print_json, print_text},
     show,
 };
 use crate::{
     api::model::{
-        ApiKey, Applied, Authenticator, Certificate, Consumer, LimitBucket, Listener, Route,
-        Running, Status, Upstream,
+        ApiKey, Authenticator, Certificate, Consumer, LimitBucket, Listener, Route, Running,
+        Status, Upstream,
     },
-    diff::Diff,
-    entry::EngineEntry,
     explain::{Explanation, Question},
     exposition,
     store::RevisionLine,
 };
-
-pub fn apply(
-    file: &Path,
-    message: &str,
-    dry_run: bool,
-    remote: &Remote,
-    engine: &EngineEntry,
-) -> Result<(), Failure> {
-    let source = Source::read(file)?;
-    // The same check that control does, with the text at hand to point into.
-    let good = source.checked(remote.json, engine)?;
-    let author = author();
-    let mut query = vec![("message", message), ("author", &author), ("source", &source.name)];
-    if dry_run {
-        query.push(("dry_run", "true"));
-    }
-    let applied: Applied = Admin::new(remote).post("/v1/apply", &query, &good.text)?;
-    match remote.json {
-        true => print_json(&applied),
-        false => print_text(&show::applied(&applied)),
-    }
-    Ok(())
-}
-
-pub fn rollback(revision: Option<u64>, remote: &Remote) -> Result<(), Failure> {
-    let (author, to) = (author(), revision.map(|id| id.to_string()));
-    let mut query = vec![("author", &*author)];
-    query.extend(to.as_deref().map(|to| ("to", to)));
-    let applied: Applied = Admin::new(remote).post("/v1/rollback", &query, "")?;
-    match remote.json {
-        true => print_json(&applied),
-        false => print_text(&show::applied(&applied)),
-    }
-    Ok(())
-}
-
-pub fn diff(file: &Path, remote: &Remote, engine: &EngineEntry) -> Result<(), Failure> {
-    let good = Source::read(file)?.checked(remote.json, engine)?;
-    let admin = Admin::new(remote);
-    // Control compares: secrets that stand in the running spec never leave it.
-    let diff: Diff = admin.post("/v1/diff", &[], &good.text)?;
-    if remote.json {
-        print_json(&diff);
-    } else if diff.is_empty() {
-        let status: Status = admin.get("/v1/status")?;
-        print_text(&format!("no difference to revision {}\n", status.revision));
-    } else {
-        print_text(&diff.to_text(color(&std::io::stdout())));
-    }
-    Ok(())
-}
 
 pub fn get(what: What, consumer: Option<&str>, remote: &Remote) -> Result<(), Failure> {
     if consumer.is_some() && !matches!(what, What::Limits) {
@@ -148,12 +93,4 @@ pub fn metrics(remote: &Remote) -> Result<(), Failure> {
         false => print_text(&text),
     }
     Ok(())
-}
-
-/// Who is asking, for the list of revisions.
-fn author() -> String {
-    ["SUDO_USER", "USER", "LOGNAME"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok())
-        .unwrap_or_else(|| "unknown".into())
 }

@@ -8,11 +8,21 @@ use crate::{
         ApiKey, Applied, Authenticator, Certificate, Consumer, LimitBucket, Listener, Route, Share,
         Status, Target, Upstream,
     },
+    diff::Diff,
     records::date,
     store::RevisionLine,
 };
 
-pub fn applied(applied: &Applied) -> String {
+/// A change that has not been made yet.
+pub fn planned(planned: &Applied, color: bool) -> String {
+    let mut text =
+        format!("would change revision {}:\n{}", planned.revision, changes(planned, color));
+    notes(planned, &mut text);
+    text
+}
+
+/// What was done; with `whole` also what it changed.
+pub fn applied(applied: &Applied, whole: bool, color: bool) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     _ = match (applied.dry_run, applied.unchanged, applied.convergence_us) {
@@ -28,11 +38,26 @@ pub fn applied(applied: &Applied) -> String {
         ),
         (false, _, None) => writeln!(text, "revision {} runs", applied.revision),
     };
-    text.push_str(&applied.changes);
+    if whole {
+        text.push_str(&changes(applied, color));
+    }
+    notes(applied, &mut text);
+    text
+}
+
+fn changes(applied: &Applied, color: bool) -> String {
+    match serde_json::from_value::<Diff>(applied.diff.clone()) {
+        Ok(diff) => diff.to_text(color),
+        // From a control of another version, which has it for people, too.
+        Err(_) => applied.changes.clone(),
+    }
+}
+
+fn notes(applied: &Applied, text: &mut String) {
     for note in &applied.notes {
+        // Writing to a String cannot fail.
         _ = writeln!(text, "note: {note}");
     }
-    text
 }
 
 pub fn routes(routes: &[Route], color: bool) -> String {

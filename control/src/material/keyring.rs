@@ -15,7 +15,7 @@ use x509_parser::{
     x509::SubjectPublicKeyInfo,
 };
 
-use super::{Load, Material, file};
+use super::{Load, Material, file, outside};
 use crate::{
     compile::jws,
     keys::jwk,
@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// Largest file with a secret, in bytes.
-const MAX_SECRET: u64 = 64 << 10;
+pub(super) const MAX_SECRET: u64 = 64 << 10;
 
-/// Secrets and keys by the file that holds them.
+/// Secrets and keys by the file that holds them; secrets that are in none by [`Secret::key`].
 #[derive(Clone, Default, PartialEq)]
 pub struct Keyring {
     pub(super) secrets: BTreeMap<String, Arc<[u8]>>,
@@ -48,7 +48,7 @@ impl Material {
     pub fn secret<'a>(&'a self, secret: &'a Secret) -> Option<&'a [u8]> {
         match secret {
             Secret::Inline(text) => Some(text.as_bytes()),
-            Secret::File(file) => self.keyring.secrets.get(file).map(Arc::as_ref),
+            other => self.keyring.secrets.get(&other.key()?).map(Arc::as_ref),
         }
     }
 
@@ -86,6 +86,22 @@ impl Load<'_> {
             match part {
                 Part::Secret(Secret::File(file), usage) => {
                     self.secret_file(format!("{field}.file"), file, usage);
+                }
+                Part::Secret(Secret::Env(name), usage) => {
+                    let (key, field) = (format!("env:{name}"), format!("{field}.env"));
+                    match outside::variable(name) {
+                        Some(Ok(value)) => self.outside(&key, field, name, Some(value), usage),
+                        Some(Err(message)) => {
+                            self.fault(Severity::Error, "no-variable", field, name, message);
+                            self.keep(|ring| &mut ring.secrets, |ring| &ring.secrets, &key);
+                        }
+                        None => self.outside(&key, field, name, None, usage),
+                    }
+                }
+                Part::Secret(Secret::Command(command), usage) => {
+                    let (key, field) = (command.key(), format!("{field}.command"));
+                    let said = outside::said(command);
+                    self.outside(&key, field, &command.to_string(), said, usage);
                 }
                 Part::Secret(Secret::Inline(text), usage) => {
                     if let Err(message) = fit(text.as_bytes(), usage) {
@@ -131,6 +147,40 @@ impl Load<'_> {
             self.fault(Severity::Warning, "exposed-secret", field, name, message);
         }
         self.material.keyring.secrets.insert(name.into(), secret);
+    }
+
+    /// Takes a secret that is in no file; without a value what was there before, or a stand-in.
+    fn outside(
+        &mut self,
+        key: &str,
+        field: String,
+        shown: &str,
+        value: Option<Arc<[u8]>>,
+        usage: SecretUse,
+    ) {
+        if let Some(value) = value {
+            match fit(&value, usage) {
+                Ok(()) => {
+                    self.material.keyring.secrets.insert(key.into(), value);
+                    return;
+                }
+                Err(message) => self.fault(Severity::Error, "bad-secret", field, shown, message),
+            }
+            self.keep(|ring| &mut ring.secrets, |ring| &ring.secrets, key);
+            return;
+        }
+        self.keep(|ring| &mut ring.secrets, |ring| &ring.secrets, key);
+        let stand_in: Vec<u8> = match usage {
+            SecretUse::Text => b"stand-in".to_vec(),
+            SecretUse::Hmac(least) => vec![b'-'; least],
+            SecretUse::Seal => vec![b'0'; 64],
+        };
+        let secrets = &mut self.material.keyring.secrets;
+        let held = secrets.get(key).filter(|held| fit(held, usage).is_ok());
+        if held.is_none() || self.material.pending.contains(key) {
+            secrets.insert(key.into(), stand_in.into());
+            self.material.pending.insert(key.into());
+        }
     }
 
     fn set_file(&mut self, field: String, name: &str, allowed: &[spec::JwsAlgorithm]) {

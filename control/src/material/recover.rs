@@ -66,8 +66,8 @@ impl Material {
     }
 
     fn recover_secret(&mut self, secret: &Secret, bytes: &[u8]) {
-        if let Secret::File(file) = secret {
-            self.keyring.secrets.insert(file.clone(), bytes.into());
+        if let Some(key) = secret.key() {
+            self.keyring.secrets.insert(key, bytes.into());
         }
     }
 

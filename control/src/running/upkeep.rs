@@ -15,7 +15,7 @@ use crate::{
     compile::{Inputs, compile},
     fit::{self, unix_now},
     keys::{self, Fetched, Source},
-    material::{self, Fault, Material, Stamp},
+    material::{self, Fault, Material, Stamp, outside},
     resolve::Resolver,
     spec::{Severity, Spec},
 };
@@ -122,7 +122,8 @@ impl Running {
         let mut spec = Spec::clone(&current.spec);
         let files: Vec<String> =
             spec.files_mut().into_iter().map(|(_, file)| file.clone()).collect();
-        if files.is_empty() {
+        let commands = outside::commands(&mut spec);
+        if files.is_empty() && commands.is_empty() {
             *look = Look::default();
             self.set_errors(&[]);
             return Ok(());
@@ -131,15 +132,19 @@ impl Running {
         let stamps = away(move || material::stamps(files.iter().map(String::as_str))).await?;
         let now = unix_now();
         let recent = stamps.values().flatten().any(|stamp| stamp.changed_within(RECENT, now));
-        if stamps == look.stamps && !recent && look.errors.is_empty() {
+        let due = outside::is_due(&commands, now);
+        if stamps == look.stamps && !recent && look.errors.is_empty() && !due {
             return Ok(());
         }
         look.stamps = stamps;
         let before = Arc::clone(&current.material);
         let judge = self.shared.engine.check;
         let (material, errors) = away(move || {
+            let failed = outside::run(&commands, now);
             let (material, faults) = Material::load(&spec, Some(&before), now);
-            settle(&spec, &before, material, &faults, judge)
+            let (material, mut errors) = settle(&spec, &before, material, &faults, judge);
+            errors.extend(failed.iter().map(ToString::to_string));
+            (material, errors)
         })
         .await?;
         for error in errors.iter().filter(|error| !look.errors.contains(error)) {
@@ -245,6 +250,9 @@ fn settle(
     let wrong = faults.iter().filter(|fault| fault.severity == Severity::Error);
     let mut errors: Vec<String> = wrong.clone().map(ToString::to_string).collect();
     // A certificate that is good by itself but has names that do not fit beside the others.
+    if material.is_pending() {
+        return (before.clone(), errors);
+    }
     let clash =
         wrong.clone().any(|fault| matches!(fault.code, "no-names" | "duplicate-server-name"));
     if clash {

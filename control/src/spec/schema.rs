@@ -26,9 +26,11 @@ macro_rules! schema_as {
 }
 
 pub use auth::*;
+pub use secret::*;
 pub use upstream::*;
 
 mod auth;
+mod secret;
 mod upstream;
 
 /// JSON Schema (draft 2020-12) of what may be written, for editors and for `sluice schema`.

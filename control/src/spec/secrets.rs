@@ -124,7 +124,7 @@ impl<'s> Part<'s> {
     /// The files, with the name of their field below the part's.
     pub(super) fn files(self) -> Vec<(&'static str, &'s mut String)> {
         match self {
-            Part::Secret(Secret::Inline(_), _) => Vec::new(),
+            Part::Secret(Secret::Env(_) | Secret::Command(_) | Secret::Inline(_), _) => Vec::new(),
             Part::Secret(Secret::File(file), _) => vec![(".file", file)],
             Part::Ca(file)
             | Part::Jwks(file, _)
@@ -288,6 +288,39 @@ consumers:
       - {id: k3, secret: {file: /run/secrets/k3}}
 routes: [{name: r, upstream: a, auth: signed}]
 ";
+
+    #[test]
+    fn secrets_by_reference_are_read_whole_or_refused() {
+        let of = |secret: &str| {
+            let text = SPEC.replace("{file: /run/secrets/k3}", secret);
+            let loaded = super::super::load("t.yaml", &text);
+            let codes: Vec<&str> = loaded.problems.iter().map(|one| one.code).collect();
+            let last = loaded.spec.map(|spec| spec.consumers[0].signing_keys[2].secret.clone());
+            last.ok_or_else(|| {
+                codes.into_iter().find(|code| *code != "inline-secret").unwrap_or("")
+            })
+        };
+        assert_eq!(of("{env: CLIENT_SECRET}"), Ok(Secret::Env("CLIENT_SECRET".into())));
+        let Ok(Secret::Command(command)) = of("{command: [vault, read, 7]}") else { panic!() };
+        assert_eq!((command.to_string(), command.refresh.seconds()), ("vault read 7".into(), 300));
+        let Ok(Secret::Command(command)) = of("{command: [a], refresh: 90s}") else { panic!() };
+        assert_eq!(command.refresh.to_string(), "90s");
+        for (secret, code) in [
+            ("{command: vault read}", "wrong-type"),
+            ("{command: []}", "bad-value"),
+            ("{command: ['', a]}", "bad-value"),
+            ("{command: [a], refresh: 5s}", "bad-value"),
+            ("{command: [a], refresh: +5m}", "bad-value"),
+            ("{command: [a], refresh: never}", "bad-value"),
+            ("{file: a, refresh: 5m}", "conflicting-fields"),
+            ("{file: a, env: B}", "conflicting-fields"),
+            ("{env: 1A}", "bad-value"),
+            ("{env: 'A B'}", "bad-value"),
+            ("{}", "missing-field"),
+        ] {
+            assert_eq!(of(secret), Err(code), "{secret}");
+        }
+    }
 
     #[test]
     fn what_is_shown_has_no_secret_and_the_rest_as_written() {

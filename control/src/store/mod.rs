@@ -4,6 +4,7 @@
 //! 1,000 are kept. A
 //! rollback is a new revision with an old one's text, so the list reads as history.
 
+pub mod offline;
 mod sqlite;
 
 use std::{collections::HashMap, path::Path};

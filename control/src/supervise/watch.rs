@@ -52,6 +52,8 @@ pub struct Watch {
     cpus: Vec<usize>,
     state: StateDirectory,
     drain_timeout: Option<Duration>,
+    /// What control may run for secrets.
+    secret_commands: Vec<String>,
     demo: bool,
     /// Signals that mean stop, and those that mean reopen.
     stop: Signals,
@@ -103,6 +105,7 @@ impl Watch {
             cpus,
             state,
             drain_timeout: up.drain_timeout,
+            secret_commands: up.secret_commands.clone(),
             stop: Signals::listen(stops)?,
             reopen: Signals::listen(reopens)?,
             control: Ward::new("control"),
@@ -191,6 +194,9 @@ impl Watch {
             "--segment".into(),
             number(&self.segment_fd),
         ];
+        for program in &self.secret_commands {
+            arguments.push(format!("--secret-command={program}"));
+        }
         let mut inherit = vec![self.segment_fd.as_fd()];
         // Once a snapshot is out, the store knows better than the file given to `up`.
         if self.last.is_some() {

@@ -160,9 +160,9 @@ fn control_out_of_reach_is_exit_3() {
     for args in [
         &["status"][..],
         &["get", "routes"],
-        &["apply", "-f", &path],
+        &["apply", "-f", &path, "--yes"],
         &["diff", "-f", &path],
-        &["rollback"],
+        &["rollback", "--yes"],
         &["explain", "GET", "http://api.test/users"],
     ] {
         let outcome = cli(&[args, &["--admin", &admin]].concat());
@@ -298,6 +298,18 @@ fn apply_diff_and_rollback() {
     let outcome = run(&["diff", "-f", &next]);
     assert!(outcome.stdout.contains("/next") && outcome.stdout.contains("all"), "{outcome:?}");
     json(&run(&["diff", "-f", &next, "--json"]));
+    for (file, code) in [(&same, 0), (&next, 4), (&broken, 2)] {
+        let outcome = run(&["diff", "-f", file, "--exit-code"]);
+        assert_eq!(outcome.code, Some(code), "{outcome:?}");
+    }
+
+    // There is nobody to ask, so nothing is done.
+    for args in [&["apply", "-f", &next][..], &["rollback"]] {
+        let outcome = run(args);
+        assert_eq!(outcome.code, Some(2), "{outcome:?}");
+        assert!(outcome.stderr.contains("say --yes"), "{outcome:?}");
+        assert_eq!(gateway.ask(get("/x")).text(), "GET /x\n");
+    }
 
     let outcome = run(&["apply", "-f", &next, "--dry-run"]);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
@@ -311,16 +323,16 @@ fn apply_diff_and_rollback() {
     );
     assert_eq!(gateway.ask(get("/x")).text(), "GET /x\n");
 
-    let outcome = run(&["apply", "-f", &next, "-m", "why not", "--json"]);
+    let outcome = run(&["apply", "-f", &next, "-m", "why not", "--json", "--yes"]);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     assert!(json(&outcome)["epoch"].is_u64(), "{outcome:?}");
     assert_eq!(gateway.ask(get("/x")).text(), "GET /next/x\n");
     assert!(run(&["get", "revisions"]).stdout.contains("why not"));
 
-    let outcome = run(&["rollback"]);
+    let outcome = run(&["rollback", "-y"]);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     assert_eq!(gateway.ask(get("/x")).text(), "GET /x\n");
-    let outcome = run(&["rollback", "999999"]);
+    let outcome = run(&["rollback", "999999", "--yes"]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
 }
 
@@ -476,7 +488,7 @@ fn a_port_in_use_is_named_by_up_and_by_apply() {
     let mut gateway = Gateway::of(&spec);
     let clash = spec.text().replace("127.0.0.1:{PORT}", &taken);
     let file = gateway.spec_file("clash.yaml", &clash).display().to_string();
-    let outcome = cli(&["apply", "-f", &file, "--admin", &gateway.admin_address()]);
+    let outcome = cli(&["apply", "-f", &file, "--yes", "--admin", &gateway.admin_address()]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(outcome.stderr.contains(&taken), "{outcome:?}");
     assert_eq!(gateway.ask(get("/x")).status, 200, "the old listener stays");
@@ -508,14 +520,14 @@ fn host_names_are_resolved_and_those_that_are_not_are_noted() {
     let named = |host: &str| spec.text().replace(&target, &format!("{host}:{port}"));
 
     let file = gateway.spec_file("local.yaml", &named("localhost")).display().to_string();
-    let outcome = cli(&["apply", "-f", &file, "--admin", &admin]);
+    let outcome = cli(&["apply", "-f", &file, "--yes", "--admin", &admin]);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     assert!(!outcome.stdout.contains("note:"), "{outcome:?}");
     assert_eq!(gateway.ask(get("/x")).text(), "GET /x\n");
 
     // RFC 6761 §6.4: no such name, ever.
     let file = gateway.spec_file("lost.yaml", &named("lost.invalid")).display().to_string();
-    let outcome = cli(&["apply", "-f", &file, "--admin", &admin]);
+    let outcome = cli(&["apply", "-f", &file, "--yes", "--admin", &admin]);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     assert!(outcome.stdout.contains("note: lost.invalid has no address"), "{outcome:?}");
     let answer = gateway.ask(get("/x"));
@@ -529,7 +541,20 @@ fn host_names_are_resolved_and_those_that_are_not_are_noted() {
 #[test]
 fn every_command_has_an_example_in_its_help() {
     for command in [
-        "up", "check", "schema", "apply", "diff", "get", "status", "explain", "rollback", "metrics",
+        "up",
+        "check",
+        "schema",
+        "apply",
+        "diff",
+        "get",
+        "status",
+        "explain",
+        "rollback",
+        "metrics",
+        "export",
+        "import",
+        "completions",
+        "man",
     ] {
         let outcome = cli(&[command, "--help"]);
         assert_eq!(outcome.code, Some(0), "{command}: {outcome:?}");

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod auth;
 mod bad_input;
+mod changes;
 mod cli;
 mod crossings;
 mod examples;

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schema;
-use crate::spec::scalars::{Digest, Timestamp};
+use crate::spec::scalars::{Digest, Refresh, Timestamp};
 
 /// What consumers have in common, such as a plan or a team.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -151,15 +151,53 @@ pub struct Subject {
     pub value: String,
 }
 
-/// A secret: {file: NAME}, or {inline: TEXT} for trials.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+/// A secret: {file: NAME}, {env: NAME}, {command: [PROGRAM, ...]}, or {inline: TEXT} for trials.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "schema::SecretForm", into = "schema::SecretForm")]
 pub enum Secret {
     /// File with the secret; one newline at its end does not count. Relative to the spec's directory,
     /// and watched.
     File(String),
+    /// Environment variable of the control process.
+    Env(String),
+    /// What a program prints.
+    Command(SecretCommand),
     /// The secret itself. It is kept with the spec, but not shown where the spec is.
     Inline(String),
+}
+
+impl Secret {
+    /// What the secret is known by; `None`: it stands here. Names of files are absolute where it counts,
+    /// and so like none of the others.
+    pub fn key(&self) -> Option<String> {
+        match self {
+            Secret::File(file) => Some(file.clone()),
+            Secret::Env(name) => Some(format!("env:{name}")),
+            Secret::Command(command) => Some(command.key()),
+            Secret::Inline(_) => None,
+        }
+    }
+}
+
+/// A program that prints a secret, and how often it is asked anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretCommand {
+    /// The program and its arguments, at least the first. No shell is between.
+    pub command: Vec<String>,
+    pub refresh: Refresh,
+}
+
+impl SecretCommand {
+    pub fn key(&self) -> String {
+        format!("command:{:?}", self.command)
+    }
+}
+
+impl fmt::Display for SecretCommand {
+    /// For people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.command.join(" "))
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -167,6 +205,8 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Secret::File(file) => f.debug_tuple("File").field(file).finish(),
+            Secret::Env(name) => f.debug_tuple("Env").field(name).finish(),
+            Secret::Command(command) => f.debug_tuple("Command").field(command).finish(),
             Secret::Inline(_) => f.debug_tuple("Inline").finish_non_exhaustive(),
         }
     }

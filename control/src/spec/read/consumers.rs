@@ -13,6 +13,9 @@ use crate::spec::tree::{Node, Value};
 
 /// Longest secret or key that stands in a spec, in bytes.
 const MAX_INLINE: usize = 4_096;
+/// Most words of a command, and the longest, in bytes.
+const MAX_ARGUMENTS: usize = 64;
+const MAX_ARGUMENT: usize = 4_096;
 /// What stands for an inline secret where a spec is shown.
 pub const REDACTED: &str = "[redacted]";
 /// Most memory that the check of one password may take, in KiB.
@@ -295,16 +298,76 @@ fn subject(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Subject> {
 pub(super) fn secret(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Secret> {
     if !matches!(node.value, Value::Map(_)) {
         walk.places.set(path, node.mark);
-        let message = "expected a secret as {file: NAME}";
+        let message = "expected a secret as {file: NAME}, {env: NAME} or {command: [PROGRAM, ...]}";
         walk.problems.error("wrong-type", node.mark, path, None, message.into());
         return None;
     }
-    let f = &walk.fields(node, path, &["file", "inline"])?;
-    one_of(walk, f, &["file", "inline"])?;
+    const FORMS: &[&str] = &["file", "env", "command", "inline"];
+    let f = &walk.fields(node, path, &["file", "env", "command", "inline", "refresh"])?;
+    one_of(walk, f, FORMS)?;
+    if let (Some(node), None) = (f.node("refresh"), f.node("command")) {
+        let message = "only a command is run again; a file is watched".into();
+        walk.error("conflicting-fields", node, &f.at("refresh"), message);
+    }
     if let Some(node) = f.node("inline") {
         return inline(walk, node, &f.at("inline")).map(Secret::Inline);
     }
+    if f.node("env").is_some() {
+        return f.read(walk, "env", variable).map(Secret::Env);
+    }
+    if f.node("command").is_some() {
+        let refresh = f.read(walk, "refresh", |walk, node, path| {
+            walk.parsed(node, path, "bad-value", str::parse)
+        });
+        let command = f.read(walk, "command", program)?;
+        return Some(Secret::Command(SecretCommand {
+            command,
+            refresh: refresh.unwrap_or_default(),
+        }));
+    }
     f.read(walk, "file", file).map(Secret::File)
+}
+
+fn variable(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<String> {
+    walk.parsed(node, path, "bad-value", |text| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let digit = text.starts_with(|c: char| c.is_ascii_digit());
+        match !text.is_empty() && !digit && text.len() <= 256 && text.chars().all(fits) {
+            true => Ok(text.into()),
+            false => Err("expected the name of an environment variable, like CLIENT_SECRET".into()),
+        }
+    })
+}
+
+/// A program with its arguments.
+fn program(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Vec<String>> {
+    const EXPECTED: &str = "a program and its arguments, like [vault, read, -field=key, secret/a]";
+    let Value::List(items) = &node.value else {
+        // As one text it would need a shell.
+        walk.wrong_type(node, path, EXPECTED);
+        return None;
+    };
+    if items.is_empty() || items.len() > MAX_ARGUMENTS {
+        let message = format!("expected {EXPECTED}; at most {MAX_ARGUMENTS} in all");
+        walk.error("bad-value", node, path, message);
+        return None;
+    }
+    let count = items.len();
+    let list = walk.list(node, path, |walk, node, path| {
+        walk.parsed(node, path, "bad-value", |text| match text {
+            text if text.contains('\0') => Err("an argument has no NUL byte".into()),
+            text if text.len() > MAX_ARGUMENT => {
+                Err(format!("an argument has at most {MAX_ARGUMENT} bytes"))
+            }
+            text => Ok(text.to_string()),
+        })
+    })?;
+    if list.first().is_some_and(String::is_empty) {
+        walk.error("bad-value", node, path, format!("expected {EXPECTED}"));
+        return None;
+    }
+    // One that could not be read has an error already.
+    (list.len() == count).then_some(list)
 }
 
 fn inline(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<String> {

@@ -74,7 +74,53 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// How often something is done again, in seconds: read and written as `5m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Refresh(u32);
+
+impl Refresh {
+    const UNITS: [(char, u32); 4] = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
+
+    /// 10 to 86 400.
+    pub fn seconds(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for Refresh {
+    fn default() -> Self {
+        Refresh(300)
+    }
+}
+
+impl FromStr for Refresh {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unit = Refresh::UNITS.into_iter().find(|(unit, _)| text.ends_with(*unit));
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let seconds = unit
+            .filter(|_| digits.len() + 1 == text.len() && !digits.starts_with('+'))
+            .and_then(|(_, seconds)| digits.parse::<u32>().ok()?.checked_mul(seconds));
+        match seconds {
+            Some(seconds @ 10..=86_400) => Ok(Refresh(seconds)),
+            Some(_) => Err(format!("{text} is out of range; expected 10s to 1d")),
+            None => Err(format!("`{text}` is no time; expected one like 30s, 5m or 1h")),
+        }
+    }
+}
+
+impl fmt::Display for Refresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let largest = Refresh::UNITS.into_iter().find(|(_, unit)| self.0.is_multiple_of(*unit));
+        let (word, unit) = largest.unwrap_or(('s', 1));
+        write!(f, "{}{word}", self.0 / unit)
+    }
+}
+
 text_form!(Digest);
+text_form!(Refresh);
 text_form!(Timestamp);
 
 /// What a URL's host is known to be.

@@ -30,6 +30,16 @@ fn secret() -> impl Strategy<Value = Secret> {
         select(texts(&["/run/secrets/a", "certs/b c", "1"])).prop_map(Secret::File),
         select(texts(&["a-secret-of-at-least-32-bytes-is-enough", "true", "\"q\\ü", "1.5"]))
             .prop_map(Secret::Inline),
+        select(texts(&["A", "CLIENT_SECRET_2"])).prop_map(Secret::Env),
+        (
+            vec(select(texts(&["vault", "-field=key", "a b", "1", "true", ""])), 1..4),
+            select(texts(&["10s", "5m", "90s", "1d"])),
+        )
+            .prop_filter("a program", |(command, _)| !command[0].is_empty())
+            .prop_map(|(command, refresh)| {
+                let refresh = refresh.parse().expect("a time");
+                Secret::Command(SecretCommand { command, refresh })
+            }),
     ]
 }
 
