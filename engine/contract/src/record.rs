@@ -95,6 +95,8 @@ pub enum Reason {
     LimitUnavailable = 49,
     /// The body is not the one that was signed (400).
     DigestMismatch = 50,
+    /// The request is not what its API describes (400, 404, 413 or 415).
+    NotValid = 51,
 }
 
 /// Why a request that failed at an upstream was not tried again, though failures of that kind are.
@@ -435,6 +437,7 @@ impl Reason {
         Reason::RateLimited,
         Reason::LimitUnavailable,
         Reason::DigestMismatch,
+        Reason::NotValid,
     ];
 
     /// The reason of that number.
@@ -496,6 +499,7 @@ impl Reason {
             Reason::RateLimited => "rate_limited",
             Reason::LimitUnavailable => "limit_unavailable",
             Reason::DigestMismatch => "digest_mismatch",
+            Reason::NotValid => "not_valid",
         }
     }
 }
