@@ -37,6 +37,7 @@ pub mod tls;
 pub mod transport;
 mod upload;
 pub mod upstream;
+mod validate;
 
 #[doc(hidden)]
 pub use auth::fuzz_jwt;

@@ -385,7 +385,7 @@ fn take<'b, const N: usize>(bytes: &mut &'b [u8]) -> Option<&'b [u8; N]> {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 51] = [
+    pub const ALL: [Reason; 52] = [
         Reason::None,
         Reason::BadRequest,
         Reason::NoRoute,
