@@ -1,12 +1,15 @@
-//! What the files of a spec hold: certificates with their keys, issuers, revocation lists, secrets.
+//! What the files of a spec hold: certificates with their keys, issuers, revocation lists, secrets,
+//! descriptions of APIs.
 //!
 //! It is loaded beside the spec and handed to [`crate::compile`], so that compiling stays a
 //! function of its arguments. Loading again keeps what cannot be read now, so that a file that is
 //! half written changes nothing.
 
+mod apis;
 mod file;
 mod keyring;
 mod leaf;
+mod openapi;
 mod recover;
 
 use std::{
@@ -17,9 +20,11 @@ use std::{
 
 use contract::snapshot::{self as flat, Snapshot};
 
+pub use apis::indexes;
 pub use file::{Stamp, issuers, stamps, system_roots};
 pub use keyring::seal;
 pub use leaf::Leaf;
+pub use openapi::Described;
 
 use crate::spec::{Certificate, Places, Problem, Severity, Spec, UpstreamTls};
 
@@ -33,6 +38,7 @@ pub struct Material {
     pairs: BTreeMap<(String, String), Arc<Pair>>,
     trust: BTreeMap<TrustFiles, Arc<flat::Trust>>,
     keyring: keyring::Keyring,
+    apis: apis::Apis,
 }
 
 /// A certificate chain and its key.
@@ -110,6 +116,7 @@ impl Material {
             load.upstream(&format!("upstreams[{at}].tls"), tls);
         }
         load.keyring(spec);
+        load.apis(spec);
         (load.material, load.faults)
     }
 
@@ -138,6 +145,7 @@ impl Material {
             }
         }
         material.recover_keyring(spec, snapshot);
+        material.recover_apis(spec, snapshot);
         material
     }
 

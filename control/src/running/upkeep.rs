@@ -120,8 +120,9 @@ impl Running {
     async fn look(&self, look: &mut Look) -> Result<(), Refused> {
         let current = self.current();
         let mut spec = Spec::clone(&current.spec);
-        let files: Vec<String> =
+        let mut files: Vec<String> =
             spec.files_mut().into_iter().map(|(_, file)| file.clone()).collect();
+        files.extend(current.material.more_files().map(String::from));
         if files.is_empty() {
             *look = Look::default();
             self.set_errors(&[]);
@@ -246,7 +247,9 @@ fn settle(
     let mut errors: Vec<String> = wrong.clone().map(ToString::to_string).collect();
     // A certificate that is good by itself but has names that do not fit beside the others.
     let clash =
-        wrong.clone().any(|fault| matches!(fault.code, "no-names" | "duplicate-server-name"));
+        wrong.clone().any(|fault| {
+            matches!(fault.code, "no-names" | "duplicate-server-name" | "unknown-operation")
+        });
     if clash {
         return (before.clone(), errors);
     }

@@ -250,6 +250,7 @@ fn content(request: &Request, body: &Body) -> Result<Option<Arc<Schema>>, &'stat
     let media_type = media_type.trim_ascii().to_ascii_lowercase();
     let fits = |known: &str| match known.strip_suffix('*') {
         Some("*/") => true,
+        None if known == "*+json" => is_json(&media_type),
         Some(range) => media_type.starts_with(range.as_bytes()),
         None => known.as_bytes() == media_type,
     };

@@ -98,7 +98,8 @@ pub struct Body {
 /// One type that a body may have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
-    /// Lower case, without parameters; `application/*` and `*/*` are ranges.
+    /// Lower case, without parameters; `application/*` and `*/*` are ranges, `*+json` is
+    /// any kind of JSON.
     pub media_type: String,
     /// What it must be, where it is JSON; `None`: it is not looked at.
     pub schema: Option<SchemaIndex>,
