@@ -6,7 +6,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::spec::{self, ApiDocument, Authenticator, Consumer, Group, Limit, Listener, Route, Spec, Upstream};
+use crate::spec::{
+    self, ApiDocument, Authenticator, Consumer, Group, Limit, Listener, Route, Spec, Upstream,
+};
 
 /// The difference of two specs; see [`diff`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,8 +1,8 @@
 //! One request and the one chance to answer it, as the pipeline sees them.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
 use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 

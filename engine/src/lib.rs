@@ -43,3 +43,5 @@ mod validate;
 pub use auth::fuzz_jwt;
 pub use io::{StartError, probe};
 pub use start::{Start, run};
+#[doc(hidden)]
+pub use validate::fuzz_validate;

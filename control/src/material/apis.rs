@@ -35,7 +35,9 @@ impl Material {
     pub(super) fn recover_apis(&mut self, spec: &Spec, snapshot: &Snapshot) {
         let validation = &snapshot.validation;
         for (route, flat) in spec.routes.iter().zip(&snapshot.routes) {
-            let (Some(validate), Some(rules)) = (&route.validate, &flat.validation) else { continue };
+            let (Some(validate), Some(rules)) = (&route.validate, &flat.validation) else {
+                continue;
+            };
             let Some(api) = validation.apis.get(rules.api as usize) else { continue };
             let key = match &validate.api {
                 Some(name) => match spec.apis.iter().find(|one| one.name == *name) {

@@ -246,10 +246,9 @@ fn settle(
     let wrong = faults.iter().filter(|fault| fault.severity == Severity::Error);
     let mut errors: Vec<String> = wrong.clone().map(ToString::to_string).collect();
     // A certificate that is good by itself but has names that do not fit beside the others.
-    let clash =
-        wrong.clone().any(|fault| {
-            matches!(fault.code, "no-names" | "duplicate-server-name" | "unknown-operation")
-        });
+    let clash = wrong.clone().any(|fault| {
+        matches!(fault.code, "no-names" | "duplicate-server-name" | "unknown-operation")
+    });
     if clash {
         return (before.clone(), errors);
     }

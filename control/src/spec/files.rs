@@ -10,7 +10,8 @@ use super::{Loaded, Mark, RuleBody, SchemaSource, Spec, Validate, load, secrets}
 impl Spec {
     /// Every file that it names, with the path of its field.
     pub fn files_mut(&mut self) -> Vec<(String, &mut String)> {
-        let Spec { listeners, upstreams, redis, authenticators, consumers, apis, routes, .. } = self;
+        let Spec { listeners, upstreams, redis, authenticators, consumers, apis, routes, .. } =
+            self;
         let mut files = Vec::new();
         let mut parts = secrets::callers(redis.as_mut(), authenticators, consumers);
         for (at, listener) in listeners.iter_mut().enumerate() {

@@ -26,10 +26,10 @@ pub use consumer::{MAX_CONSUMERS, MAX_CREDENTIALS, MAX_SIGNING_SECRET};
 pub use key::{MAX_KEY_SETS, MAX_KEYS, MAX_WISHES};
 pub use limit::{MAX_LIMIT, MAX_LIMIT_SCOPES, MAX_LIMIT_TIERS, MAX_LIMIT_WINDOWS, MAX_LIMITS};
 pub use resilience::{MAX_ATTEMPTS, MAX_KEPT_BODY};
+pub use tls::{MAX_CERTIFICATES, MAX_CHAIN, MAX_CRL, MAX_DER, MAX_TICKET_KEYS, MAX_TRUST};
 pub use validation::{
     MAX_APIS, MAX_OPERATIONS, MAX_PARAMETERS, MAX_SCHEMA, MAX_SCHEMAS, MAX_VALIDATED_BODY,
 };
-pub use tls::{MAX_CERTIFICATES, MAX_CHAIN, MAX_CRL, MAX_DER, MAX_TICKET_KEYS, MAX_TRUST};
 
 /// Changes with every change of the model.
 pub const FORMAT: u32 = 6;
@@ -202,8 +202,7 @@ fn read_body(input: &mut In<'_>) -> Result<Snapshot, DecodeError> {
     let (auth, counts) = auth::read(input, counts)?;
     let limits = limit::read(input)?;
     let validation = validation::read(input)?;
-    let counts =
-        Counts { limits: limits.policies.len(), apis: validation.apis.len(), ..counts };
+    let counts = Counts { limits: limits.policies.len(), apis: validation.apis.len(), ..counts };
     let listeners = input.list("listeners", MAX_LISTENERS, |input| read_listener(input, counts))?;
     // Upstreams point at each other. A count that lies is found when the list is read.
     let count = input.ahead().u32_within("upstreams", 0, MAX_UPSTREAMS as u32)? as usize;

@@ -256,8 +256,7 @@ mod tests {
     #[test]
     fn so_many_wait_and_no_more() {
         let hashing = Places::new(limits::BASIC_HASHES, limits::BASIC_WAITING);
-        let places: Vec<_> =
-            (0..limits::BASIC_WAITING).map(|_| hashing.take().unwrap()).collect();
+        let places: Vec<_> = (0..limits::BASIC_WAITING).map(|_| hashing.take().unwrap()).collect();
         assert!(hashing.take().is_none());
         drop(places);
         assert!(hashing.take().is_some());

@@ -137,8 +137,7 @@ impl Api {
         };
         let mut operations = Vec::with_capacity(from.operations.len());
         for (at, operation) in from.operations.iter().enumerate() {
-            let error =
-                |problem| format!("{} {}: {problem}", operation.method, operation.template);
+            let error = |problem| format!("{} {}: {problem}", operation.method, operation.template);
             let names = api.place(at, &operation.template).map_err(error)?;
             operations.push(build(operation, &names, schemas).map_err(error)?);
         }
@@ -179,11 +178,7 @@ impl Api {
     ///
     /// # Errors
     /// The API has no such path, or not this method on it.
-    pub fn find<'a, 'p>(
-        &'a self,
-        method: &[u8],
-        path: &'p [u8],
-    ) -> Result<Found<'a, 'p>, Missing> {
+    pub fn find<'a, 'p>(&'a self, method: &[u8], path: &'p [u8]) -> Result<Found<'a, 'p>, Missing> {
         let segments = path.strip_prefix(b"/").unwrap_or(path).split(|byte| *byte == b'/');
         let segments: Vec<Cow<'p, [u8]>> =
             segments.map(|segment| decoded(segment, false)).collect();

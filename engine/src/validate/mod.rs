@@ -5,6 +5,7 @@
 
 mod api;
 mod fault;
+mod fuzz;
 mod json;
 mod parameter;
 mod percent;
@@ -22,6 +23,7 @@ use contract::snapshot::RouteValidation;
 pub use self::api::{Api, Schemas};
 use self::api::{Body, Missing};
 pub use self::fault::{Fault, Faults, In};
+pub use self::fuzz::fuzz_validate;
 pub use self::schema::{Memory, Schema};
 use crate::auth::credentials;
 use crate::exchange::{Request, Responder};
@@ -144,7 +146,7 @@ async fn judge(
         };
         let mut faults = Faults::default();
         if rules.parameters {
-            parameter::judge(&found, request, &mut faults);
+            parameter::judge(&found, &request.head, request.bytes(), &mut faults);
         }
         if !faults.is_empty() {
             return Err(No::Invalid(400, faults));

@@ -10,12 +10,11 @@ use super::fault::{Faults, In, member};
 use super::json;
 use super::percent::decoded;
 use crate::auth::credentials;
-use crate::exchange::Request;
 use crate::limits;
+use crate::message::RequestHead;
 
-/// Adds what is wrong with the parameters of `request` to `faults`.
-pub fn judge(found: &Found<'_, '_>, request: &Request, faults: &mut Faults) {
-    let (head, bytes) = (&*request.head, request.bytes());
+/// Adds what is wrong with the parameters of a request, whose head is in `bytes`, to `faults`.
+pub fn judge(found: &Found<'_, '_>, head: &RequestHead, bytes: &[u8], faults: &mut Faults) {
     let query = pairs(head.query(bytes).unwrap_or_default());
     for parameter in &found.operation.parameters {
         if faults.is_full() {
@@ -23,7 +22,9 @@ pub fn judge(found: &Found<'_, '_>, request: &Request, faults: &mut Faults) {
         }
         let name = parameter.name.as_bytes();
         let (values, place) = match parameter.place {
-            Place::Path => (found.path.get(parameter.position).cloned().into_iter().collect(), In::Path),
+            Place::Path => {
+                (found.path.get(parameter.position).cloned().into_iter().collect(), In::Path)
+            }
             Place::Query => (in_query(&query, parameter), In::Query),
             Place::Header => {
                 let values = credentials::fields(head, bytes, name).map(Cow::Borrowed);

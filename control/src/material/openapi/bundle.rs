@@ -56,8 +56,7 @@ pub fn bundle(
     file: &str,
     node: &Rc<Node>,
 ) -> Result<String, Broken> {
-    let mut bundle =
-        Bundle { documents, dialect, names: BTreeMap::new(), waiting: Vec::new() };
+    let mut bundle = Bundle { documents, dialect, names: BTreeMap::new(), waiting: Vec::new() };
     let mut schema = bundle.schema(file, node)?;
     let mut definitions = Map::new();
     while let Some((name, part)) = bundle.waiting.pop() {
@@ -71,7 +70,8 @@ pub fn bundle(
     match text.len() <= MAX_SCHEMA {
         true => Ok(text),
         false => {
-            let message = format!("with all that it refers to this schema has over {MAX_SCHEMA} bytes");
+            let message =
+                format!("with all that it refers to this schema has over {MAX_SCHEMA} bytes");
             Err(Broken::at(file, node.mark.line, message))
         }
     }
@@ -109,7 +109,11 @@ impl Bundle<'_> {
             let line = entry.key_mark.line;
             let converted = match &value.value {
                 _ if key == "$ref" || key.starts_with("x-") || word(&SILENT) => continue,
-                _ if matches!(key, "$dynamicRef" | "$recursiveRef" | "$anchor" | "$dynamicAnchor") => {
+                _ if matches!(
+                    key,
+                    "$dynamicRef" | "$recursiveRef" | "$anchor" | "$dynamicAnchor"
+                ) =>
+                {
                     let message = format!("`{key}` is not supported; use $ref with a JSON pointer");
                     return Err(Broken::at(file, line, message));
                 }
@@ -172,16 +176,14 @@ impl Bundle<'_> {
         node: &Rc<Node>,
         out: &mut Map<String, Json>,
     ) -> Result<(), Broken> {
-        let Some(Value::Map(properties)) = member(node, "properties").map(|node| &node.value) else {
+        let Some(Value::Map(properties)) = member(node, "properties").map(|node| &node.value)
+        else {
             return Ok(());
         };
         let Some(Json::Array(required)) = out.get_mut("required") else { return Ok(()) };
         for property in properties {
-            let part = Part {
-                file: file.into(),
-                pointer: String::new(),
-                node: property.value.clone(),
-            };
+            let part =
+                Part { file: file.into(), pointer: String::new(), node: property.value.clone() };
             let read_only = flag(&property.value, "readOnly") == Some(true)
                 || flag(&self.documents.resolved(part)?.node, "readOnly") == Some(true);
             if read_only {

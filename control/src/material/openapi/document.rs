@@ -8,8 +8,8 @@ use std::rc::Rc;
 use serde_json::{Map, Number, Value as Json};
 
 use crate::material::file;
-use crate::spec::tree::{self, Node, Value};
 use crate::spec::Problems;
+use crate::spec::tree::{self, Node, Value};
 
 /// Largest document, in bytes.
 const MAX_DOCUMENT: u64 = 16 << 20;
@@ -68,7 +68,8 @@ impl Documents {
             return Ok(root.clone());
         }
         if self.open.len() >= MAX_FILES {
-            let message = format!("an API may be described in {MAX_FILES} files, and this is one more");
+            let message =
+                format!("an API may be described in {MAX_FILES} files, and this is one more");
             return Err(Broken::at(file, 0, message));
         }
         // The message has the file's name in it.
@@ -96,7 +97,11 @@ impl Documents {
                 None => return Ok(part),
             }
         }
-        Err(Broken::at(&part.file, part.node.mark.line, "references lead to references without end"))
+        Err(Broken::at(
+            &part.file,
+            part.node.mark.line,
+            "references lead to references without end",
+        ))
     }
 
     /// What `reference`, which stands in `file`, refers to.
@@ -118,7 +123,9 @@ impl Documents {
                 return Err(broken(format!("`{text}` must be relative to this file")));
             }
             _ if !file.starts_with('/') => {
-                return Err(broken(format!("`{text}`: what stands in a spec cannot refer to files")));
+                return Err(broken(format!(
+                    "`{text}`: what stands in a spec cannot refer to files"
+                )));
             }
             name => beside(file, name),
         };
@@ -131,13 +138,17 @@ impl Documents {
             let token = percent_decoded(token).replace("~1", "/").replace("~0", "~");
             let next = match &node.value {
                 Value::Map(_) => child(&node, &token),
-                Value::List(items) => token.parse().ok().and_then(|at: usize| items.get(at)).cloned(),
+                Value::List(items) => {
+                    token.parse().ok().and_then(|at: usize| items.get(at)).cloned()
+                }
                 _ => None,
             };
             node = next.ok_or_else(|| broken(format!("`$ref: {text}` leads nowhere")))?;
         }
         if !pointer.is_empty() && !pointer.starts_with('/') {
-            return Err(broken(format!("`$ref: {text}`: anchors are not supported; use a JSON pointer")));
+            return Err(broken(format!(
+                "`$ref: {text}`: anchors are not supported; use a JSON pointer"
+            )));
         }
         Ok(Part { file: target, pointer: pointer.into(), node })
     }

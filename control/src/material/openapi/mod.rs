@@ -43,7 +43,8 @@ pub fn api(file: &str, base: Option<&str>) -> Result<Described, Broken> {
             return Err(Broken::at(file, root.mark.line, message));
         }
         _ => {
-            let message = "this is no OpenAPI document; expected `openapi: 3.0.x` or `openapi: 3.1.x`";
+            let message =
+                "this is no OpenAPI document; expected `openapi: 3.0.x` or `openapi: 3.1.x`";
             return Err(Broken::at(file, root.mark.line, message));
         }
     };

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use contract::encode::{MAX_OPERATIONS, MAX_SCHEMAS};
 use contract::snapshot::{self as flat, Form, Kinds, Place};
 
+use super::Described;
 use super::bundle::bundle;
 use super::document::{Broken, Documents, Part, flag, member, shared, text};
-use super::Described;
 use crate::spec::tree::{Node, Value};
 
 /// Which words a document speaks.
@@ -55,11 +55,7 @@ impl Reader {
                 let message = format!("the path `{}` does not begin with `/`", path.key);
                 return Err(Broken::at(file, path.key_mark.line, message));
             }
-            let part = Part {
-                file: file.into(),
-                pointer: String::new(),
-                node: path.value.clone(),
-            };
+            let part = Part { file: file.into(), pointer: String::new(), node: path.value.clone() };
             let item = self.documents.resolved(part)?;
             let template = format!("{base}{}", path.key);
             for method in METHODS {
@@ -144,7 +140,8 @@ impl Reader {
             Some("header") => Place::Header,
             Some("cookie") => Place::Cookie,
             _ => {
-                let message = format!("parameter `{name}`: `in` must be path, query, header or cookie");
+                let message =
+                    format!("parameter `{name}`: `in` must be path, query, header or cookie");
                 return Err(broken(message));
             }
         };

@@ -15,11 +15,7 @@ use crate::spec::tree::{Node, Value};
 
 pub(super) fn api(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<ApiDocument> {
     let Some(fields) = walk.fields(node, path, &["name", "openapi", "base_path"]) else {
-        return Some(ApiDocument {
-            name: String::new(),
-            openapi: String::new(),
-            base_path: None,
-        });
+        return Some(ApiDocument { name: String::new(), openapi: String::new(), base_path: None });
     };
     let name = name(walk, &fields);
     let openapi = fields.require(walk, "openapi", "a file with an OpenAPI document", file);
@@ -55,7 +51,11 @@ pub(super) fn validate(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<V
                 Some(RuleParameters::Own(list))
             }
             (_, true) => {
-                walk.wrong_type(node, path, "true or false (the API says which parameters there are)");
+                walk.wrong_type(
+                    node,
+                    path,
+                    "true or false (the API says which parameters there are)",
+                );
                 None
             }
             (_, false) => {
@@ -81,7 +81,8 @@ pub(super) fn validate(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<V
         }
     });
     if f.node("api").is_none() && f.node("parameters").is_none() && f.node("body").is_none() {
-        let message = "there is nothing to hold requests against; expected `api`, `parameters` or `body`";
+        let message =
+            "there is nothing to hold requests against; expected `api`, `parameters` or `body`";
         walk.error("missing-field", node, path, message.into());
     }
     let max_bytes = f.read(walk, "max_bytes", size).unwrap_or(DEFAULT_VALIDATED_BYTES);
@@ -106,15 +107,16 @@ pub(super) fn validate(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<V
 
 fn own_body(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<OwnBody> {
     let fields = walk.fields(node, path, &["schema", "required"])?;
-    let schema = fields.require(walk, "schema", "a file or a schema", |walk, node, path| {
-        match &node.value {
-            Value::Text(_) => file(walk, node, path).map(SchemaSource::File),
-            _ => {
-                walk.places.set(path, node.mark);
-                value(walk, node, path).map(SchemaSource::Inline)
+    let schema =
+        fields.require(walk, "schema", "a file or a schema", |walk, node, path| {
+            match &node.value {
+                Value::Text(_) => file(walk, node, path).map(SchemaSource::File),
+                _ => {
+                    walk.places.set(path, node.mark);
+                    value(walk, node, path).map(SchemaSource::Inline)
+                }
             }
-        }
-    });
+        });
     let required = flag(walk, &fields, "required", true);
     Some(OwnBody { schema: schema?, required })
 }

@@ -31,9 +31,8 @@ pub(super) fn read(input: &mut In<'_>) -> Result<Validation, DecodeError> {
     })?;
     let apis = input.list("apis", MAX_APIS, |input| {
         let name = input.text("api.name")?;
-        let operations = input.list("api.operations", MAX_OPERATIONS, |input| {
-            read_operation(input, schemas.len())
-        })?;
+        let operations = input
+            .list("api.operations", MAX_OPERATIONS, |input| read_operation(input, schemas.len()))?;
         Ok(Api { name, operations })
     })?;
     Ok(Validation { schemas, apis })
@@ -56,9 +55,8 @@ fn read_operation(input: &mut In<'_>, schemas: usize) -> Result<Operation, Decod
     Ok(Operation {
         method: input.text("operation.method")?,
         template: input.text("operation.template")?,
-        parameters: input.list("operation.parameters", MAX_PARAMETERS, |input| {
-            read_parameter(input, schemas)
-        })?,
+        parameters: input
+            .list("operation.parameters", MAX_PARAMETERS, |input| read_parameter(input, schemas))?,
         body: input.option("operation.body", |input| {
             Ok(Body {
                 required: input.bool("body.required")?,
