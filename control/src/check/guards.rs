@@ -197,6 +197,16 @@ fn unused(check: &mut Check<'_>, used: &HashSet<&str>) {
     if check.problems.has_errors() {
         return;
     }
+    let spec = check.spec;
+    let held = spec.routes.iter().filter_map(|route| route.validate.as_ref()?.api.as_deref());
+    let held: HashSet<&str> = held.collect();
+    for (at, one) in spec.apis.iter().enumerate() {
+        if !held.contains(one.name.as_str()) {
+            let message = format!("no route has its requests held against the API `{}`", one.name);
+            let (field, code) = (format!("apis[{at}].name"), "unused-api");
+            check.report(Severity::Warning, code, &field, &one.name, message, None);
+        }
+    }
     for (at, one) in check.spec.authenticators.iter().enumerate() {
         if !used.contains(one.name.as_str()) {
             let message = format!("no route asks for the authenticator `{}`", one.name);

@@ -53,10 +53,10 @@ pub struct Content {
 }
 
 /// A request's operation.
-pub struct Found<'a, 'p> {
+pub struct Found<'a> {
     pub operation: &'a Operation,
     /// What stands in the path for the parameters of the template, decoded.
-    pub path: Vec<Cow<'p, [u8]>>,
+    pub path: Vec<Vec<u8>>,
 }
 
 /// Why there is none.
@@ -85,7 +85,7 @@ struct Pattern {
 
 impl Pattern {
     /// What stands for the parameters in `segment`.
-    fn captures<'a>(&self, segment: &Cow<'a, [u8]>, out: &mut Vec<Cow<'a, [u8]>>) -> bool {
+    fn captures(&self, segment: &[u8], out: &mut Vec<Vec<u8>>) -> bool {
         let before = out.len();
         let fits = self.take(segment, out);
         if !fits {
@@ -94,11 +94,7 @@ impl Pattern {
         fits
     }
 
-    fn take<'a>(&self, segment: &Cow<'a, [u8]>, out: &mut Vec<Cow<'a, [u8]>>) -> bool {
-        let part = |range: std::ops::Range<usize>| match segment {
-            Cow::Borrowed(bytes) => Cow::Borrowed(bytes.get(range).unwrap_or_default()),
-            Cow::Owned(bytes) => Cow::Owned(bytes.get(range).unwrap_or_default().to_vec()),
-        };
+    fn take(&self, segment: &[u8], out: &mut Vec<Vec<u8>>) -> bool {
         let all = segment.len();
         if !segment.starts_with(&self.prefix) {
             return false;
@@ -118,7 +114,7 @@ impl Pattern {
             if end <= at {
                 return false;
             }
-            out.push(part(at..end));
+            out.push(segment.get(at..end).unwrap_or_default().to_vec());
             at = end + behind.len();
         }
         true
@@ -178,9 +174,9 @@ impl Api {
     ///
     /// # Errors
     /// The API has no such path, or not this method on it.
-    pub fn find<'a, 'p>(&'a self, method: &[u8], path: &'p [u8]) -> Result<Found<'a, 'p>, Missing> {
+    pub fn find(&self, method: &[u8], path: &[u8]) -> Result<Found<'_>, Missing> {
         let segments = path.strip_prefix(b"/").unwrap_or(path).split(|byte| *byte == b'/');
-        let segments: Vec<Cow<'p, [u8]>> =
+        let segments: Vec<Cow<'_, [u8]>> =
             segments.map(|segment| decoded(segment, false)).collect();
         let mut others: Vec<&str> = Vec::new();
         // RFC 9110 §9.3.2: HEAD asks what GET does.
@@ -211,16 +207,16 @@ impl Api {
     }
 }
 
-struct Search<'a, 'm, 'p> {
+struct Search<'a, 'm> {
     api: &'a Api,
     method: &'m [u8],
     others: Vec<&'a str>,
-    captured: Vec<Cow<'p, [u8]>>,
+    captured: Vec<Vec<u8>>,
 }
 
-impl<'a, 'p> Search<'a, '_, 'p> {
+impl<'a> Search<'a, '_> {
     /// Depth first. Each node stands on one level only, so none is seen twice.
-    fn descend(&mut self, node: &'a Node, segments: &[Cow<'p, [u8]>]) -> Option<&'a Operation> {
+    fn descend(&mut self, node: &'a Node, segments: &[Cow<'_, [u8]>]) -> Option<&'a Operation> {
         let Some((segment, rest)) = segments.split_first() else {
             let found = self.api.pick(&node.operations, self.method);
             if found.is_none() {

@@ -14,7 +14,7 @@ use crate::limits;
 use crate::message::RequestHead;
 
 /// Adds what is wrong with the parameters of a request, whose head is in `bytes`, to `faults`.
-pub fn judge(found: &Found<'_, '_>, head: &RequestHead, bytes: &[u8], faults: &mut Faults) {
+pub fn judge(found: &Found<'_>, head: &RequestHead, bytes: &[u8], faults: &mut Faults) {
     let query = pairs(head.query(bytes).unwrap_or_default());
     for parameter in &found.operation.parameters {
         if faults.is_full() {
@@ -22,9 +22,15 @@ pub fn judge(found: &Found<'_, '_>, head: &RequestHead, bytes: &[u8], faults: &m
         }
         let name = parameter.name.as_bytes();
         let (values, place) = match parameter.place {
-            Place::Path => {
-                (found.path.get(parameter.position).cloned().into_iter().collect(), In::Path)
-            }
+            Place::Path => (
+                found
+                    .path
+                    .get(parameter.position)
+                    .map(|value| Cow::Borrowed(&**value))
+                    .into_iter()
+                    .collect(),
+                In::Path,
+            ),
             Place::Query => (in_query(&query, parameter), In::Query),
             Place::Header => {
                 let values = credentials::fields(head, bytes, name).map(Cow::Borrowed);

@@ -41,7 +41,7 @@ fn parameters_of_every_form_are_read() {
     );
     assert_eq!(faults("/things/7?limit=5", "X-Ids: 1, 2\r\nCookie: a=b; s=true\r\n"), none);
 
-    let one = |target, fields| {
+    let one = |target: &str, fields: &str| -> String {
         let list = faults(target, fields);
         assert_eq!(list.len(), 1, "{target} {fields} {list:?}");
         list.into_iter().next().unwrap()
