@@ -162,7 +162,6 @@ prop_compose! {
             h2c: h2c && tls.is_none(),
             tls,
             limits,
-            validate,
         }
     }
 }
@@ -326,6 +325,7 @@ prop_compose! {
             networks,
             cors,
             limits,
+            validate,
         }
     }
 }
