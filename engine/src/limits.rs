@@ -194,12 +194,13 @@ pub const FAULT_TEXT: usize = 200;
 /// Values in a document of which all faults are gathered; of larger ones the first is told.
 pub const FAULTS_LISTED: usize = 1_000;
 /// Values in a document that is validated. A small object takes 700 bytes in memory.
-pub const VALIDATED_VALUES: usize = 100_000;
+pub const VALIDATED_VALUES: usize = 200_000;
 /// Values of one parameter.
 pub const PARAMETER_VALUES: usize = 1_000;
 /// Steps that a pattern with look-around or back-references may take on one value.
 pub const PATTERN_STEPS: usize = 10_000;
-/// Bodies up to this are validated on the shard, larger ones by the store's threads.
+/// Bodies up to this are validated on the shard (well under a millisecond), larger ones by the store's
+/// threads.
 pub const VALIDATED_INLINE: usize = 16 * 1024;
 /// Bodies that the store's threads validate at once.
 pub const VALIDATIONS: usize = 2;

@@ -440,7 +440,9 @@ proptest! {
     }
 
     #[test]
-    fn what_loads_compiles(spec in spec()) {
+    fn what_loads_compiles(mut spec in spec()) {
+        // Their files are not there.
+        spec.routes.iter_mut().for_each(|route| route.validate = None);
         let resolve = |_: &str| vec![IpAddr::from([10, 0, 0, 1])];
         let inputs =
             Inputs {
