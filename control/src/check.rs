@@ -60,6 +60,7 @@ impl Check<'_> {
         self.unique("authenticators", authenticators);
         self.unique("groups", spec.groups.iter().map(|one| one.name.as_str()));
         self.unique("consumers", spec.consumers.iter().map(|one| one.name.as_str()));
+        self.unique("apis", spec.apis.iter().map(|one| one.name.as_str()));
         self.unique("listeners", spec.listeners.iter().map(|one| one.name.as_str()));
         self.unique("upstreams", spec.upstreams.iter().map(|one| one.name.as_str()));
         self.unique("routes", spec.routes.iter().map(|one| one.name.as_str()));

@@ -20,6 +20,7 @@ mod identities;
 mod limits;
 mod providers;
 mod upstreams;
+mod validation;
 
 /// Where an upstream stands, by its name.
 type Indexes<'a> = HashMap<&'a str, flat::UpstreamIndex>;
@@ -64,6 +65,9 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
             ..upstreams::upstream(one, &index, inputs.resolve, &mut identities)
         })
         .collect();
+    let mut rules = validation::Rules::new(spec, inputs.material);
+    let routes =
+        spec.routes.iter().map(|one| route(one, &index, &places, &policies, &mut rules)).collect();
     let secure = listeners.iter().any(|listener| listener.tls.is_some());
     flat::Snapshot {
         auth: flat::Auth { version, ..auth },
@@ -83,7 +87,8 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         ticket_keys: if secure { inputs.ticket_keys.to_vec() } else { Vec::new() },
         listeners,
         upstreams,
-        routes: spec.routes.iter().map(|one| route(one, &index, &places, &policies)).collect(),
+        routes,
+        validation: rules.validation,
         certificates: identities.certificates,
         trust: identities.trust,
     }
@@ -121,17 +126,19 @@ fn cidrs(list: &[Cidr]) -> Vec<flat::Cidr> {
     list.iter().map(|cidr| flat::Cidr { network: cidr.network, prefix: cidr.prefix }).collect()
 }
 
-fn route(
-    route: &Route,
+fn route<'a>(
+    route: &'a Route,
     index: &Indexes<'_>,
     places: &callers::Places<'_>,
     policies: &limits::Limits<'_>,
+    rules: &mut validation::Rules<'a>,
 ) -> flat::Route {
     flat::Route {
         limits: route.limits.iter().filter_map(|name| policies.get(&**name).copied()).collect(),
         auth: route.auth.as_ref().map(|auth| callers::route_auth(auth, places)),
         networks: route.networks.as_ref().map(callers::networks),
         cors: route.cors.as_ref().map(callers::cors),
+        validation: route.validate.as_ref().map(|one| rules.route(one)),
         name: route.name.clone(),
         hosts: route.matches.hosts.clone(),
         path: match &route.matches.path {

@@ -6,7 +6,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::spec::{self, Authenticator, Consumer, Group, Limit, Listener, Route, Spec, Upstream};
+use crate::spec::{
+    self, ApiDocument, Authenticator, Consumer, Group, Limit, Listener, Route, Spec, Upstream,
+};
 
 /// The difference of two specs; see [`diff`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -18,6 +20,8 @@ pub struct Diff {
     pub consumers: Changes,
     #[serde(default)]
     pub limits: Changes,
+    #[serde(default)]
+    pub apis: Changes,
     pub listeners: Changes,
     pub upstreams: Changes,
     pub routes: Changes,
@@ -84,6 +88,7 @@ pub fn diff(old: &Spec, new: &Spec) -> Diff {
         groups: changes(&old.groups, &new.groups),
         consumers: changes(&old.consumers, &new.consumers),
         limits: changes(&old.limits, &new.limits),
+        apis: changes(&old.apis, &new.apis),
         listeners: changes(&old.listeners, &new.listeners),
         upstreams: changes(&old.upstreams, &new.upstreams),
         routes: changes(&old.routes, &new.routes),
@@ -123,6 +128,7 @@ impl Diff {
             ("group", &self.groups),
             ("consumer", &self.consumers),
             ("limit", &self.limits),
+            ("api", &self.apis),
             ("listener", &self.listeners),
             ("upstream", &self.upstreams),
             ("route", &self.routes),
@@ -201,6 +207,16 @@ impl Thing for Limit {
         let windows = self.windows.iter().map(window);
         let concurrency = self.concurrency.map(|most| format!("{most} at once"));
         windows.chain(concurrency).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Thing for ApiDocument {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn summary(&self) -> String {
+        self.openapi.clone()
     }
 }
 

@@ -135,6 +135,7 @@ fn problem(file: &str, spec: &Spec, places: &spec::Places, unfit: Unfit) -> Prob
     };
     let (at, field) = match entity {
         "limit" => (spec.limits.iter().position(|one| one.name == name), field),
+        "api" => (spec.apis.iter().position(|one| one.name == name), field),
         "listener" => (spec.listeners.iter().position(|one| one.name == name), field),
         "upstream" => (spec.upstreams.iter().position(|one| one.name == name), field),
         "consumer" => (spec.consumers.iter().position(|one| one.name == name), field),
@@ -160,6 +161,7 @@ fn problem(file: &str, spec: &Spec, places: &spec::Places, unfit: Unfit) -> Prob
         code: match entity {
             "route" => "unfit-route",
             "limit" => "unfit-limit",
+            "api" => "unfit-api",
             "authenticator" | "consumer" => "unfit-auth",
             _ => "unfit-tls",
         },

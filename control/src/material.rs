@@ -1,12 +1,15 @@
-//! What the files of a spec hold: certificates with their keys, issuers, revocation lists, secrets.
+//! What the files of a spec hold: certificates with their keys, issuers, revocation lists, secrets,
+//! descriptions of APIs.
 //!
 //! It is loaded beside the spec and handed to [`crate::compile`], so that compiling stays a
 //! function of its arguments. Loading again keeps what cannot be read now, so that a file that is
 //! half written changes nothing.
 
+mod apis;
 mod file;
 mod keyring;
 mod leaf;
+mod openapi;
 pub mod outside;
 mod recover;
 
@@ -18,9 +21,11 @@ use std::{
 
 use contract::snapshot::{self as flat, Snapshot};
 
+pub use apis::indexes;
 pub use file::{Stamp, issuers, stamps, system_roots};
 pub use keyring::seal;
 pub use leaf::Leaf;
+pub use openapi::Described;
 pub use outside::allow as allow_commands;
 
 use crate::spec::{Certificate, Places, Problem, Severity, Spec, UpstreamTls};
@@ -37,6 +42,7 @@ pub struct Material {
     keyring: keyring::Keyring,
     /// Secrets that have a stand-in here, by their keys.
     pending: BTreeSet<String>,
+    apis: apis::Apis,
 }
 
 /// A certificate chain and its key.
@@ -114,6 +120,7 @@ impl Material {
             load.upstream(&format!("upstreams[{at}].tls"), tls);
         }
         load.keyring(spec);
+        load.apis(spec);
         (load.material, load.faults)
     }
 
@@ -142,6 +149,7 @@ impl Material {
             }
         }
         material.recover_keyring(spec, snapshot);
+        material.recover_apis(spec, snapshot);
         material
     }
 

@@ -12,7 +12,7 @@ mod render;
 pub(crate) mod scalars;
 mod schema;
 mod secrets;
-mod tree;
+pub(crate) mod tree;
 
 pub use files::rooted_text;
 pub use model::*;

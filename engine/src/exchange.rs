@@ -1,6 +1,7 @@
 //! One request and the one chance to answer it, as the pipeline sees them.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -27,6 +28,7 @@ use crate::rewrite::{Client, RequestId};
 use crate::route::{HeaderLookup, path};
 use crate::shard::{Shard, ShardPlan};
 use crate::transport::Transport;
+use crate::upload::Feed;
 
 /// A request with its parsed head. The body is still on its way.
 pub struct Request {
@@ -53,6 +55,8 @@ pub struct Request {
     pub identity: Option<Rc<Identity>>,
     /// What the body has to be, as long as that is not known: it is signed.
     pub content: Option<Box<ContentDigest>>,
+    /// The body, where it was read before the request goes on.
+    pub feed: Option<Rc<RefCell<Feed>>>,
     /// What upstreams see in place of what came with a credential.
     pub hidden: Option<Box<Hidden>>,
     /// What policies add to the answer, whoever gives it.
@@ -98,6 +102,7 @@ impl Request {
             upgrade: None,
             identity: None,
             content: None,
+            feed: None,
             hidden: None,
             answer_fields: Vec::new(),
             ticket: limit::Ticket::default(),
@@ -180,8 +185,14 @@ impl Request {
         self.web.as_ref().map(|web| web.answer).or(self.grpc)
     }
 
-    /// The body as it came, if all of it came with the head and it is small. It stays where it is.
+    /// The body as it came, if all of it came with the head (or was gathered) and it is small. It stays
+    /// where it is.
     pub fn whole_body(&self, responder: &Responder) -> Option<Cow<'_, [u8]>> {
+        if let Some(feed) = &self.feed {
+            let feed = feed.borrow();
+            let small = feed.gathered().filter(|body| body.len() <= limits::REPLAY_BODY);
+            return small.map(|body| Cow::Owned(body.to_vec()));
+        }
         match (&responder.down, self.head.framing) {
             (_, Framing::None) => Some(Cow::Borrowed(&[])),
             (Downstream::Http1(_), Framing::Length(length))

@@ -98,7 +98,10 @@ pub fn status_code(status: u16, reason: Reason) -> u8 {
         | Reason::FirstByteTimeout
         | Reason::TryTimeout => 4,
         Reason::BodyTooLarge | Reason::HeadTooLarge | Reason::UriTooLong => 8,
-        Reason::BadRequest | Reason::CredentialAmbiguous | Reason::DigestMismatch => 3,
+        Reason::BadRequest
+        | Reason::CredentialAmbiguous
+        | Reason::DigestMismatch
+        | Reason::NotValid => 3,
         // A call cannot be sent to log in.
         Reason::Login => 16,
         Reason::ClientAborted => 1,

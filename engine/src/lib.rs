@@ -37,8 +37,11 @@ pub mod tls;
 pub mod transport;
 mod upload;
 pub mod upstream;
+mod validate;
 
 #[doc(hidden)]
 pub use auth::fuzz_jwt;
 pub use io::{StartError, probe};
 pub use start::{Start, run};
+#[doc(hidden)]
+pub use validate::fuzz_validate;

@@ -25,7 +25,9 @@ pub const THROTTLE_PREFIX: usize = 8;
 pub const BASIC_CREDENTIAL: usize = 1_024;
 /// How long a good password is remembered.
 pub const BASIC_MEMORY_MS: u64 = 5 * 60_000;
-/// Passwords that are hashed at once. The store has four threads; one is left for signatures.
+/// Threads of the store that compute.
+pub const STORE_THREADS: usize = 6;
+/// Passwords that are hashed at once.
 pub const BASIC_HASHES: usize = 3;
 /// The same with those that wait: under a second at 50 ms each.
 pub const BASIC_WAITING: usize = 48;
@@ -185,6 +187,27 @@ pub const REQUEST_LINE: usize = 8 * 1024;
 pub const FIELD_NAME: usize = 256;
 /// Client-chosen `X-Request-Id` values longer than this are replaced.
 pub const REQUEST_ID: usize = 128;
+/// Things wrong with a request that its sender is told of.
+pub const FAULTS: usize = 10;
+/// Longest text of one, and of its place, in bytes: names in them may be the client's.
+pub const FAULT_TEXT: usize = 200;
+/// Values in a document of which all faults are gathered; of larger ones the first is told.
+pub const FAULTS_LISTED: usize = 1_000;
+/// Values in a document that is validated. A small object takes 700 bytes in memory.
+pub const VALIDATED_VALUES: usize = 200_000;
+/// Values of one parameter.
+pub const PARAMETER_VALUES: usize = 1_000;
+/// Steps that a pattern with look-around or back-references may take on one value.
+pub const PATTERN_STEPS: usize = 10_000;
+/// Bodies up to this are validated on the shard (well under a millisecond), larger ones by the store's
+/// threads.
+pub const VALIDATED_INLINE: usize = 16 * 1024;
+/// Bodies that the store's threads validate at once.
+pub const VALIDATIONS: usize = 2;
+/// The same with those that wait.
+pub const VALIDATIONS_WAITING: usize = 64;
+/// Bodies that a shard has gathered to validate them, in bytes.
+pub const GATHERED_BYTES: usize = 256 * 1024 * 1024;
 /// Head that the gateway may write to an upstream: the client's, rewritten, and our own fields.
 pub const FORWARDED_HEAD: usize = 64 * 1024;
 /// Body bytes in front of the upstream that make one buffer with the head (and can be replayed).
@@ -268,6 +291,7 @@ const _: () = assert!(
     REDIS_BEAT_MS * (REDIS_BEATS_MISSED as u64 + 1) <= 1_000 && KEY_UNTRACKED_MS <= 1_000,
     "a revoked key ends within a second"
 );
+const _: () = assert!(BASIC_HASHES + VALIDATIONS < STORE_THREADS, "one is left for signatures");
 const _: () = assert!(JWT <= AUTH_CREDENTIAL, "what was verified is remembered");
 const _: () = assert!(TLS_CARRY > 64 * 1024 + 18 * 1024 - 4096, "a message of rustls' bound");
 const _: () = assert!(REQUEST_LINE >= 8_000, "RFC 9112 §3");

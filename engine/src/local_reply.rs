@@ -1,11 +1,12 @@
-//! Every answer the gateway gives itself: one constant body per reason, nothing of the request in
-//! it (RFC 9457 problem details).
+//! Every answer the gateway gives itself: one constant body per reason (RFC 9457 problem details).
+//! Nothing of the request is in it but, where it is not valid, which rule it breaks and where.
 
 use contract::record::Reason;
 
 use crate::grpc;
 use crate::grpc_web;
 use crate::message::{Dialect, HeadWriter, Refusal, write};
+use crate::validate::Fault;
 
 /// An answer of ours. The only way a request ends that no upstream answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct LocalReply {
     pub field: Option<(&'static str, Vec<u8>)>,
     /// In place of the problem document: what the operator has chosen.
     pub text: Option<Box<Text>>,
+    /// What is wrong with the request, in the problem document.
+    pub faults: Vec<Fault>,
 }
 
 /// The body of an answer that the operator has chosen.
@@ -29,7 +32,7 @@ pub struct Text {
 
 impl LocalReply {
     pub fn new(status: u16, reason: Reason) -> LocalReply {
-        LocalReply { status, reason, close: false, field: None, text: None }
+        LocalReply { status, reason, close: false, field: None, text: None, faults: Vec::new() }
     }
 
     /// The same with the operator's status and body.
@@ -124,6 +127,11 @@ impl LocalReply {
             out.extend_from_slice(request_id);
             out.push(b'"');
         }
+        if !self.faults.is_empty() {
+            out.extend_from_slice(b",\"errors\":");
+            // A list of texts is always JSON.
+            let _ = serde_json::to_writer(&mut *out, &self.faults);
+        }
         out.extend_from_slice(b"}\n");
     }
 }
@@ -200,6 +208,7 @@ pub fn title(reason: Reason) -> &'static str {
         Reason::RateLimited => "Too many requests; wait before the next",
         Reason::LimitUnavailable => "The limit of requests cannot be checked now; try again",
         Reason::DigestMismatch => "The body does not have the digest that is signed",
+        Reason::NotValid => "The request is not what is expected here",
         Reason::UpstreamUnsuited => "The service does not speak the protocol of this request",
     }
 }

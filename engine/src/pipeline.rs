@@ -22,6 +22,7 @@ use crate::rewrite::Outbound;
 use crate::route::{Miss, Query, RouteIndex};
 use crate::serve::websocket;
 use crate::shard::Shard;
+use crate::validate;
 
 /// Takes a request from its parsed head to its record. Answers exactly once: `responder` is
 /// consumed by the relay or by the reply.
@@ -62,6 +63,7 @@ async fn decide(
     admit_body(request, route)?;
     admit_content(request, responder)?;
     admit_upgrade(request, route)?;
+    admit_valid(shard, request, responder, route).await?;
     outbound(request, request.head.framing, None).check_loop()?;
     let mut answer = forward::forward(shard, request, responder, index).await;
     limit::settle(request, &mut answer);
@@ -186,6 +188,22 @@ fn admit_content(request: &mut Request, responder: &Responder) -> Result<(), Loc
             request.content = Some(content);
             Ok(())
         }
+    }
+}
+
+/// Refuses a request that is not what the route's API describes. Last of all, as it may have to read
+/// the whole body.
+async fn admit_valid(
+    shard: &Shard,
+    request: &mut Request,
+    responder: &Responder,
+    route: &Route,
+) -> Result<(), LocalReply> {
+    match &route.rules {
+        Some(rules) => {
+            validate::admit(shard, request, responder, rules, route.max_body_bytes).await
+        }
+        None => Ok(()),
     }
 }
 

@@ -107,7 +107,12 @@ async fn drain_body(request: &mut Request, responder: &Responder) -> bool {
         Downstream::Http2(stream) => return stream.is_done(),
         Downstream::Http1(stream) => stream,
     };
-    if request.bytes.is_none() {
+    if let Some(feed) = &request.feed
+        && feed.borrow().was_gathered()
+    {
+        return true;
+    }
+    if request.feed.is_some() || request.bytes.is_none() {
         // The body was under way to an upstream: it is not known how much of it is left.
         return request.head.framing.is_empty();
     }

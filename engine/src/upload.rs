@@ -1,6 +1,6 @@
 //! The request's body on its way to the upstream, beside whatever the exchange waits for.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -44,6 +44,10 @@ pub struct Feed {
     kept: Vec<u8>,
     keeps: Option<usize>,
     ended: bool,
+    /// What was gathered before the first try counts against the shard's bound.
+    room: Option<Room>,
+    /// All of it was.
+    whole: bool,
 }
 
 impl Feed {
@@ -54,14 +58,25 @@ impl Feed {
         content: Option<Box<ContentDigest>>,
     ) -> Rc<RefCell<Feed>> {
         let (kept, keeps) = (Vec::new(), None);
-        let feed = Feed { source, content, text, received: 0, kept, keeps, ended: false };
+        let feed = Feed {
+            source,
+            content,
+            text,
+            received: 0,
+            kept,
+            keeps,
+            ended: false,
+            room: None,
+            whole: false,
+        };
         Rc::new(RefCell::new(feed))
     }
 
     /// Keeps what comes for another try, if all of it is at most `bytes`. Counts before anything has
-    /// come.
+    /// come, and for what was gathered.
     pub fn keep(&mut self, bytes: usize) {
-        if self.received == 0 && self.source.announced() <= bytes as u64 {
+        let gathered = self.gathered().is_some_and(|body| body.len() <= bytes);
+        if gathered || (self.received == 0 && self.source.announced() <= bytes as u64) {
             self.keeps = Some(bytes);
         }
     }
@@ -75,6 +90,17 @@ impl Feed {
     pub fn forget(&mut self) {
         self.keeps = None;
         self.kept = Vec::new();
+    }
+
+    /// The whole body, where [`gather`] has it.
+    pub fn gathered(&self) -> Option<&[u8]> {
+        let whole = self.whole && self.kept.len() as u64 == self.received;
+        whole.then_some(&*self.kept)
+    }
+
+    /// Whether nothing of it is left on the client's connection: [`gather`] has taken all.
+    pub fn was_gathered(&self) -> bool {
+        self.whole
     }
 
     /// Whether all that was handed out can be handed out again.
@@ -134,15 +160,8 @@ impl Upload {
         max_bytes: u64,
         judged: bool,
     ) -> Upload {
-        let run = Run {
-            io: shard.io.clone(),
-            feed: feed.clone(),
-            sink,
-            watch: shard.io.watch(),
-            limits: responder.limits,
-            max_bytes,
-            judged,
-        };
+        let intake = Intake::new(shard, responder, &feed, max_bytes, judged);
+        let run = Run { intake, sink };
         Upload { future: Box::pin(run.run()), feed }
     }
 
@@ -165,32 +184,100 @@ impl Future for Upload {
     }
 }
 
-struct Run {
-    io: Io,
-    feed: Rc<RefCell<Feed>>,
-    sink: Sink,
-    watch: Watch,
-    limits: ListenerLimits,
+/// Takes the body of `feed` before anything is sent, up to its end or until more than `most` bytes are
+/// here.
+///
+/// # Errors
+/// The client is gone, or the body would not have been let through either.
+pub async fn gather(
+    shard: &Shard,
+    responder: &Responder,
+    feed: &Rc<RefCell<Feed>>,
+    most: usize,
     max_bytes: u64,
-    /// A slow body is refused. Not that of a gRPC call, which may be a conversation with pauses.
-    judged: bool,
+) -> Result<Gathered, UploadEnd> {
+    let intake = Intake::new(shard, responder, feed, max_bytes, true);
+    let mut rate = Rate::new(&shard.io, responder.limits.min_body_rate);
+    feed.borrow_mut().room = Some(Room { taken: shard.gathered.clone(), bytes: 0 });
+    feed.borrow().source.set_bulk(true);
+    let gathered = loop {
+        let piece = match intake.receive(&mut rate).await {
+            Ok(piece) => piece,
+            Err(end) => break Err(end),
+        };
+        let feed = &mut *feed.borrow_mut();
+        if let Some(data) = &piece.data {
+            feed.kept.extend_from_slice(data.bytes());
+        }
+        let bytes = piece.data.as_ref().map_or(0, Chunk::len);
+        if !feed.room.as_mut().is_some_and(|room| room.grow(bytes)) {
+            break Ok(Gathered::NoRoom);
+        }
+        // What is announced need not be waited for.
+        if feed.kept.len() as u64 + feed.source.announced() > most as u64 {
+            break Ok(Gathered::TooLarge);
+        }
+        if piece.end {
+            feed.source.unread();
+            feed.whole = true;
+            break Ok(Gathered::Whole);
+        }
+        rate.restart(&shard.io);
+    };
+    feed.borrow().source.set_bulk(false);
+    gathered
+}
+
+/// How far [`gather`] came. What it has goes on first, whatever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gathered {
+    Whole,
+    TooLarge,
+    /// The shard has gathered too much.
+    NoRoom,
+}
+
+/// Bytes that count against [`limits::GATHERED_BYTES`] until this is dropped.
+struct Room {
+    taken: Rc<Cell<usize>>,
+    bytes: usize,
+}
+
+impl Room {
+    #[must_use]
+    fn grow(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes;
+        self.taken.set(self.taken.get() + bytes);
+        self.taken.get() <= limits::GATHERED_BYTES
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.taken.set(self.taken.get() - self.bytes);
+    }
+}
+
+struct Run {
+    intake: Intake,
+    sink: Sink,
 }
 
 impl Run {
     async fn run(mut self) -> UploadEnd {
-        self.feed.borrow().source.set_bulk(true);
+        self.intake.feed.borrow().source.set_bulk(true);
         let end = self.transfer().await;
-        self.feed.borrow().source.set_bulk(false);
+        self.intake.feed.borrow().source.set_bulk(false);
         end
     }
 
     async fn transfer(&mut self) -> UploadEnd {
-        let mut rate = Rate::new(&self.io, self.limits.min_body_rate);
+        let mut rate = Rate::new(&self.intake.io, self.intake.limits.min_body_rate);
         let mut piece = self.kept();
         loop {
             let next = match piece.take() {
                 Some(kept) => kept,
-                None => match self.receive(&mut rate).await {
+                None => match self.intake.receive(&mut rate).await {
                     Ok(piece) => piece,
                     Err(end) => return end,
                 },
@@ -200,17 +287,17 @@ impl Run {
                 return gone;
             }
             if end {
-                self.feed.borrow_mut().source.unread();
+                self.intake.feed.borrow_mut().source.unread();
                 return UploadEnd::Done;
             }
             // Time that the upstream took is not the client's slowness.
-            rate.restart(&self.io);
+            rate.restart(&self.intake.io);
         }
     }
 
     /// What an earlier try has had, to begin with.
     fn kept(&self) -> Option<Piece> {
-        let feed = &mut *self.feed.borrow_mut();
+        let feed = &mut *self.intake.feed.borrow_mut();
         let data = match feed.keeps {
             _ if feed.kept.is_empty() => None,
             Some(_) => Some(Chunk::copy_of(&feed.kept)),
@@ -223,17 +310,17 @@ impl Run {
         if piece.data.is_none() && !piece.end {
             return Ok(());
         }
-        let head = self.io.take_vec();
+        let head = self.intake.io.take_vec();
         let started = {
-            let feed = self.feed.borrow();
+            let feed = self.intake.feed.borrow();
             let end = piece.end.then(|| feed.source.trailers());
-            self.sink.start(&self.io, head, piece.data, end)
+            self.sink.start(&self.intake.io, head, piece.data, end)
         };
         match started {
             Ok(None) => Ok(()),
             Ok(Some(unsent)) => {
-                self.watch.set_in(u64::from(self.limits.write_timeout_ms));
-                match self.watch.bound(self.sink.finish(unsent)).await {
+                self.intake.watch.set_in(u64::from(self.intake.limits.write_timeout_ms));
+                match self.intake.watch.bound(self.sink.finish(unsent)).await {
                     Ok(Ok(())) => Ok(()),
                     Ok(Err(_)) | Err(Elapsed) => Err(UploadEnd::UpstreamGone),
                 }
@@ -241,9 +328,39 @@ impl Run {
             Err(_) => Err(UploadEnd::UpstreamGone),
         }
     }
+}
+
+/// What is asked of a body while it comes.
+struct Intake {
+    io: Io,
+    feed: Rc<RefCell<Feed>>,
+    watch: Watch,
+    limits: ListenerLimits,
+    max_bytes: u64,
+    /// A slow body is refused. Not that of a gRPC call, which may be a conversation with pauses.
+    judged: bool,
+}
+
+impl Intake {
+    fn new(
+        shard: &Shard,
+        responder: &Responder,
+        feed: &Rc<RefCell<Feed>>,
+        max_bytes: u64,
+        judged: bool,
+    ) -> Intake {
+        Intake {
+            io: shard.io.clone(),
+            feed: feed.clone(),
+            watch: shard.io.watch(),
+            limits: responder.limits,
+            max_bytes,
+            judged,
+        }
+    }
 
     /// The next piece of the body, counted, decoded, and kept where that is asked for.
-    async fn receive(&mut self, rate: &mut Rate) -> Result<Piece, UploadEnd> {
+    async fn receive(&self, rate: &mut Rate) -> Result<Piece, UploadEnd> {
         let piece = self.piece(rate).await?;
         let len = piece.data.as_ref().map_or(0, Chunk::len);
         rate.progress(len);

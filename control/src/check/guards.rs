@@ -23,6 +23,7 @@ pub fn check(check: &mut Check<'_>) {
         origins(check, &path, route);
         networks(check, &path, route);
         empty(check, &path, route);
+        apis(check, &path, route);
     }
     unused(check, &used);
     hashes(check);
@@ -163,6 +164,7 @@ fn empty(check: &mut Check<'_>, path: &str, route: &Route) {
         ("auth", route.auth.is_none(), "to let anyone in"),
         ("networks", route.networks.is_none(), "for all addresses"),
         ("cors", route.cors.is_none(), "to leave it to the upstream"),
+        ("validate", route.validate.is_none(), "not to look at requests"),
     ];
     for (name, absent, meaning) in absent {
         let field = format!("{path}.{name}");
@@ -173,10 +175,37 @@ fn empty(check: &mut Check<'_>, path: &str, route: &Route) {
     }
 }
 
+/// An API must be there, and what is not looked at says nothing.
+fn apis(check: &mut Check<'_>, path: &str, route: &Route) {
+    let Some(validate) = &route.validate else { return };
+    if let Some(name) = &validate.api {
+        let known: HashSet<&str> = check.spec.apis.iter().map(|one| one.name.as_str()).collect();
+        if !known.contains(name.as_str()) {
+            let (field, message) = (format!("{path}.validate.api"), dangling("API", name, &known));
+            check.report(Severity::Error, "unknown-api", &field, name, message, None);
+        }
+    }
+    let field = format!("{path}.validate.max_bytes");
+    if validate.max_bytes > route.max_body_bytes && check.places.has(&field) {
+        let message = "larger bodies than `max_body_bytes` are refused before";
+        check.warn("unused-bound", &field, &validate.max_bytes.to_string(), message.into());
+    }
+}
+
 fn unused(check: &mut Check<'_>, used: &HashSet<&str>) {
     // Beside an error, a missing use is hardly more than its consequence.
     if check.problems.has_errors() {
         return;
+    }
+    let spec = check.spec;
+    let held = spec.routes.iter().filter_map(|route| route.validate.as_ref()?.api.as_deref());
+    let held: HashSet<&str> = held.collect();
+    for (at, one) in spec.apis.iter().enumerate() {
+        if !held.contains(one.name.as_str()) {
+            let message = format!("no route has its requests held against the API `{}`", one.name);
+            let (field, code) = (format!("apis[{at}].name"), "unused-api");
+            check.report(Severity::Warning, code, &field, &one.name, message, None);
+        }
     }
     for (at, one) in check.spec.authenticators.iter().enumerate() {
         if !used.contains(one.name.as_str()) {

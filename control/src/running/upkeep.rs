@@ -120,8 +120,9 @@ impl Running {
     async fn look(&self, look: &mut Look) -> Result<(), Refused> {
         let current = self.current();
         let mut spec = Spec::clone(&current.spec);
-        let files: Vec<String> =
+        let mut files: Vec<String> =
             spec.files_mut().into_iter().map(|(_, file)| file.clone()).collect();
+        files.extend(current.material.more_files().map(String::from));
         let commands = outside::commands(&mut spec);
         if files.is_empty() && commands.is_empty() {
             *look = Look::default();
@@ -253,8 +254,9 @@ fn settle(
     if material.is_pending() {
         return (before.clone(), errors);
     }
-    let clash =
-        wrong.clone().any(|fault| matches!(fault.code, "no-names" | "duplicate-server-name"));
+    let clash = wrong.clone().any(|fault| {
+        matches!(fault.code, "no-names" | "duplicate-server-name" | "unknown-operation")
+    });
     if clash {
         return (before.clone(), errors);
     }

@@ -5,12 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Loaded, Mark, Spec, load, secrets};
+use super::{Loaded, Mark, RuleBody, SchemaSource, Spec, Validate, load, secrets};
 
 impl Spec {
     /// Every file that it names, with the path of its field.
     pub fn files_mut(&mut self) -> Vec<(String, &mut String)> {
-        let Spec { listeners, upstreams, redis, authenticators, consumers, .. } = self;
+        let Spec { listeners, upstreams, redis, authenticators, consumers, apis, routes, .. } =
+            self;
         let mut files = Vec::new();
         let mut parts = secrets::callers(redis.as_mut(), authenticators, consumers);
         for (at, listener) in listeners.iter_mut().enumerate() {
@@ -34,6 +35,16 @@ impl Spec {
                     let path = format!("upstreams[{at}].tls.{name}");
                     files.extend(file.iter_mut().map(|file| (path.clone(), file)));
                 }
+            }
+        }
+        for (at, api) in apis.iter_mut().enumerate() {
+            files.push((format!("apis[{at}].openapi"), &mut api.openapi));
+        }
+        for (at, route) in routes.iter_mut().enumerate() {
+            if let Some(Validate { body: RuleBody::Own(body), .. }) = &mut route.validate
+                && let SchemaSource::File(file) = &mut body.schema
+            {
+                files.push((format!("routes[{at}].validate.body.schema"), file));
             }
         }
         for (field, part) in parts {

@@ -21,6 +21,7 @@ pub use resilience::*;
 pub use tls::*;
 pub use tokens::*;
 pub use upstream::*;
+pub use validate::*;
 
 mod access;
 mod authenticators;
@@ -31,6 +32,7 @@ mod resilience;
 mod tls;
 mod tokens;
 mod upstream;
+mod validate;
 
 /// The only version of the format there is.
 pub const VERSION: u32 = 1;
@@ -73,6 +75,9 @@ pub struct Spec {
     /// How much callers may ask for; routes, consumers, groups and keys name these.
     #[serde(default)]
     pub limits: Vec<Limit>,
+    /// APIs that documents describe; routes name these to have requests validated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apis: Vec<ApiDocument>,
     /// Addresses the gateway listens on.
     #[schemars(length(min = 1))]
     pub listeners: Vec<Listener>,
@@ -347,6 +352,9 @@ pub struct Route {
     /// Limits that its requests must pass, by name, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<String>,
+    /// What requests must look like; without it they are not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validate: Option<Validate>,
 }
 
 impl fmt::Display for Route {

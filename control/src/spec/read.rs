@@ -17,6 +17,7 @@ mod route;
 mod tls;
 mod tokens;
 mod upstream;
+mod validate;
 
 use std::collections::HashMap;
 

@@ -14,7 +14,7 @@ use super::*;
 
 pub use callers::HASH;
 
-const EXAMPLES: [(&str, &str); 9] = [
+const EXAMPLES: [(&str, &str); 10] = [
     ("minimal.yaml", include_str!("../../../examples/minimal.yaml")),
     ("microservices.yaml", include_str!("../../../examples/microservices.yaml")),
     ("canary.yaml", include_str!("../../../examples/canary.yaml")),
@@ -24,6 +24,7 @@ const EXAMPLES: [(&str, &str); 9] = [
     ("grpc.yaml", include_str!("../../../examples/grpc.yaml")),
     ("resilience.yaml", include_str!("../../../examples/resilience.yaml")),
     ("rate-limits.yaml", include_str!("../../../examples/rate-limits.yaml")),
+    ("validation.yaml", include_str!("../../../examples/validation.yaml")),
 ];
 
 #[test]

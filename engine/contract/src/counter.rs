@@ -92,6 +92,12 @@ pub enum Counter {
     LimitUnavailable,
     /// Requests that waited for tokens.
     LimitWaits,
+    /// Requests to routes that validate, by what came of it.
+    ValidationPassed,
+    ValidationRefused,
+    /// Let in, though what is only tried out says no.
+    ValidationDryRun,
+    ValidationUnavailable,
 }
 
 /// How many counters there are.
@@ -99,7 +105,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 75] = [
+    pub const ALL: [Counter; 79] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -175,6 +181,10 @@ impl Counter {
         Counter::LimitDryRun,
         Counter::LimitUnavailable,
         Counter::LimitWaits,
+        Counter::ValidationPassed,
+        Counter::ValidationRefused,
+        Counter::ValidationDryRun,
+        Counter::ValidationUnavailable,
     ];
 
     /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
@@ -268,6 +278,10 @@ impl Counter {
             | Counter::LimitDryRun
             | Counter::LimitUnavailable => "sluice_limit_total",
             Counter::LimitWaits => "sluice_limit_waits_total",
+            Counter::ValidationPassed
+            | Counter::ValidationRefused
+            | Counter::ValidationDryRun
+            | Counter::ValidationUnavailable => "sluice_validation_total",
         }
     }
 
@@ -303,6 +317,10 @@ impl Counter {
             Counter::LimitLimited => Some(("outcome", "limited")),
             Counter::LimitDryRun => Some(("outcome", "dry_run")),
             Counter::LimitUnavailable => Some(("outcome", "unavailable")),
+            Counter::ValidationPassed => Some(("outcome", "passed")),
+            Counter::ValidationRefused => Some(("outcome", "refused")),
+            Counter::ValidationDryRun => Some(("outcome", "dry_run")),
+            Counter::ValidationUnavailable => Some(("outcome", "unavailable")),
             _ => None,
         }
     }
@@ -405,6 +423,12 @@ impl Counter {
                 "Requests that limits hold for, by what came of it; shared: let in without Redis."
             }
             Counter::LimitWaits => "Requests that waited for tokens of a limit.",
+            Counter::ValidationPassed
+            | Counter::ValidationRefused
+            | Counter::ValidationDryRun
+            | Counter::ValidationUnavailable => {
+                "Requests to routes that validate, by what came of it; dry_run: let in all the same."
+            }
         }
     }
 }

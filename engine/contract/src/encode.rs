@@ -16,6 +16,7 @@ mod limit;
 mod resilience;
 mod tls;
 mod upstream;
+mod validation;
 
 use crate::snapshot::*;
 use crate::wire::{In, Out};
@@ -26,9 +27,12 @@ pub use key::{MAX_KEY_SETS, MAX_KEYS, MAX_WISHES};
 pub use limit::{MAX_LIMIT, MAX_LIMIT_SCOPES, MAX_LIMIT_TIERS, MAX_LIMIT_WINDOWS, MAX_LIMITS};
 pub use resilience::{MAX_ATTEMPTS, MAX_KEPT_BODY};
 pub use tls::{MAX_CERTIFICATES, MAX_CHAIN, MAX_CRL, MAX_DER, MAX_TICKET_KEYS, MAX_TRUST};
+pub use validation::{
+    MAX_APIS, MAX_OPERATIONS, MAX_PARAMETERS, MAX_SCHEMA, MAX_SCHEMAS, MAX_VALIDATED_BODY,
+};
 
 /// Changes with every change of the model.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 /// Largest snapshot, in bytes.
 pub const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
 /// Most listeners of a snapshot.
@@ -60,6 +64,7 @@ struct Counts {
     authenticators: usize,
     consumers: usize,
     limits: usize,
+    apis: usize,
 }
 
 /// Why bytes are refused: which field, where, and what is wrong with it.
@@ -129,6 +134,7 @@ impl Snapshot {
         out.list(&self.ticket_keys, tls::write_ticket_key);
         auth::write(&mut out, &self.auth);
         limit::write(&mut out, &self.limits);
+        validation::write(&mut out, &self.validation);
         out.list(&self.listeners, write_listener);
         out.list(&self.upstreams, upstream::write);
         out.list(&self.routes, write_route);
@@ -195,7 +201,8 @@ fn read_body(input: &mut In<'_>) -> Result<Snapshot, DecodeError> {
         Counts { certificates: certificates.len(), trust: trust.len(), ..Counts::default() };
     let (auth, counts) = auth::read(input, counts)?;
     let limits = limit::read(input)?;
-    let counts = Counts { limits: limits.policies.len(), ..counts };
+    let validation = validation::read(input)?;
+    let counts = Counts { limits: limits.policies.len(), apis: validation.apis.len(), ..counts };
     let listeners = input.list("listeners", MAX_LISTENERS, |input| read_listener(input, counts))?;
     // Upstreams point at each other. A count that lies is found when the list is read.
     let count = input.ahead().u32_within("upstreams", 0, MAX_UPSTREAMS as u32)? as usize;
@@ -213,6 +220,7 @@ fn read_body(input: &mut In<'_>) -> Result<Snapshot, DecodeError> {
         ticket_keys,
         auth,
         limits,
+        validation,
         listeners,
         upstreams,
         routes,
@@ -346,6 +354,7 @@ fn write_route(out: &mut Out, route: &Route) {
     out.option(route.networks.as_ref(), auth::write_networks);
     limit::write_named(out, &route.limits);
     out.option(route.cors.as_ref(), auth::write_cors);
+    out.option(route.validation.as_ref(), validation::write_route);
 }
 
 fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Route, DecodeError> {
@@ -388,6 +397,8 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
         networks: input.option("route.networks", auth::read_networks)?,
         limits: limit::read_named(input, "route.limits", counts.limits)?,
         cors: input.option("route.cors", auth::read_cors)?,
+        validation: input
+            .option("route.validate", |input| validation::read_route(input, counts))?,
     })
 }
 

@@ -95,6 +95,8 @@ pub enum Reason {
     LimitUnavailable = 49,
     /// The body is not the one that was signed (400).
     DigestMismatch = 50,
+    /// The request is not what its API describes (400, 404, 413 or 415).
+    NotValid = 51,
 }
 
 /// Why a request that failed at an upstream was not tried again, though failures of that kind are.
@@ -383,7 +385,7 @@ fn take<'b, const N: usize>(bytes: &mut &'b [u8]) -> Option<&'b [u8; N]> {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 51] = [
+    pub const ALL: [Reason; 52] = [
         Reason::None,
         Reason::BadRequest,
         Reason::NoRoute,
@@ -435,6 +437,7 @@ impl Reason {
         Reason::RateLimited,
         Reason::LimitUnavailable,
         Reason::DigestMismatch,
+        Reason::NotValid,
     ];
 
     /// The reason of that number.
@@ -496,6 +499,7 @@ impl Reason {
             Reason::RateLimited => "rate_limited",
             Reason::LimitUnavailable => "limit_unavailable",
             Reason::DigestMismatch => "digest_mismatch",
+            Reason::NotValid => "not_valid",
         }
     }
 }

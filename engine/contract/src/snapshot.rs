@@ -8,6 +8,7 @@ mod key;
 mod limit;
 mod redis;
 mod resilience;
+mod validation;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,6 +16,7 @@ pub use auth::*;
 pub use limit::*;
 pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
 pub use resilience::*;
+pub use validation::*;
 
 /// Index into [`Snapshot::upstreams`].
 pub type UpstreamIndex = u32;
@@ -40,6 +42,7 @@ pub struct Snapshot {
     pub ticket_keys: Vec<TicketKey>,
     pub auth: Auth,
     pub limits: Limits,
+    pub validation: Validation,
     pub listeners: Vec<Listener>,
     pub upstreams: Vec<Upstream>,
     /// In the order of the spec: of two routes that match equally, the earlier wins.
@@ -489,6 +492,8 @@ pub struct Route {
     /// Policies that requests must pass, in their order.
     pub limits: Vec<LimitIndex>,
     pub cors: Option<Cors>,
+    /// What requests must look like; `None`: it is not looked at.
+    pub validation: Option<RouteValidation>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

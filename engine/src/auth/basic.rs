@@ -8,7 +8,6 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use argon2::password_hash::{PasswordHash, PasswordHashString};
 use argon2::{Argon2, Params, PasswordVerifier};
@@ -17,12 +16,12 @@ use base64::engine::general_purpose::STANDARD;
 use contract::snapshot::{self, ConsumerIndex, CredentialSource, Snapshot};
 use ring::hmac;
 use ring::rand::SystemRandom;
-use tokio::sync::Semaphore;
 
 use super::credentials::{self, Found};
 use super::registry::Unfit;
 use super::{Call, Check, Identity, Outcome, Refusal};
 use crate::limits;
+use crate::store::places::Places;
 use crate::upstream::hash_key;
 
 /// An authenticator by name and password.
@@ -35,7 +34,8 @@ pub struct Basic {
     decoys: Box<[Arc<PasswordHashString>]>,
     /// Under what passwords are remembered. Of this registry alone, and written down nowhere.
     key: hmac::Key,
-    hashing: Arc<Hashing>,
+    /// Of passwords that are hashed, or wait for it.
+    hashing: Arc<Places>,
 }
 
 struct User {
@@ -79,7 +79,7 @@ impl Basic {
             users,
             decoys: names.into_iter().map(|(_, hash)| hash).collect(),
             key,
-            hashing: Arc::default(),
+            hashing: Places::new(limits::BASIC_HASHES, limits::BASIC_WAITING),
         })
     }
 
@@ -144,44 +144,6 @@ impl Basic {
                 _ => Outcome::Refused(Refusal::Unavailable),
             }
         })
-    }
-}
-
-/// The passwords that are hashed, or wait for it.
-struct Hashing {
-    working: Semaphore,
-    /// With those that wait.
-    taken: AtomicUsize,
-}
-
-impl Default for Hashing {
-    fn default() -> Hashing {
-        Hashing { working: Semaphore::new(limits::BASIC_HASHES), taken: AtomicUsize::new(0) }
-    }
-}
-
-impl Hashing {
-    /// A place; `None`: there are too many already.
-    fn take(self: &Arc<Self>) -> Option<Place> {
-        let more = |taken| (taken < limits::BASIC_WAITING).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Place(self.clone()))
-    }
-}
-
-/// A place among them, until it is dropped.
-struct Place(Arc<Hashing>);
-
-impl Place {
-    async fn work<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let _working = self.0.working.acquire().await.ok()?;
-        tokio::task::spawn_blocking(work).await.ok()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -293,9 +255,8 @@ mod tests {
 
     #[test]
     fn so_many_wait_and_no_more() {
-        let hashing: Arc<Hashing> = Arc::default();
-        let places: Vec<Place> =
-            (0..limits::BASIC_WAITING).map(|_| hashing.take().unwrap()).collect();
+        let hashing = Places::new(limits::BASIC_HASHES, limits::BASIC_WAITING);
+        let places: Vec<_> = (0..limits::BASIC_WAITING).map(|_| hashing.take().unwrap()).collect();
         assert!(hashing.take().is_none());
         drop(places);
         assert!(hashing.take().is_some());

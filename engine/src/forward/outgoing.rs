@@ -53,8 +53,8 @@ impl Outgoing {
         let mut body = Vec::new();
         let whole = match (&responder.down, request.head.framing) {
             (_, Framing::None) => true,
-            // Translated or compared on its way, so not to be had whole here.
-            _ if request.decodes() || request.content.is_some() => false,
+            // Translated or compared on its way, or gathered already, so not to be had whole here.
+            _ if request.decodes() || request.content.is_some() || request.feed.is_some() => false,
             (Downstream::Http1(_), Framing::Length(length)) => {
                 length <= behind.min(limits::REPLAY_BODY) as u64
             }
@@ -166,9 +166,14 @@ impl Outgoing {
                     let head = request.bytes().get(..request.head.head_len).unwrap_or_default();
                     self.saved = Some(Chunk::copy_of(head));
                 }
-                let text = request.decodes().then(Base64::default);
-                let content = request.content.take();
-                Feed::new(request.source(responder), text, content)
+                match request.feed.clone() {
+                    Some(gathered) => gathered,
+                    None => {
+                        let text = request.decodes().then(Base64::default);
+                        let content = request.content.take();
+                        Feed::new(request.source(responder), text, content)
+                    }
+                }
             }
         };
         match goes_on {

@@ -23,6 +23,7 @@ use crate::route::{RouteIndex, Router};
 use crate::store::grant::{self, Grant};
 use crate::tls::{self, ClientSide, Fingerprint, ServerSide, Unusable};
 use crate::upstream::balance::Rings;
+use crate::validate::{self, Api, Schemas};
 
 /// The configuration of one epoch.
 #[derive(Debug)]
@@ -152,7 +153,7 @@ impl Default for Target {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{entity} {name:?}, {field}: {problem}")]
 pub struct PlanError {
-    /// `listener`, `upstream` or `route`.
+    /// `listener`, `upstream`, `api` or `route`.
     pub entity: &'static str,
     pub name: String,
     /// Path of the field inside the entity, such as `headers[0].value` or
@@ -167,6 +168,7 @@ pub struct PlanError {
 pub struct Memory {
     pub tls: tls::Memory,
     policies: policy::Memory,
+    schemas: validate::Memory,
     registry: Mutex<Weak<Registry>>,
     grants: Mutex<HashMap<Fingerprint, Weak<Grant>>>,
 }
@@ -221,6 +223,7 @@ impl Plan {
         let (auth, shared) = (memory.registry(&snapshot)?, memory);
         let policies = &memory.policies;
         policies.sweep();
+        shared.schemas.sweep();
         let memory = &memory.tls;
         memory.sweep();
         let router = Router::build(&snapshot.routes)?;
@@ -246,10 +249,11 @@ impl Plan {
             let upstream = upstream(from, tls, &snapshot.node.locality);
             upstreams.push(Upstream { credentials: grant, ..upstream });
         }
+        let apis = apis(&snapshot, &shared.schemas)?;
         let routes = snapshot
             .routes
             .into_iter()
-            .map(|route| Route::build(route, upstreams.len(), policies, &limits))
+            .map(|route| Route::build(route, upstreams.len(), policies, &limits, &apis))
             .collect::<Result<Vec<Route>, PlanError>>()?;
         let snapshot::Node { via, drain_timeout_ms, locality, overload, name: _ } = snapshot.node;
         Ok(Plan {
@@ -274,6 +278,21 @@ impl Plan {
     pub fn upstream(&self, backend: Backend) -> &Upstream {
         &self.upstreams[backend.upstream as usize]
     }
+}
+
+/// The APIs that routes hold requests against.
+fn apis(snapshot: &Snapshot, memory: &validate::Memory) -> Result<Vec<Arc<Api>>, PlanError> {
+    let schemas = Schemas { from: &snapshot.validation, memory };
+    let build = |from: &snapshot::Api| {
+        let api = Api::build(from, &schemas).map_err(|problem| PlanError {
+            entity: "api",
+            name: from.name.clone(),
+            field: "openapi".into(),
+            problem,
+        });
+        api.map(Arc::new)
+    };
+    snapshot.validation.apis.iter().map(build).collect()
 }
 
 fn unusable(entity: &'static str, name: &str, error: Unusable) -> PlanError {

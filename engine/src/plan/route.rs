@@ -9,6 +9,7 @@ use crate::auth::{Networks, Policy, policy};
 use crate::cors::Cors;
 use crate::limit;
 use crate::route::Rewrite;
+use crate::validate::{Api, Rules};
 
 /// A route without its conditions: those are in the router.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +48,8 @@ pub struct Route {
     pub limits: Box<[LimitIndex]>,
     /// What scripts of other origins may do; `None`: the upstream says.
     pub cors: Option<Box<Cors>>,
+    /// What requests must look like; `None`: anything.
+    pub rules: Option<Box<Rules>>,
 }
 
 /// A share of a route's requests.
@@ -64,6 +67,7 @@ impl Route {
         upstreams: usize,
         policies: &policy::Memory,
         limits: &limit::Policies,
+        apis: &[Arc<Api>],
     ) -> Result<Route, PlanError> {
         let error = |field: String, problem: String| PlanError {
             entity: "route",
@@ -99,6 +103,12 @@ impl Route {
         let cors = cors.transpose().map_err(|(field, problem)| error(field, problem))?;
         let limits = limits.on_route(&from.limits);
         let limits = limits.map_err(|problem| error("limits".into(), problem))?;
+        let rules = from.validation.as_ref().map(|rules| {
+            let api = apis.get(rules.api as usize).cloned();
+            let api = api.ok_or_else(|| error("validate".into(), "its API does not exist".into()));
+            api.map(|api| Box::new(Rules::new(rules, api)))
+        });
+        let rules = rules.transpose()?;
         Ok(Route {
             name: from.name.into(),
             rewrite,
@@ -126,6 +136,7 @@ impl Route {
             networks: from.networks.map(|networks| Box::new(Networks::build(&networks))),
             limits,
             cors: cors.map(Box::new),
+            rules,
         })
     }
 
@@ -187,7 +198,7 @@ mod tests {
             upgrades: vec!["WebSocket".into()],
             ..Default::default()
         };
-        let route = Route::build(from, 1, &Default::default(), &Default::default()).unwrap();
+        let route = Route::build(from, 1, &Default::default(), &Default::default(), &[]).unwrap();
         let upstream = Upstream {
             name: "u".into(),
             balance: Default::default(),

@@ -76,6 +76,8 @@ pub struct Shard {
     limiter: Rc<Limiter>,
     /// Copies of requests under way to mirrors.
     pub(crate) mirrors: Rc<Cell<u32>>,
+    /// Bytes of bodies that were gathered to be validated and have not gone on.
+    pub(crate) gathered: Rc<Cell<usize>>,
 }
 
 impl Shard {
@@ -116,6 +118,7 @@ impl Shard {
             desk,
             limiter,
             mirrors: Rc::default(),
+            gathered: Rc::default(),
         };
         shard.adopt();
         Rc::new(shard)

@@ -1,5 +1,5 @@
 //! The store thread: whatever takes a while and is no request to an upstream happens there, on tokio,
-//! off the pinned cores: Redis, authorization servers, password hashes, slow signatures.
+//! off the pinned cores: Redis, authorization servers, password hashes, slow signatures, large bodies to validate.
 //!
 //! A shard asks ([`Desk::ask`]) and awaits. The answer goes into a slot of its own; the shard is told by
 //! an eventfd that it reads through its ring, as a waker of another thread would not reach the reactor.
@@ -11,6 +11,7 @@ pub mod http;
 pub mod keys;
 pub mod limits;
 pub mod oauth_client;
+pub mod places;
 pub mod redis;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -31,6 +32,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::task::{JoinError, JoinHandle};
 
 use self::keys::Keys;
+use self::places::Places;
 use self::redis::Redis;
 use self::wake_queue::{Bell, EventFd, Queue, WakeQueue};
 use crate::io::Io;
@@ -49,6 +51,8 @@ pub struct Store {
     /// What callers may ask for, as far as it is counted.
     limits: Arc<limits::Hub>,
     limit_keys: LimitKeys,
+    /// For large bodies that are held against schemas.
+    validations: Arc<Places>,
     _limiting: Task,
     /// Ends the thread when it is dropped.
     _alive: tokio::sync::oneshot::Sender<()>,
@@ -114,7 +118,7 @@ impl Store {
     pub fn start(shards: usize) -> io::Result<Arc<Store>> {
         let runtime = Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(4)
+            .max_blocking_threads(bounds::STORE_THREADS)
             .thread_name("store-work")
             .build()?;
         let handle = runtime.handle().clone();
@@ -134,6 +138,7 @@ impl Store {
             http,
             limits,
             limit_keys: LimitKeys::default(),
+            validations: Places::new(bounds::VALIDATIONS, bounds::VALIDATIONS_WAITING),
             _limiting: limiting,
             _alive: alive,
         }))
@@ -152,6 +157,11 @@ impl Store {
     /// The node's ledger of limits.
     pub fn limits(&self) -> &limits::Hub {
         &self.limits
+    }
+
+    /// The node's places for bodies that are held against schemas.
+    pub fn validations(&self) -> &Arc<Places> {
+        &self.validations
     }
 
     /// By what all shards find the same buckets.

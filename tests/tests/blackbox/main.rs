@@ -21,4 +21,5 @@ mod reload;
 mod resilience;
 mod standing;
 mod tls;
+mod validation;
 mod websocket;

@@ -11,6 +11,7 @@ use super::listener::listener;
 use super::resilience::overload;
 use super::route::route;
 use super::upstream::upstream;
+use super::validate::api;
 use crate::spec::model::*;
 use crate::spec::problem::{Problems, Severity};
 use crate::spec::scalars;
@@ -39,6 +40,7 @@ fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
         "groups",
         "consumers",
         "limits",
+        "apis",
         "listeners",
         "upstreams",
         "routes",
@@ -71,6 +73,9 @@ fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
             .unwrap_or_default(),
         limits: fields
             .read(walk, "limits", |walk, node, path| walk.list(node, path, limit))
+            .unwrap_or_default(),
+        apis: fields
+            .read(walk, "apis", |walk, node, path| walk.list(node, path, api))
             .unwrap_or_default(),
         listeners: listeners.unwrap_or_default(),
         upstreams: fields

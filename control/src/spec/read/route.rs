@@ -9,6 +9,7 @@ use super::fields::{Fields, Walk, nearest};
 use super::parts::{count, flag, name, one_of};
 use super::resilience::{deadline_header, hedge, mirror, retry};
 use super::upstream::route_timeouts;
+use super::validate::validate;
 use crate::spec::model::{
     Backend, DEFAULT_MAX_BODY_BYTES, FieldMatch, Match, PathMatch, Priority, Rewrite, Route,
     RouteTimeouts, ValueMatch,
@@ -38,6 +39,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "networks",
         "cors",
         "limits",
+        "validate",
     ];
     const PRIORITIES: &[(&str, Priority)] = &[
         ("low", Priority::Low),
@@ -65,6 +67,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             networks: None,
             cors: None,
             limits: Vec::new(),
+            validate: None,
         });
     };
     let name = name(walk, &fields);
@@ -97,6 +100,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         networks: fields.read(walk, "networks", networks),
         cors: fields.read(walk, "cors", cors),
         limits: fields.read(walk, "limits", names).unwrap_or_default(),
+        validate: fields.read(walk, "validate", validate),
     })
 }
 

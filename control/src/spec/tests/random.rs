@@ -285,6 +285,7 @@ prop_compose! {
         auth in option::of(callers::route_auth(callers)),
         (networks, cors) in (option::of(callers::networks()), option::of(callers::cors())),
         limits in subsequence(texts(&["plan", "1"]), 0..3),
+        validate in option::of(validate()),
     ) -> Route {
         // Each route has a path of its own, so that none shadows another.
         let path = match kind {
@@ -324,8 +325,38 @@ prop_compose! {
             networks,
             cors,
             limits,
+            validate,
         }
     }
+}
+
+fn validate() -> impl Strategy<Value = Validate> {
+    let mode = select(vec![ValidateMode::Enforce, ValidateMode::Log]);
+    let undocumented = select(vec![Undocumented::Refuse, Undocumented::Pass]);
+    let schema = select(vec![
+        SchemaSource::File("/etc/a b.json".into()),
+        SchemaSource::Inline(serde_json::json!({"type": ["object", "null"], "minimum": -1.5})),
+        SchemaSource::Inline(true.into()),
+    ]);
+    let numbers = (any::<(bool, bool, bool, bool)>(), 0u64..=16 << 20);
+    (mode, undocumented, schema, numbers).prop_map(|(mode, undocumented, schema, numbers)| {
+        let ((named, parameters, body, required), max_bytes) = numbers;
+        let parameter = serde_json::json!({"name": "a", "in": "query", "schema": {"const": 1e3}});
+        Validate {
+            api: named.then(|| "shop".into()),
+            parameters: match named {
+                true => RuleParameters::Flag(parameters),
+                false => RuleParameters::Own(vec![parameter; parameters.into()]),
+            },
+            body: match named || !body {
+                true => RuleBody::Flag(named && body),
+                false => RuleBody::Own(OwnBody { schema, required }),
+            },
+            max_bytes,
+            mode,
+            undocumented,
+        }
+    })
 }
 
 fn spec() -> impl Strategy<Value = Spec> {
@@ -370,6 +401,11 @@ fn spec() -> impl Strategy<Value = Spec> {
                         authenticators: callers.authenticators,
                         groups: callers.groups,
                         limits: callers.limits,
+                        apis: vec![ApiDocument {
+                            name: "shop".into(),
+                            openapi: "/etc/shop.yaml".into(),
+                            base_path: None,
+                        }],
                         consumers: callers.consumers,
                         listeners,
                         upstreams,
@@ -404,7 +440,9 @@ proptest! {
     }
 
     #[test]
-    fn what_loads_compiles(spec in spec()) {
+    fn what_loads_compiles(mut spec in spec()) {
+        // Their files are not there.
+        spec.routes.iter_mut().for_each(|route| route.validate = None);
         let resolve = |_: &str| vec![IpAddr::from([10, 0, 0, 1])];
         let inputs =
             Inputs {

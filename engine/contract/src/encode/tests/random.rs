@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 mod auth;
 mod limit;
+mod validation;
 
 fn text() -> BoxedStrategy<String> {
     prop_oneof![
@@ -411,6 +412,7 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             networks: last.3.1,
             cors: last.3.2,
             limits: Vec::new(),
+            validation: None,
         },
     )
 }
@@ -439,10 +441,11 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         (Just((certificates, trust, ticket_keys)), listeners, routed)
     });
     let limits = (vec(limit::policy(), 0..3), vec(any::<u32>(), 0..3));
+    let limits = (limits, validation::validation());
     let numbers = (any::<u64>(), any::<u64>());
     (numbers, node, limits, parts).prop_map(|((epoch, revision), node, limits, parts)| {
         let ((certificates, trust, ticket_keys), listeners, (auth, upstreams, mut routes)) = parts;
-        let (policies, named) = limits;
+        let ((policies, named), (validation, on_routes)) = limits;
         let known = policies.len() as u32;
         let named: Vec<u32> = match known {
             0 => Vec::new(),
@@ -450,6 +453,7 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         };
         if let Some(route) = routes.first_mut() {
             route.limits = named.clone();
+            route.validation = on_routes;
         }
         let limits = Limits { policies, everywhere: named };
         Snapshot {
@@ -461,6 +465,7 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
             ticket_keys,
             auth,
             limits,
+            validation,
             listeners,
             upstreams,
             routes,
