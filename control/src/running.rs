@@ -1,5 +1,6 @@
 //! The running configuration: everything that changes it goes through here, one at a time.
 
+mod follow;
 mod key_uses;
 mod state;
 mod upkeep;
@@ -32,6 +33,8 @@ use crate::{
     store::{Draft, Revision, RevisionLine, Store, StoreError},
     tickets::Tickets,
 };
+use follow::Following;
+pub use follow::LastRevision;
 use upkeep::{NodeKeys, compiled};
 
 /// Longest that an apply waits for new host names; slower answers are published when they come.
@@ -46,6 +49,9 @@ const MAX_SILENT_MS: u64 = 3_000;
 /// Longest texts kept with a revision, in bytes.
 const MAX_MESSAGE: usize = 1_000;
 const MAX_NAME: usize = 200;
+
+/// How often a change is tried over what other nodes store at the same time.
+const MAX_TURNS: usize = 10;
 
 /// A change that was asked for.
 pub struct Change {
@@ -118,10 +124,14 @@ pub struct Parts {
     pub engine: EngineEntry,
     pub tickets: Tickets,
     pub cookies: Tickets,
+    /// Of this node, among those of the store.
+    pub name: String,
+    pub last_revision: LastRevision,
 }
 
 struct Shared {
     store: Store,
+    following: Following,
     resolver: Resolver,
     /// Its lock is the order of all changes.
     publisher: Mutex<Publisher>,
@@ -156,6 +166,7 @@ impl Running {
         admin: std::net::SocketAddr,
     ) -> Result<Running, Refused> {
         let Parts { store, resolver, mut publisher, records, segment, engine, .. } = parts;
+        let (name, last_revision) = (parts.name, parts.last_revision);
         let (mut tickets, mut cookies) = (parts.tickets, parts.cookies);
         let Whole { spec, material } = whole;
         let (providers, sources) = (Providers::new(resolver.clone()), keys::sources(&spec));
@@ -196,6 +207,8 @@ impl Running {
         };
         let (engine_state, inquiry) = (publisher.engine(), publisher.inquiry());
         let key_uses = key_uses::Known::of(&store).await;
+        let following = Following::new(name, last_revision.path().to_owned());
+        follow::keep(last_revision, revision.clone()).await;
         let current = Current {
             revision,
             spec: Arc::new(spec),
@@ -206,6 +219,7 @@ impl Running {
         Ok(Running {
             shared: Arc::new(Shared {
                 store,
+                following,
                 resolver,
                 publisher: Mutex::new(publisher),
                 records,
@@ -296,52 +310,87 @@ impl Running {
     }
 
     pub async fn revision(&self, id: u64) -> Result<Revision, Refused> {
+        // What runs is known without the store.
+        let current = self.current();
+        if current.revision.id == id {
+            return Ok(current.revision.clone());
+        }
         let found = self.shared.store.get(id).await?;
         found.ok_or(Refused::NoRevision(id))
     }
 
+    /// Makes `whole` run. `over`: only when that revision does, and no other node has stored one.
     async fn install(
         &self,
-        Whole { spec, material }: Whole,
+        whole: Whole,
         draft: Draft,
         dry_run: bool,
         over: Option<u64>,
     ) -> Result<Applied, Refused> {
+        let mut whole = Some(whole);
+        for _ in 0..MAX_TURNS {
+            if !dry_run && self.shared.store.is_shared() {
+                // What a person compares with and changes is the latest, if this node can take it.
+                match self.catch_up().await {
+                    Err(Refused::Store(error)) => return Err(error.into()),
+                    Ok(()) | Err(_) => {}
+                }
+            }
+            match self.try_install(&mut whole, draft.clone(), dry_run, over).await {
+                Err(Refused::Store(StoreError::Changed { latest })) => {
+                    if let Some(expected) = over {
+                        return Err(Refused::Changed { running: latest, expected });
+                    }
+                }
+                done => return done,
+            }
+        }
+        let running = self.current().revision.id;
+        Err(Refused::Store(StoreError::Changed { latest: running }))
+    }
+
+    /// Takes `whole` only when it is stored.
+    async fn try_install(
+        &self,
+        given: &mut Option<Whole>,
+        draft: Draft,
+        dry_run: bool,
+        over: Option<u64>,
+    ) -> Result<Applied, Refused> {
+        let Some(whole) = given.as_ref() else { return Err(Refused::NoSpec) };
         let mut publisher = self.shared.publisher.lock().await;
         let current = self.current();
         let running = current.revision.id;
-        if let Some(expected) = over.filter(|expected| *expected != running) {
-            return Err(Refused::Changed { running, expected });
+        // A revision that this node could not take is the latest all the same.
+        let latest = match (dry_run, self.shared.store.is_shared()) {
+            (false, true) => self.shared.store.latest_id().await?,
+            _ => running,
+        };
+        if let Some(expected) = over.filter(|expected| *expected != running || latest != running) {
+            return Err(Refused::Changed { running: latest, expected });
         }
-        let diff = diff(&current.spec, &spec);
+        let diff = diff(&current.spec, &whole.spec);
         let mut applied = Applied {
             revision: running,
             epoch: current.snapshot.epoch,
-            unchanged: diff.is_empty(),
+            unchanged: diff.is_empty() && latest == running,
             dry_run,
             convergence_us: None,
             shards: self.shards(),
             changes: diff.to_string(),
             diff: serde_json::to_value(&diff).unwrap_or_default(),
-            notes: self.notes(&spec),
+            notes: self.notes(&whole.spec),
         };
         if dry_run || applied.unchanged {
             return Ok(applied);
         }
 
-        let resolver = &self.shared.resolver;
-        let (providers, sources) = (&self.shared.providers, keys::sources(&spec));
-        let hosts = hosts(&spec);
-        tokio::join!(
-            resolver.ensure(&hosts, RESOLVE_TIMEOUT),
-            providers.ensure(&sources, &material, PROVIDER_TIMEOUT),
-        );
-        let mut snapshot = self.compiled(&spec, publisher.next_epoch(), 0, &material);
-        applied.notes.extend(unresolved(&spec, resolver));
-        applied.notes.extend(silent(&sources, providers));
+        let mut snapshot = self.prepared(&mut publisher, whole, 0).await?;
+        applied.notes.extend(unresolved(&whole.spec, &self.shared.resolver));
+        applied.notes.extend(silent(&keys::sources(&whole.spec), &self.shared.providers));
         let draft = Draft { diff: applied.diff.clone(), base: Some(running), ..draft };
-        // What can fail without trace comes before what cannot be undone.
-        publisher.open(&snapshot.listeners).await.map_err(Refused::Listener)?;
+        // A store of this node alone may have begun anew under what runs.
+        let over = self.shared.store.is_shared().then_some(latest);
         let revision = match self.shared.store.append(draft, over).await {
             Ok(revision) => revision,
             Err(error) => {
@@ -352,14 +401,9 @@ impl Running {
         snapshot.revision = revision.id;
         applied.revision = revision.id;
         applied.epoch = snapshot.epoch;
-        self.shared.records.write_to(&spec.access_log);
-        let whole = (Arc::new(spec), Arc::new(material));
-        let convergence = self.publish(&mut publisher, revision, whole, snapshot).await?;
+        let Some(whole) = given.take() else { return Err(Refused::NoSpec) };
+        let convergence = self.put(&mut publisher, revision, whole, snapshot).await?;
         applied.convergence_us = Some(convergence.as_micros() as u64);
-        let current = self.current();
-        publisher.close_others(&current.snapshot.listeners).await;
-        resolver.retain(&self::hosts(&current.spec));
-        providers.retain(&keys::sources(&current.spec));
         Ok(applied)
     }
 
@@ -415,21 +459,63 @@ impl Running {
 }
 
 /// What a control process begins with: the spec in `first`, or the latest revision. `last` is the
-/// snapshot that the engine serves already.
+/// snapshot that the engine serves already. While the store cannot be asked, it is the revision that
+/// ran here last. A store that nodes share takes `first` only when it is empty: a node that comes
+/// must not undo what others run.
 pub async fn choose(
     store: &Store,
     first: Option<Change>,
     last: Option<&Snapshot>,
+    kept: &LastRevision,
     judge: Judge,
 ) -> Result<(Revision, Whole), Refused> {
-    match first {
-        Some(change) => stored(store, change, judge).await,
+    let chosen = match first {
+        Some(change) if !store.is_shared() => stored(store, change, None, judge).await,
+        Some(change) => match store.latest_id().await {
+            Ok(0) => match stored(store, change, Some(0), judge).await {
+                Err(Refused::Store(StoreError::Changed { .. })) => latest(store, last, judge).await,
+                done => done,
+            },
+            Ok(id) => {
+                eprintln!(
+                    "sluice: the store {} has revision {id}, which is served; `sluice apply -f {}` \
+                     changes it",
+                    store.place(),
+                    change.source_name
+                );
+                latest(store, last, judge).await
+            }
+            Err(error) => Err(error.into()),
+        },
         None => latest(store, last, judge).await,
+    };
+    let revision = match &chosen {
+        Err(Refused::Store(error)) => follow::instead(store, kept, error),
+        // Others may be able to take it; this node goes on with what it could.
+        Err(Refused::Spec(problems)) if store.is_shared() => {
+            for problem in problems {
+                eprintln!("sluice: {problem}");
+            }
+            kept.read()
+        }
+        _ => None,
+    };
+    match revision {
+        Some(revision) => {
+            let (spec, name) = (revision.spec.clone(), format!("revision {}", revision.id));
+            readable(revision, &name, spec.as_bytes(), last, judge).await
+        }
+        None => chosen,
     }
 }
 
 /// The revision of `change`: the latest one when it has the same text, else a new one.
-async fn stored(store: &Store, change: Change, judge: Judge) -> Result<(Revision, Whole), Refused> {
+async fn stored(
+    store: &Store,
+    change: Change,
+    over: Option<u64>,
+    judge: Judge,
+) -> Result<(Revision, Whole), Refused> {
     let whole = load(&change.source_name, &change.source, judge).await?;
     let text = canonical(&whole.spec)?;
     let source = String::from_utf8_lossy(&change.source).into_owned();
@@ -447,7 +533,7 @@ async fn stored(store: &Store, change: Change, judge: Judge) -> Result<(Revision
         source_name: cut(change.source_name, MAX_NAME),
         ..Draft::default()
     };
-    Ok((store.append(draft, None).await?, whole))
+    Ok((store.append(draft, over).await?, whole))
 }
 
 async fn latest(
@@ -458,17 +544,28 @@ async fn latest(
     let Some(latest) = store.latest().await? else {
         return Err(Refused::NoSpec);
     };
-    let Checked { whole, problems, spec, .. } =
-        checked(&format!("revision {}", latest.id), latest.spec.as_bytes(), judge).await?;
+    let (spec, name) = (latest.spec.clone(), format!("revision {}", latest.id));
+    readable(latest, &name, spec.as_bytes(), last, judge).await
+}
+
+/// A stored revision with what its files hold.
+async fn readable(
+    revision: Revision,
+    name: &str,
+    source: &[u8],
+    last: Option<&Snapshot>,
+    judge: Judge,
+) -> Result<(Revision, Whole), Refused> {
+    let Checked { whole, problems, spec, .. } = checked(name, source, judge).await?;
     match (whole, spec, last) {
-        (Some(whole), ..) => Ok((latest, whole)),
+        (Some(whole), ..) => Ok((revision, whole)),
         // A file cannot be read just now, but the engine serves with what it held.
-        (None, Some(spec), Some(last)) if last.revision == latest.id => {
+        (None, Some(spec), Some(last)) if last.revision == revision.id => {
             for problem in problems {
                 eprintln!("sluice: {problem}");
             }
             let material = Material::recover(&spec, last);
-            Ok((latest, Whole { spec, material }))
+            Ok((revision, Whole { spec, material }))
         }
         _ => Err(Refused::Spec(problems)),
     }

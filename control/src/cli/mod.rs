@@ -201,6 +201,14 @@ pub struct Up {
     /// ~/.local/state/sluice]
     #[arg(long, value_name = "DIR", env = "SLUICE_STATE")]
     pub state: Option<PathBuf>,
+    /// Keep revisions in PostgreSQL, for many nodes: postgres://USER@HOST/DATABASE?sslmode=verify-full;
+    /// the password may be in PGPASSWORD or the file PGPASSFILE [default: SQLite in the state
+    /// directory]
+    #[arg(long, value_name = "URL", env = "SLUICE_STORE", hide_env_values = true)]
+    pub store: Option<String>,
+    /// What this node is called among those of the store [default: the host's name and a suffix]
+    #[arg(long, value_name = "NAME", env = "SLUICE_NODE")]
+    pub node: Option<String>,
     /// Longest wait for requests in flight when stopping, such as 30s [default: the spec's]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub drain_timeout: Option<Duration>,

@@ -6,14 +6,20 @@
 
 mod chain;
 mod error;
+mod postgres;
 mod record;
 mod sqlite;
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::HashMap,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use tokio::sync::watch;
 
 pub use error::StoreError;
+use postgres::Postgres;
 pub use record::{
     AuditDraft, AuditEntry, AuditVerdict, Draft, Load, NodeReport, Remembered, Revision,
     RevisionLine,
@@ -45,6 +51,7 @@ pub struct Store {
 #[derive(Clone)]
 enum Engine {
     Sqlite(Sqlite),
+    Postgres(Postgres),
 }
 
 /// Calls the same method of whichever store it is.
@@ -52,6 +59,7 @@ macro_rules! either {
     ($store:expr, $call:ident ( $($argument:expr),* )) => {
         match &$store.engine {
             Engine::Sqlite(store) => store.$call($($argument),*).await,
+            Engine::Postgres(store) => store.$call($($argument),*).await,
         }
     };
 }
@@ -69,6 +77,17 @@ impl Store {
         Store { engine: Engine::Sqlite(Sqlite::at(path)), changes: watch::Sender::new(0) }
     }
 
+    /// The database at `url` (`postgres://USER@HOST/DATABASE?sslmode=...`), which the first call
+    /// connects to. Within a tokio runtime only.
+    ///
+    /// # Errors
+    /// `url` is none.
+    pub fn database(url: &str) -> Result<Store, StoreError> {
+        let changes = watch::Sender::new(0);
+        let database = Postgres::at(url.parse()?, changes.clone());
+        Ok(Store { engine: Engine::Postgres(database), changes })
+    }
+
     /// Whether the store can be used now; opens it.
     pub async fn ready(&self) -> Result<(), StoreError> {
         either!(self, ready())?;
@@ -79,6 +98,20 @@ impl Store {
     pub fn place(&self) -> String {
         match &self.engine {
             Engine::Sqlite(store) => store.path().display().to_string(),
+            Engine::Postgres(store) => store.place(),
+        }
+    }
+
+    /// Other nodes may use it, too.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.engine, Engine::Postgres(_))
+    }
+
+    /// Milliseconds since the Unix epoch by the store's clock, which revisions are dated by.
+    pub fn now_ms(&self) -> u64 {
+        match &self.engine {
+            Engine::Sqlite(_) => now_ms(),
+            Engine::Postgres(store) => store.now_ms(),
         }
     }
 
@@ -204,6 +237,11 @@ impl Store {
             news
         });
     }
+}
+
+/// Milliseconds since the Unix epoch, by this machine's clock.
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! What must hold for every store. Each test runs over all of them.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::OnceLock};
 
 use serde_json::json;
 
-use super::*;
+use super::{postgres::server::PostgresServer, *};
 
 pub(super) fn draft(n: u32) -> Draft {
     Draft {
@@ -50,23 +50,41 @@ impl Drop for Scratch {
     }
 }
 
-/// A kind of store, and a fresh one of it for each test. What is opened twice is the same store, as
-/// two nodes have it.
-pub(super) struct Place {
-    file: PathBuf,
-    _scratch: Scratch,
+/// The database server of all tests here; it ends with this process.
+pub(super) fn server() -> &'static PostgresServer {
+    static SERVER: OnceLock<PostgresServer> = OnceLock::new();
+    SERVER.get_or_init(PostgresServer::start)
+}
+
+/// A new database: its name and address.
+pub(super) fn database(name: &str) -> (String, String) {
+    (name.into(), server().database(name))
+}
+
+/// A store of one kind, fresh for each test. What is opened twice is the same store, as two nodes
+/// have it.
+#[derive(Clone)]
+enum Place {
+    File(PathBuf),
+    Database(String),
 }
 
 impl Place {
     async fn open(&self) -> Store {
-        Store::open(&self.file).await.unwrap()
+        let store = match self {
+            Place::File(path) => Store::file(path),
+            Place::Database(url) => Store::database(url).unwrap(),
+        };
+        store.ready().await.unwrap();
+        store
     }
 }
 
 /// Runs `test` over each kind of store.
 fn each<T: Future<Output = ()>>(name: &str, test: impl Fn(Place) -> T) {
     let scratch = Scratch::new(name);
-    run(test(Place { file: scratch.0.join("sluice.db"), _scratch: scratch }));
+    run(test(Place::File(scratch.0.join("sluice.db"))));
+    run(test(Place::Database(database(&format!("each-{name}")).1)));
 }
 
 fn ids(lines: &[RevisionLine]) -> Vec<u64> {
@@ -130,10 +148,7 @@ fn of_two_writers_over_the_same_revision_exactly_one_wins() {
             let winners = [&first, &second].iter().filter(|done| done.is_ok()).count();
             assert_eq!(winners, 1, "{first:?} {second:?}");
             let lost = [first, second].into_iter().find_map(Result::err).unwrap();
-            assert!(
-                matches!(lost, StoreError::Changed { latest } if latest == turn + 1),
-                "{lost}"
-            );
+            assert!(matches!(lost, StoreError::Changed { latest } if latest == turn + 1), "{lost}");
         }
         assert_eq!(one.list(100).await.unwrap().len(), 25);
     });

@@ -9,12 +9,11 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior};
 
-use super::{Draft, MAX_KEPT, MAX_KEY_USES, Revision, RevisionLine, StoreError};
+use super::{Draft, MAX_KEPT, MAX_KEY_USES, Revision, RevisionLine, StoreError, now_ms};
 
 const COLUMNS: &str = "id, created_ms, author, message, spec, source, source_name, diff";
 
@@ -205,11 +204,6 @@ fn insert(change: &Transaction<'_>, draft: Draft) -> rusqlite::Result<Revision> 
 /// Where a list that goes downwards from `before` ends.
 fn end(before: Option<u64>) -> i64 {
     before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX)
-}
-
-/// Milliseconds since the Unix epoch.
-pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 /// Disk work happens on tokio's blocking threads so that the admin API never waits for a disk.
