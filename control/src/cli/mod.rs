@@ -1,6 +1,7 @@
 //! The command line.
 
 mod admin;
+mod cluster;
 mod keys;
 mod keys_redis;
 mod offline;
@@ -80,6 +81,9 @@ enum Command {
         /// Only say what would change
         #[arg(long)]
         dry_run: bool,
+        /// Wait until every other node of the store serves it, too, for so long at most
+        #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "dry_run")]
+        wait_cluster: Option<Duration>,
         #[command(flatten)]
         remote: Remote,
     },
@@ -108,9 +112,12 @@ enum Command {
     },
     /// Show epoch, adoption per shard and health
     #[command(
-        after_help = "Examples:\n  sluice status\n  sluice status --json | jq .converged\n  sluice status --state /var/lib/sluice"
+        after_help = "Examples:\n  sluice status\n  sluice status --json | jq .converged\n  sluice status --state /var/lib/sluice\n  sluice status --cluster       every node of the store"
     )]
     Status {
+        /// Every node that shares the store: its revision, and how long it took
+        #[arg(long)]
+        cluster: bool,
         #[command(flatten)]
         remote: Remote,
     },
@@ -252,12 +259,13 @@ pub fn main(engine: EngineEntry) -> ExitCode {
         Command::RunDemoOrigin(inherited) => supervise::run_demo_origin(inherited),
         Command::Check { file, json } => offline::check(&file, json, &engine),
         Command::Schema { .. } => offline::schema(),
-        Command::Apply { file, message, dry_run, remote } => {
-            remote::apply(&file, &message, dry_run, &remote, &engine)
+        Command::Apply { file, message, dry_run, wait_cluster, remote } => {
+            remote::apply(&file, &message, dry_run, wait_cluster, &remote, &engine)
         }
         Command::Diff { file, remote } => remote::diff(&file, &remote, &engine),
         Command::Get { what, consumer, remote } => remote::get(what, consumer.as_deref(), &remote),
-        Command::Status { remote } => remote::status(&remote),
+        Command::Status { cluster: true, remote } => cluster::status(&remote),
+        Command::Status { cluster: false, remote } => remote::status(&remote),
         Command::Explain { method, url, headers, consumer, file, all, remote } => {
             let question = crate::explain::Question::new(&method, &url, headers)
                 .map(|question| crate::explain::Question { consumer, ..question })

@@ -27,6 +27,7 @@ pub fn apply(
     file: &Path,
     message: &str,
     dry_run: bool,
+    wait_cluster: Option<std::time::Duration>,
     remote: &Remote,
     engine: &EngineEntry,
 ) -> Result<(), Failure> {
@@ -39,6 +40,9 @@ pub fn apply(
         query.push(("dry_run", "true"));
     }
     let applied: Applied = Admin::new(remote).post("/v1/apply", &query, &good.text)?;
+    if let Some(patience) = wait_cluster {
+        return super::cluster::wait(&applied, &show::applied(&applied), patience, remote);
+    }
     match remote.json {
         true => print_json(&applied),
         false => print_text(&show::applied(&applied)),

@@ -6,6 +6,7 @@
 mod auth;
 mod bad_input;
 mod cli;
+mod cluster;
 mod crossings;
 mod examples;
 mod faults;

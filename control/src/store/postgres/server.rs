@@ -135,6 +135,11 @@ impl PostgresServer {
         std::fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
+    /// Where its files are; with `-c unix_socket_directories=..`, its socket, too.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// An address of `database`, for the superuser.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres:secret@127.0.0.1:{}/{database}", self.port)
