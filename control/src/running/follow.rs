@@ -138,10 +138,16 @@ impl Running {
 
     /// Tells the store how this node stands. Runs for ever.
     pub async fn follow_standing(&self) {
+        let mut news = true;
         loop {
-            let reported = self.shared.store.report(self.report(true)).await;
+            let reported = match news || self.shared.store.is_shared() {
+                true => self.shared.store.report(self.report(true)).await,
+                // Nobody waits for a sign of life: no need to write to the disk.
+                false => self.shared.store.latest_id().await.map(drop),
+            };
             self.following().store_error(reported.as_ref().err());
-            _ = tokio::time::timeout(REPORT_INTERVAL, self.following().news.notified()).await;
+            let more = self.following().news.notified();
+            news = tokio::time::timeout(REPORT_INTERVAL, more).await.is_ok();
         }
     }
 

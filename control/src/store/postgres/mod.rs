@@ -122,8 +122,10 @@ impl Postgres {
     }
 
     pub async fn append(&self, draft: Draft, over: Option<u64>) -> Result<Revision, StoreError> {
+        // A large spec takes its time.
+        let time = CALL_TIMEOUT + Duration::from_secs(draft.spec.len() as u64 >> 20);
         let mut held = self.hold().await?;
-        let done = held.run(async |client| append(client, draft, over).await).await;
+        let done = held.run_for(time, async |client| append(client, draft, over, time).await).await;
         held.judge(done, "whether it was stored is not known: `sluice get revisions` tells")
     }
 
@@ -257,8 +259,16 @@ impl Held<'_> {
         &mut self,
         work: impl AsyncFnOnce(&mut Client) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
+        self.run_for(CALL_TIMEOUT, work).await
+    }
+
+    async fn run_for<T>(
+        &mut self,
+        time: Duration,
+        work: impl AsyncFnOnce(&mut Client) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         match &mut self.link.client {
-            Some(client) => bounded(CALL_TIMEOUT, work(client)).await,
+            Some(client) => bounded(time, work(client)).await,
             None => Err(Fault::Time),
         }
     }
@@ -292,9 +302,7 @@ impl Fault {
     /// For people.
     fn reason(&self) -> String {
         match self {
-            Fault::Time => {
-                format!("PostgreSQL does not answer within {} s", CALL_TIMEOUT.as_secs())
-            }
+            Fault::Time => "PostgreSQL does not answer in time".into(),
             Fault::Store(error) => error.to_string(),
             Fault::Database(error) => reason(error),
         }
@@ -335,8 +343,15 @@ async fn bounded<T>(
 }
 
 /// In one transaction: the revision, what it consists of, its audit entry, and word to other nodes.
-async fn append(client: &mut Client, draft: Draft, over: Option<u64>) -> Result<Revision, Fault> {
+async fn append(
+    client: &mut Client,
+    draft: Draft,
+    over: Option<u64>,
+    time: Duration,
+) -> Result<Revision, Fault> {
     let change = client.transaction().await?;
+    let bound = format!("SET LOCAL statement_timeout = {}", time.as_millis().saturating_sub(1_000));
+    change.batch_execute(&bound).await?;
     lock(&change, APPENDING).await?;
     let query = "SELECT coalesce(max(id), 0)::bigint FROM revisions";
     let latest: i64 = change.query_one(query, &[]).await?.try_get(0)?;

@@ -92,6 +92,8 @@ impl PostgresServer {
 
     fn run(&mut self) -> bool {
         let data = self.directory.join("data").display().to_string();
+        // What it said before it was killed means nothing now.
+        std::fs::write(self.directory.join("log"), "").unwrap();
         let server = as_server(&self.programs.join("postgres"));
         let mut keeper = Command::new("sh")
             .args(["-c", KEEPER, "keeper"])
@@ -119,10 +121,14 @@ impl PostgresServer {
                 self.keeper = Some(keeper);
                 return true;
             }
-            if self.log().contains("FATAL") {
+            let ends = ["could not create", "is shut down", "contains errors"];
+            if ends.iter().any(|end| self.log().contains(end)) {
                 break;
             }
             sleep(Duration::from_millis(20));
+        }
+        if let Some(pid) = self.find() {
+            signal("-QUIT", &[pid]);
         }
         if let Some(stdin) = &mut keeper.stdin {
             let _ = stdin.write_all(b"over\n");
@@ -202,9 +208,12 @@ impl PostgresServer {
     }
 
     fn pid(&self) -> String {
-        let file = self.directory.join("data/postmaster.pid");
-        let text = std::fs::read_to_string(file).expect("it runs");
-        text.lines().next().expect("a process id").to_owned()
+        self.find().expect("it runs")
+    }
+
+    fn find(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.directory.join("data/postmaster.pid")).ok()?;
+        Some(text.lines().next()?.to_owned())
     }
 }
 

@@ -139,6 +139,7 @@ fn a_notice_comes_from_another_node_and_again_after_its_connection_was_cut() {
             let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                 WHERE datname = current_database() AND pid <> pg_backend_pid()";
             server().sql(&name, cut);
+            tokio::time::sleep(Duration::from_millis(200)).await;
             // The call that finds out is told so; the next one has a new connection.
             until("a cut connection is replaced", async || one.latest_id().await.ok()).await;
         }
