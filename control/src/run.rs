@@ -71,13 +71,14 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
         Publisher::connect(stdin()?, Arc::clone(&segment), inherited.resume)?;
     let last = last.and_then(last_snapshot);
 
-    let store = match std::env::var(STORE) {
-        Ok(url) => Store::database(&url)?,
-        Err(_) => Store::file(&state.store()),
+    let said = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let store = match said(STORE) {
+        Some(url) => Store::database(&url)?,
+        None => Store::file(&state.store()),
     };
-    let name = match std::env::var(NODE) {
-        Ok(name) => name,
-        Err(_) => state.node_name()?,
+    let name = match said(NODE) {
+        Some(name) => name,
+        None => state.node_name()?,
     };
     let kept = LastRevision::at(state.last_revision());
     let chosen = running::choose(&store, first(&inherited)?, last.as_ref(), &kept, engine.check)

@@ -377,3 +377,37 @@ pub(super) fn instead(store: &Store, last: &LastRevision, error: &StoreError) ->
     );
     Some(revision)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_last_revision_is_kept_for_nobody_else_and_read_again() {
+        let path = std::env::temp_dir().join(format!("sluice-last-{}", std::process::id()));
+        let last = LastRevision::at(path.join("last-revision.json"));
+        assert_eq!(last.read(), None);
+        std::fs::create_dir_all(&path).unwrap();
+        for id in [7, 8] {
+            let revision = Revision {
+                id,
+                created_ms: 1,
+                author: "ada".into(),
+                message: String::new(),
+                spec: "{}".into(),
+                source: "a: b".into(),
+                source_name: "a.yaml".into(),
+                diff: serde_json::Value::Null,
+            };
+            last.write(&revision).unwrap();
+            assert_eq!(last.read(), Some(revision));
+        }
+        let mode = std::fs::metadata(last.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        std::fs::write(last.path(), "{").unwrap();
+        assert_eq!(last.read(), None);
+        std::fs::remove_dir_all(path).unwrap();
+    }
+}

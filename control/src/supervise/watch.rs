@@ -99,7 +99,9 @@ impl Watch {
         let hangs_up = std::io::IsTerminal::is_terminal(&std::io::stdin());
         let stops: &[i32] = if hangs_up { &[SIGINT, SIGTERM, SIGHUP] } else { &[SIGINT, SIGTERM] };
         let reopens: &[i32] = if hangs_up { &[] } else { &[SIGHUP] };
+        // A demo is nobody else's.
         let store = up.store.as_ref().map(|url| (run::STORE, url.clone()));
+        let store = if up.demo { Some((run::STORE, String::new())) } else { store };
         let node = up.node.as_ref().map(|name| (run::NODE, name.clone()));
         let environment = store.into_iter().chain(node).collect();
         Ok(Watch {
