@@ -3,6 +3,7 @@
 //! standard library in it.
 
 #![allow(clippy::disallowed_methods, reason = "tests live on the system's clocks and sockets")]
+#![allow(dead_code, reason = "each suite uses a part of it")]
 
 use std::io::Write;
 use std::net::TcpListener;
