@@ -65,7 +65,7 @@ pub async fn write(
                     SELECT FROM new WHERE new.name = {table}.name)
             )
             INSERT INTO {table} ({column}name, workspace, position, spec, revision)
-            SELECT {value}name, workspace, position, spec, $2 FROM new
+            SELECT {value}name, workspace, position, spec, $2::bigint FROM new
             ON CONFLICT ({key}) DO UPDATE SET workspace = excluded.workspace,
                 position = excluded.position, spec = excluded.spec, revision = excluded.revision
             WHERE ({table}.spec, {table}.position) IS DISTINCT FROM (excluded.spec, excluded.position)"

@@ -390,7 +390,7 @@ async fn latest_id(client: &Client) -> Result<u64, Fault> {
 
 /// Puts transactions of all nodes in order, until this one ends.
 async fn lock(change: &Transaction<'_>, what: i32) -> Result<(), Fault> {
-    change.execute("SELECT pg_advisory_xact_lock($1, $2)", &[&LOCKS, &what]).await?;
+    change.execute("SELECT pg_advisory_xact_lock($1::int, $2::int)", &[&LOCKS, &what]).await?;
     Ok(())
 }
 

@@ -138,7 +138,7 @@ pub async fn migrate(client: &mut Client, address: &Address) -> Result<(), Fault
     if found > known {
         return Err(StoreError::Layout { path: address.to_string(), found, known }.into());
     }
-    for (layout, migration) in (1..).zip(MIGRATIONS).skip(found.max(0) as usize) {
+    for (layout, migration) in (1_i64..).zip(MIGRATIONS).skip(found.max(0) as usize) {
         change.batch_execute(migration).await?;
         change.execute("INSERT INTO schema_migrations (layout) VALUES ($1)", &[&layout]).await?;
     }
