@@ -351,6 +351,9 @@ mod tests {
             shards: vec![shard(0), shard(1)],
             access_log: AccessLog { path: "-".into(), lines_dropped: 0 },
             certificate_errors: vec![],
+            store: String::new(),
+            store_error: None,
+            revision_error: None,
             unresolved: vec![],
         }
     }

@@ -58,6 +58,28 @@ impl StateDirectory {
         self.path.join("cookie-keys")
     }
 
+    /// The revision that ran last, for a start without the store.
+    pub fn last_revision(&self) -> PathBuf {
+        self.path.join("last-revision.json")
+    }
+
+    /// What this node is called when nobody says: its host's name with something that no other state
+    /// directory has, made once.
+    pub fn node_name(&self) -> io::Result<String> {
+        let file = self.path.join("node");
+        if let Ok(name) = std::fs::read_to_string(&file)
+            && !name.trim().is_empty()
+        {
+            return Ok(name.trim().to_owned());
+        }
+        let mut random = [0; 3];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let name = format!("{host}-{}", data_encoding::HEXLOWER.encode(&random));
+        std::fs::write(file, format!("{name}\n"))?;
+        Ok(name)
+    }
+
     fn admin(&self) -> PathBuf {
         self.path.join("admin.addr")
     }

@@ -19,12 +19,17 @@ use crate::{
     publish::Publisher,
     records::Records,
     resolve::Resolver,
-    running::{self, Change, Parts, Refused, Running},
+    running::{self, Change, LastRevision, Parts, Refused, Running},
     spec,
     store::Store,
     supervise::child::{follow_parent, inherited as inherited_fd, is_parent, stdin},
     tickets::Tickets,
 };
+
+/// Names of the environment by which control learns where the store is and what this node is called:
+/// command lines can be read by everybody on the machine.
+pub const STORE: &str = "SLUICE_STORE";
+pub const NODE: &str = "SLUICE_NODE";
 
 /// What the supervisor hands to control. The bus is its standard input.
 #[derive(Debug, Args)]
@@ -71,8 +76,17 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
     let last = last.and_then(last_snapshot);
 
     material::allow_commands(inherited.secret_commands.clone());
-    let store = Store::open(&state.store()).await?;
-    let chosen = running::choose(&store, first(&inherited)?, last.as_ref(), engine.check)
+    let said = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let store = match said(STORE) {
+        Some(url) => Store::database(&url)?,
+        None => Store::file(&state.store()),
+    };
+    let name = match said(NODE) {
+        Some(name) => name,
+        None => state.node_name()?,
+    };
+    let kept = LastRevision::at(state.last_revision());
+    let chosen = running::choose(&store, first(&inherited)?, last.as_ref(), &kept, engine.check)
         .await
         .map_err(refused)?;
     let (listener, admin) = listen(chosen.1.spec.admin.listen).await?;
@@ -81,7 +95,18 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
     let names = resolver.clone();
     let tickets = Tickets::new(state.ticket_keys());
     let cookies = Tickets::of_cookies(state.cookie_keys());
-    let parts = Parts { store, resolver, publisher, records, segment, engine, tickets, cookies };
+    let parts = Parts {
+        store,
+        resolver,
+        publisher,
+        records,
+        segment,
+        engine,
+        tickets,
+        cookies,
+        name,
+        last_revision: kept,
+    };
     let running = Running::start(parts, chosen, last, admin).await.map_err(refused)?;
     state.write_admin(admin).map_err(|error| {
         let path = state.path().display();
@@ -100,6 +125,10 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
     tokio::spawn(async move { follower.follow_providers().await });
     let follower = running.clone();
     tokio::spawn(async move { follower.follow_key_uses().await });
+    let follower = running.clone();
+    tokio::spawn(async move { follower.follow_store().await });
+    let follower = running.clone();
+    tokio::spawn(async move { follower.follow_standing().await });
     let api = api::router(running.clone());
     tokio::spawn(async move { axum::serve(listener, api).await });
     loop {

@@ -1,5 +1,7 @@
 //! The running configuration: everything that changes it goes through here, one at a time.
 
+mod choose;
+mod follow;
 mod key_uses;
 mod state;
 mod told;
@@ -33,7 +35,10 @@ use crate::{
     store::{Draft, Revision, RevisionLine, Store, StoreError},
     tickets::Tickets,
 };
-use told::{recovered, told};
+pub use choose::choose;
+use follow::Following;
+pub use follow::LastRevision;
+use told::told;
 use upkeep::{NodeKeys, compiled};
 
 /// Longest that an apply waits for new host names; slower answers are published when they come.
@@ -48,6 +53,9 @@ const MAX_SILENT_MS: u64 = 3_000;
 /// Longest texts kept with a revision, in bytes.
 const MAX_MESSAGE: usize = 1_000;
 const MAX_NAME: usize = 200;
+
+/// How often a change is tried over what other nodes store at the same time.
+const MAX_TURNS: usize = 10;
 
 /// A change that was asked for.
 pub struct Change {
@@ -120,10 +128,14 @@ pub struct Parts {
     pub engine: EngineEntry,
     pub tickets: Tickets,
     pub cookies: Tickets,
+    /// Of this node, among those of the store.
+    pub name: String,
+    pub last_revision: LastRevision,
 }
 
 struct Shared {
     store: Store,
+    following: Following,
     resolver: Resolver,
     /// Its lock is the order of all changes.
     publisher: Mutex<Publisher>,
@@ -158,6 +170,7 @@ impl Running {
         admin: std::net::SocketAddr,
     ) -> Result<Running, Refused> {
         let Parts { store, resolver, mut publisher, records, segment, engine, .. } = parts;
+        let (name, last_revision) = (parts.name, parts.last_revision);
         let (mut tickets, mut cookies) = (parts.tickets, parts.cookies);
         let Whole { spec, material } = whole;
         let (providers, sources) = (Providers::new(resolver.clone()), keys::sources(&spec));
@@ -198,6 +211,8 @@ impl Running {
         };
         let (engine_state, inquiry) = (publisher.engine(), publisher.inquiry());
         let key_uses = key_uses::Known::of(&store).await;
+        let following = Following::new(name, last_revision.path().to_owned());
+        follow::keep(last_revision, revision.clone()).await;
         let current = Current {
             revision,
             spec: Arc::new(spec),
@@ -208,6 +223,7 @@ impl Running {
         Ok(Running {
             shared: Arc::new(Shared {
                 store,
+                following,
                 resolver,
                 publisher: Mutex::new(publisher),
                 records,
@@ -253,6 +269,7 @@ impl Running {
             spec: canonical(&whole.spec)?,
             source: String::from_utf8_lossy(&source).into_owned(),
             source_name: cut(source_name, MAX_NAME),
+            ..Draft::default()
         };
         self.install(whole, draft, dry_run, over).await
     }
@@ -272,6 +289,7 @@ impl Running {
             spec: canonical(&whole.spec)?,
             source: old.source,
             source_name: old.source_name,
+            ..Draft::default()
         };
         self.install(whole, draft, false, None).await
     }
@@ -296,54 +314,92 @@ impl Running {
     }
 
     pub async fn revision(&self, id: u64) -> Result<Revision, Refused> {
+        // What runs is known without the store.
+        let current = self.current();
+        if current.revision.id == id {
+            return Ok(current.revision.clone());
+        }
         let found = self.shared.store.get(id).await?;
         found.ok_or(Refused::NoRevision(id))
     }
 
+    /// Makes `whole` run. `over`: only when that revision does, and no other node has stored one.
     async fn install(
         &self,
-        Whole { spec, material }: Whole,
+        whole: Whole,
         draft: Draft,
         dry_run: bool,
         over: Option<u64>,
     ) -> Result<Applied, Refused> {
+        let mut whole = Some(whole);
+        for _ in 0..MAX_TURNS {
+            if !dry_run && self.shared.store.is_shared() {
+                // What a person compares with and changes is the latest, if this node can take it.
+                match self.catch_up().await {
+                    Err(Refused::Store(error)) => return Err(error.into()),
+                    Ok(()) | Err(_) => {}
+                }
+            }
+            match self.try_install(&mut whole, draft.clone(), dry_run, over).await {
+                Err(Refused::Store(StoreError::Changed { latest })) => {
+                    if let Some(expected) = over {
+                        return Err(Refused::Changed { running: latest, expected });
+                    }
+                }
+                done => return done,
+            }
+        }
+        let running = self.current().revision.id;
+        Err(Refused::Store(StoreError::Changed { latest: running }))
+    }
+
+    /// Takes `whole` only when it is stored.
+    async fn try_install(
+        &self,
+        given: &mut Option<Whole>,
+        draft: Draft,
+        dry_run: bool,
+        over: Option<u64>,
+    ) -> Result<Applied, Refused> {
+        let Some(whole) = given.as_ref() else { return Err(Refused::NoSpec) };
         let mut publisher = self.shared.publisher.lock().await;
         let current = self.current();
         let running = current.revision.id;
-        if let Some(expected) = over.filter(|expected| *expected != running) {
-            return Err(Refused::Changed { running, expected });
+        // A revision that this node could not take is the latest all the same.
+        let latest = match (dry_run, self.shared.store.is_shared()) {
+            (false, true) => self.shared.store.latest_id().await?,
+            _ => running,
+        };
+        if let Some(expected) = over.filter(|expected| *expected != running || latest != running) {
+            return Err(Refused::Changed { running: latest, expected });
         }
-        let diff = diff(&current.spec, &spec);
+        let diff = diff(&current.spec, &whole.spec);
         let mut applied = Applied {
             revision: running,
             epoch: current.snapshot.epoch,
-            unchanged: diff.is_empty(),
+            unchanged: diff.is_empty() && latest == running,
             dry_run,
             convergence_us: None,
             shards: self.shards(),
             changes: diff.to_string(),
             diff: serde_json::to_value(&diff).unwrap_or_default(),
-            notes: self.notes(&spec),
+            notes: self.notes(&whole.spec),
         };
         if dry_run || applied.unchanged {
             return Ok(applied);
         }
         // Only a change runs commands, never a question.
-        let Whole { spec, material } = told(Whole { spec, material }).await?;
-
-        let resolver = &self.shared.resolver;
-        let (providers, sources) = (&self.shared.providers, keys::sources(&spec));
-        let hosts = hosts(&spec);
-        tokio::join!(
-            resolver.ensure(&hosts, RESOLVE_TIMEOUT),
-            providers.ensure(&sources, &material, PROVIDER_TIMEOUT),
-        );
-        let mut snapshot = self.compiled(&spec, publisher.next_epoch(), 0, &material);
-        applied.notes.extend(unresolved(&spec, resolver));
-        applied.notes.extend(silent(&sources, providers));
-        // What can fail without trace comes before what cannot be undone.
-        publisher.open(&snapshot.listeners).await.map_err(Refused::Listener)?;
-        let revision = match self.shared.store.append(draft).await {
+        if let Some(whole) = given.take_if(|whole| whole.material.is_pending()) {
+            *given = Some(told(whole).await?);
+        }
+        let Some(whole) = given.as_ref() else { return Err(Refused::NoSpec) };
+        let mut snapshot = self.prepared(&mut publisher, whole, 0).await?;
+        applied.notes.extend(unresolved(&whole.spec, &self.shared.resolver));
+        applied.notes.extend(silent(&keys::sources(&whole.spec), &self.shared.providers));
+        let draft = Draft { diff: applied.diff.clone(), base: Some(running), ..draft };
+        // A store of this node alone may have begun anew under what runs.
+        let over = self.shared.store.is_shared().then_some(latest);
+        let revision = match self.shared.store.append(draft, over).await {
             Ok(revision) => revision,
             Err(error) => {
                 publisher.close_others(&current.snapshot.listeners).await;
@@ -353,14 +409,9 @@ impl Running {
         snapshot.revision = revision.id;
         applied.revision = revision.id;
         applied.epoch = snapshot.epoch;
-        self.shared.records.write_to(&spec.access_log);
-        let whole = (Arc::new(spec), Arc::new(material));
-        let convergence = self.publish(&mut publisher, revision, whole, snapshot).await?;
+        let Some(whole) = given.take() else { return Err(Refused::NoSpec) };
+        let convergence = self.put(&mut publisher, revision, whole, snapshot).await?;
         applied.convergence_us = Some(convergence.as_micros() as u64);
-        let current = self.current();
-        publisher.close_others(&current.snapshot.listeners).await;
-        resolver.retain(&self::hosts(&current.spec));
-        providers.retain(&keys::sources(&current.spec));
         Ok(applied)
     }
 
@@ -417,70 +468,6 @@ impl Running {
             notes.push(format!("admin.listen stays {running} until control starts again"));
         }
         notes
-    }
-}
-
-/// What a control process begins with: the spec in `first`, or the latest revision. `last` is the
-/// snapshot that the engine serves already.
-pub async fn choose(
-    store: &Store,
-    first: Option<Change>,
-    last: Option<&Snapshot>,
-    judge: Judge,
-) -> Result<(Revision, Whole), Refused> {
-    match first {
-        Some(change) => stored(store, change, judge).await,
-        None => latest(store, last, judge).await,
-    }
-}
-
-/// The revision of `change`: the latest one when it has the same text, else a new one.
-async fn stored(store: &Store, change: Change, judge: Judge) -> Result<(Revision, Whole), Refused> {
-    let whole = told(load(&change.source_name, &change.source, judge).await?).await?;
-    let text = canonical(&whole.spec)?;
-    let source = String::from_utf8_lossy(&change.source).into_owned();
-    if let Some(latest) = store.latest().await?
-        && latest.spec == text
-        && latest.source == source
-    {
-        return Ok((latest, whole));
-    }
-    let draft = Draft {
-        author: cut(change.author, MAX_NAME),
-        message: change.message,
-        spec: text,
-        source,
-        source_name: cut(change.source_name, MAX_NAME),
-    };
-    Ok((store.append(draft).await?, whole))
-}
-
-async fn latest(
-    store: &Store,
-    last: Option<&Snapshot>,
-    judge: Judge,
-) -> Result<(Revision, Whole), Refused> {
-    let Some(latest) = store.latest().await? else {
-        return Err(Refused::NoSpec);
-    };
-    let Checked { whole, problems, spec, .. } =
-        checked(&format!("revision {}", latest.id), latest.spec.as_bytes(), judge).await?;
-    match (whole, spec, last) {
-        (Some(whole), spec, last) => match (told(whole).await, spec, last) {
-            (Ok(whole), ..) => Ok((latest, whole)),
-            // A command fails just now.
-            (Err(Refused::Spec(problems)), Some(spec), Some(last))
-                if last.revision == latest.id =>
-            {
-                Ok((latest, recovered(spec, last, &problems)))
-            }
-            (Err(refused), ..) => Err(refused),
-        },
-        // A file cannot be read just now, but the engine serves with what it held.
-        (None, Some(spec), Some(last)) if last.revision == latest.id => {
-            Ok((latest, recovered(spec, last, &problems)))
-        }
-        _ => Err(Refused::Spec(problems)),
     }
 }
 

@@ -60,7 +60,21 @@ impl Gateway {
 
     /// As [`Gateway::start_with`], in a directory (`{DIR}`) that holds files already.
     pub fn start_in(scratch: Scratch, template: &str, shards: usize) -> Gateway {
+        let names = Names::new(scratch.path());
+        Gateway::launch(scratch, names, template, &["--shards", &shards.to_string()])
+    }
+
+    /// A node of the store at `url`, on a machine where the spec's ports are `port` and `admin`.
+    pub fn node(template: &str, url: &str, name: &str, (port, admin): (u16, u16)) -> Gateway {
+        let scratch = Scratch::new();
         let mut names = Names::new(scratch.path());
+        names.set("PORT", port);
+        names.set("ADMIN", admin);
+        let arguments = ["--shards", "1", "--store", url, "--node", name];
+        Gateway::launch(scratch, names, template, &arguments)
+    }
+
+    fn launch(scratch: Scratch, mut names: Names, template: &str, arguments: &[&str]) -> Gateway {
         let file = scratch.file("spec.yaml", &names.fill(template));
         let log = scratch.path().join("log");
         let out = File::create(&log).expect("log file");
@@ -72,7 +86,7 @@ impl Gateway {
             .arg(file)
             .arg("--state")
             .arg(scratch.path().join("state"))
-            .args(["--shards", &shards.to_string()])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err)

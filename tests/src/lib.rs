@@ -16,6 +16,8 @@ pub mod limits;
 pub mod load;
 pub mod message;
 pub mod origin;
+#[path = "../../control/src/store/postgres/server.rs"]
+pub mod postgres;
 pub mod process;
 pub mod redis;
 pub mod scratch;

@@ -145,6 +145,11 @@ impl Names {
         text
     }
 
+    /// Makes a name stand for this port.
+    pub fn set(&mut self, name: &str, port: u16) {
+        self.values.insert(name.to_owned(), port.to_string());
+    }
+
     /// The port that a name stands for.
     pub fn port(&mut self, name: &str) -> u16 {
         self.value(name).parse().unwrap_or_else(|e| panic!("{{{name}}} is no port: {e}"))

@@ -37,6 +37,7 @@ pub fn router(running: Running) -> Router {
         .route("/revisions", get(config::revisions))
         .route("/revisions/{id}", get(config::revision))
         .route("/status", get(state::status))
+        .route("/cluster", get(state::cluster))
         .route("/routes", get(state::routes))
         .route("/upstreams", get(state::upstreams))
         .route("/listeners", get(state::listeners))

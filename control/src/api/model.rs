@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::NodeReport;
+
 /// Answer to an apply or a rollback.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Applied {
@@ -44,6 +46,39 @@ pub struct Status {
     pub unresolved: Vec<Unresolved>,
     /// Certificate files that cannot be used; what they held before stays in use.
     pub certificate_errors: Vec<String>,
+    /// Where revisions are kept.
+    #[serde(default)]
+    pub store: String,
+    /// Why the store cannot be asked just now; traffic is served all the same.
+    #[serde(default)]
+    pub store_error: Option<String>,
+    /// Why this node does not serve the store's latest revision.
+    #[serde(default)]
+    pub revision_error: Option<String>,
+}
+
+/// The nodes that share a store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cluster {
+    pub store: String,
+    /// Why it cannot be asked; then only the node that was asked is told of.
+    pub store_error: Option<String>,
+    /// The latest revision, which every node should serve.
+    pub latest: u64,
+    /// By name.
+    pub nodes: Vec<ClusterNode>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterNode {
+    /// `ok`, `behind`, `failed` (see `error`), or `gone`.
+    pub state: String,
+    /// Milliseconds since it last reported.
+    pub silent_ms: u64,
+    /// It is the node that was asked.
+    pub own: bool,
+    #[serde(flatten)]
+    pub node: NodeReport,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use contract::snapshot::{self as flat, Alpn, PathMatch};
 
-use super::model::{Certificate, Listener, Route, Share, Status, Upstream};
+use super::model::{Certificate, Cluster, Listener, Route, Share, Status, Upstream};
 use crate::{
     fit::unix_now,
     running::{Current, Running},
@@ -13,6 +13,11 @@ use crate::{
 /// `GET /v1/status`.
 pub async fn status(State(running): State<Running>) -> Json<Status> {
     Json(running.status())
+}
+
+/// `GET /v1/cluster`: every node of the store.
+pub async fn cluster(State(running): State<Running>) -> Json<Cluster> {
+    Json(running.cluster().await)
 }
 
 /// `GET /v1/routes`.

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, IsTerminal, Write},
     path::Path,
+    time::Duration,
 };
 
 use clap::Args;
@@ -52,13 +53,24 @@ impl Consent {
     }
 }
 
+/// How a spec is applied.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// Only say what would change.
+    pub dry_run: bool,
+    pub consent: Consent,
+    /// How long to wait for other nodes.
+    pub wait_cluster: Option<Duration>,
+}
+
 pub fn apply(
     file: &Path,
     message: &str,
-    (dry_run, consent): (bool, Consent),
+    how: How,
     remote: &Remote,
     engine: &EngineEntry,
 ) -> Result<(), Failure> {
+    let How { dry_run, consent, wait_cluster } = how;
     let source = Source::read(file)?;
     // The same check that control does, with the text at hand to point into.
     let good = source.checked(remote.json, engine)?;
@@ -78,7 +90,13 @@ pub fn apply(
     }
     let query = if dry_run { &preview[..] } else { &query[..] };
     let applied: Applied = admin.post_over("/v1/apply", query, &good.text, over)?;
-    report(&applied, remote, !ask)
+    match wait_cluster {
+        Some(patience) => {
+            let told = show::applied(&applied, !ask, color(&std::io::stdout()));
+            super::cluster::wait(&applied, &told, patience, remote)
+        }
+        None => report(&applied, remote, !ask),
+    }
 }
 
 pub fn rollback(revision: Option<u64>, consent: Consent, remote: &Remote) -> Result<(), Failure> {
@@ -225,6 +243,7 @@ mod tests {
             spec: json(port).to_string(),
             source: text(port),
             source_name: String::new(),
+            diff: serde_json::Value::Null,
         };
         assert_eq!(
             back(&running, &old(2), false),

@@ -2,6 +2,7 @@
 
 mod admin;
 mod change;
+mod cluster;
 mod export;
 mod import;
 mod keys;
@@ -86,6 +87,9 @@ enum Command {
         /// Only say what would change
         #[arg(long)]
         dry_run: bool,
+        /// Wait until every other node of the store serves it, too, for so long at most
+        #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "dry_run")]
+        wait_cluster: Option<Duration>,
         #[command(flatten)]
         consent: change::Consent,
         #[command(flatten)]
@@ -121,9 +125,12 @@ enum Command {
     },
     /// Show epoch, adoption per shard and health
     #[command(
-        after_help = "Examples:\n  sluice status\n  sluice status --json | jq .converged\n  sluice status --state /var/lib/sluice"
+        after_help = "Examples:\n  sluice status\n  sluice status --json | jq .converged\n  sluice status --state /var/lib/sluice\n  sluice status --cluster       every node of the store"
     )]
     Status {
+        /// Every node that shares the store: its revision, and how long it took
+        #[arg(long)]
+        cluster: bool,
         #[command(flatten)]
         remote: Remote,
     },
@@ -253,6 +260,14 @@ pub struct Up {
     /// ~/.local/state/sluice]
     #[arg(long, value_name = "DIR", env = "SLUICE_STATE")]
     pub state: Option<PathBuf>,
+    /// Keep revisions in PostgreSQL, for many nodes: postgres://USER@HOST/DATABASE?sslmode=verify-full;
+    /// the password may be in PGPASSWORD or the file PGPASSFILE [default: SQLite in the state
+    /// directory]
+    #[arg(long, value_name = "URL", env = "SLUICE_STORE", hide_env_values = true)]
+    pub store: Option<String>,
+    /// What this node is called among those of the store [default: the host's name and a suffix]
+    #[arg(long, value_name = "NAME", env = "SLUICE_NODE")]
+    pub node: Option<String>,
     /// Longest wait for requests in flight when stopping, such as 30s [default: the spec's]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub drain_timeout: Option<Duration>,
@@ -305,14 +320,16 @@ pub fn main(engine: EngineEntry) -> ExitCode {
         Command::RunDemoOrigin(inherited) => supervise::run_demo_origin(inherited),
         Command::Check { file, json } => offline::check(&file, json, &engine),
         Command::Schema { .. } => offline::schema(),
-        Command::Apply { file, message, dry_run, consent, remote } => {
-            change::apply(&file, &message, (dry_run, consent), &remote, &engine)
+        Command::Apply { file, message, dry_run, wait_cluster, consent, remote } => {
+            let how = change::How { dry_run, consent, wait_cluster };
+            change::apply(&file, &message, how, &remote, &engine)
         }
         Command::Diff { file, exit_code, remote } => {
             change::diff(&file, exit_code, &remote, &engine)
         }
         Command::Get { what, consumer, remote } => remote::get(what, consumer.as_deref(), &remote),
-        Command::Status { remote } => remote::status(&remote),
+        Command::Status { cluster: true, remote } => cluster::status(&remote),
+        Command::Status { cluster: false, remote } => remote::status(&remote),
         Command::Explain { method, url, headers, consumer, key, file, all, remote } => {
             let question = crate::explain::Question::new(&method, &url, headers)
                 .map(|question| crate::explain::Question { consumer, key, ..question })

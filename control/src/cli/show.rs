@@ -328,6 +328,9 @@ pub fn status(status: &Status, color: bool) -> String {
     for error in &status.certificate_errors {
         _ = writeln!(text, "file        {error} (what it held before stays in use)");
     }
+    for error in status.revision_error.iter().chain(&status.store_error) {
+        _ = writeln!(text, "store       {error}");
+    }
     let mut table =
         Table::new(&["SHARD", "EPOCH", "STATE", "REQUESTS", "CONNECTIONS", "RECORDS DROPPED"]);
     for shard in &status.shards {

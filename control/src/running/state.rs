@@ -70,6 +70,9 @@ impl Running {
             },
             unresolved: unresolved.collect(),
             certificate_errors: self.file_errors(),
+            store: self.shared.store.place(),
+            store_error: self.store_error(),
+            revision_error: self.revision_error(),
         }
     }
 

@@ -30,6 +30,8 @@ pub fn read(path: &Path, id: Option<u64>) -> Result<Option<Revision>, StoreError
             spec: row.get(4)?,
             source: row.get(5)?,
             source_name: row.get(6)?,
+            // Nobody who reads so asks for it.
+            diff: serde_json::Value::Null,
         })
     });
     found.optional().map_err(failed)
@@ -60,8 +62,9 @@ mod tests {
                     spec: "{}".into(),
                     source: text.into(),
                     source_name: "f".into(),
+                    ..Draft::default()
                 };
-                kept.push(store.append(draft).await.unwrap());
+                kept.push(store.append(draft, None).await.unwrap());
             }
             assert_eq!(read(&path, None).unwrap().as_ref(), kept.last());
             assert_eq!(read(&path, Some(1)).unwrap().as_ref(), kept.first());

@@ -47,6 +47,8 @@ pub struct Start<'a> {
     pub stdin: Stdio,
     /// Inherited under the same numbers.
     pub inherit: Vec<BorrowedFd<'a>>,
+    /// Added to its environment.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Ward {
@@ -120,6 +122,7 @@ fn spawn(start: Start<'_>) -> io::Result<Process> {
         .arg0("sluice")
         .args(&start.arguments)
         .args(["--parent", &std::process::id().to_string()])
+        .envs(start.environment.iter().map(|(name, value)| (name, value)))
         .stdin(start.stdin)
         // Its own group: Ctrl-C in a terminal reaches the supervisor alone, which drains first.
         .process_group(0);

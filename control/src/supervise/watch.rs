@@ -27,6 +27,7 @@ use crate::{
     bind,
     cli::{Failure, Source, Up, exit},
     place::StateDirectory,
+    run,
 };
 
 /// Longest wait between looks at the segment while everything starts.
@@ -55,6 +56,8 @@ pub struct Watch {
     /// What control may run for secrets.
     secret_commands: Vec<String>,
     demo: bool,
+    /// What control learns by its environment.
+    environment: Vec<(&'static str, String)>,
     /// Signals that mean stop, and those that mean reopen.
     stop: Signals,
     reopen: Signals,
@@ -98,6 +101,11 @@ impl Watch {
         let hangs_up = std::io::IsTerminal::is_terminal(&std::io::stdin());
         let stops: &[i32] = if hangs_up { &[SIGINT, SIGTERM, SIGHUP] } else { &[SIGINT, SIGTERM] };
         let reopens: &[i32] = if hangs_up { &[] } else { &[SIGHUP] };
+        // A demo is nobody else's.
+        let store = up.store.as_ref().map(|url| (run::STORE, url.clone()));
+        let store = if up.demo { Some((run::STORE, String::new())) } else { store };
+        let node = up.node.as_ref().map(|name| (run::NODE, name.clone()));
+        let environment = store.into_iter().chain(node).collect();
         Ok(Watch {
             banner,
             segment,
@@ -112,6 +120,7 @@ impl Watch {
             engine: Ward::new("the engine"),
             origin: Ward::new("the demo origin"),
             demo: up.demo,
+            environment,
             control_bus: None,
             engine_bus: None,
             engine_pid: None,
@@ -171,6 +180,7 @@ impl Watch {
                 arguments: vec!["run-demo-origin".into()],
                 stdin: Stdio::null(),
                 inherit: vec![],
+                environment: vec![],
             };
             failed.extend(self.origin.start(start).err().map(|error| (self.origin.name, error)));
         }
@@ -207,7 +217,8 @@ impl Watch {
             inherit.push(text.as_fd());
         }
         let stdin = Stdio::from(OwnedFd::from(theirs));
-        self.control.start(Start { arguments, stdin, inherit })?;
+        let environment = self.environment.clone();
+        self.control.start(Start { arguments, stdin, inherit, environment })?;
         self.control_bus = Some(bus);
         if let Some((epoch, fd)) = &self.last {
             let fd = fd.try_clone()?;
@@ -231,7 +242,7 @@ impl Watch {
         ];
         let inherit = vec![self.segment_fd.as_fd()];
         let stdin = Stdio::from(OwnedFd::from(theirs));
-        self.engine.start(Start { arguments, stdin, inherit })?;
+        self.engine.start(Start { arguments, stdin, inherit, environment: vec![] })?;
         self.engine_bus = Some(bus);
         self.brief_engine()
     }

@@ -7,6 +7,7 @@ mod auth;
 mod bad_input;
 mod changes;
 mod cli;
+mod cluster;
 mod crossings;
 mod examples;
 mod faults;
