@@ -295,6 +295,7 @@ prop_compose! {
         };
         Consumer {
             name: format!("consumer-{at}"),
+            workspace: prefixed.then(|| "team".into()),
             groups,
             scopes: own,
             api_keys: (0..keys).map(key).collect(),
@@ -348,7 +349,11 @@ pub fn callers(count: usize) -> impl Strategy<Value = Callers> {
             let authenticators: Vec<Authenticator> = kinds
                 .into_iter()
                 .enumerate()
-                .map(|(at, kind)| Authenticator { name: format!("auth.{at}"), kind })
+                .map(|(at, kind)| Authenticator {
+                    name: format!("auth.{at}"),
+                    workspace: (at % 2 == 0).then(|| "1".into()),
+                    kind,
+                })
                 .collect();
             let tokens = authenticators.iter().filter(|one| {
                 matches!(one.kind, AuthenticatorKind::Jwt(_) | AuthenticatorKind::Login(_))
@@ -359,6 +364,7 @@ pub fn callers(count: usize) -> impl Strategy<Value = Callers> {
             }
             let group = |(name, (scopes, limits)): (&&str, _)| Group {
                 name: (*name).into(),
+                workspace: limits.is_some().then(|| "null".into()),
                 scopes,
                 limits,
             };

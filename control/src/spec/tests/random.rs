@@ -224,6 +224,7 @@ prop_compose! {
         health in option::of(health()),
         resilience in resilience::upstream(at),
         credentials in option::of(callers::credentials()),
+        workspace in locality(),
     ) -> Upstream {
         let protocol = match protocol {
             Protocol::Auto if tls.is_none() => Protocol::Http2,
@@ -232,6 +233,7 @@ prop_compose! {
         let grpc = |health: &Health| matches!(health.kind, HealthKind::Grpc(_));
         Upstream {
             name: format!("upstream-{at}"),
+            workspace,
             balance,
             targets,
             pool: Pool { max_idle, max_connections, idle_timeout_ms },
@@ -285,6 +287,7 @@ prop_compose! {
         auth in option::of(callers::route_auth(callers)),
         (networks, cors) in (option::of(callers::networks()), option::of(callers::cors())),
         limits in subsequence(texts(&["plan", "1"]), 0..3),
+        workspace in locality(),
     ) -> Route {
         // Each route has a path of its own, so that none shadows another.
         let path = match kind {
@@ -307,6 +310,7 @@ prop_compose! {
             .collect();
         Route {
             name: format!("route.{at}"),
+            workspace,
             matches: Match { hosts, path, methods, headers, query },
             rewrite,
             upstreams,
@@ -328,6 +332,35 @@ prop_compose! {
     }
 }
 
+fn access(at: usize) -> impl Strategy<Value = Access> {
+    let role = select(vec![Role::Viewer, Role::Editor, Role::Admin]);
+    let names = subsequence(texts(&["default", "team", "1"]), 0..3);
+    (role, names, any::<bool>()).prop_map(move |(role, names, token)| Access {
+        name: format!("access-{at}"),
+        token_sha256: token.then_some(Digest([at as u8; 32])),
+        certificate: (!token).then(|| format!("CN {at}: \"x\"")),
+        role,
+        workspaces: if role == Role::Admin { Vec::new() } else { names },
+    })
+}
+
+fn admin() -> impl Strategy<Value = Admin> {
+    let entries = (0..3).map(access).collect::<Vec<_>>();
+    (1u16.., any::<bool>(), entries, 0usize..=3, file()).prop_map(
+        |(port, tls, mut access, count, file)| {
+            access.truncate(count);
+            let asks = access.iter().any(|one| one.certificate.is_some());
+            let tls = (tls || asks).then(|| AdminTls {
+                certificate: file.clone(),
+                key: file.clone(),
+                client_ca: asks.then_some(file),
+            });
+            // Beside the listeners' 0.0.0.0.
+            Admin { listen: SocketAddr::new([127, 0, 0, 9].into(), port.max(2_000)), tls, access }
+        },
+    )
+}
+
 fn spec() -> impl Strategy<Value = Spec> {
     (1u16..4, 1usize..4, 0usize..6, 1usize..5).prop_flat_map(
         |(listeners, upstreams, routes, count)| {
@@ -344,8 +377,9 @@ fn spec() -> impl Strategy<Value = Spec> {
                 ),
                 option::of(select(texts(&["-", "off", "/var/log/a b.log", "true"]))),
                 callers::callers(count),
+                admin(),
             )
-                .prop_map(|(listeners, upstreams, mut routes, node, path, callers)| {
+                .prop_map(|(listeners, upstreams, mut routes, node, path, callers, admin)| {
                     let ((via, name), drain_timeout_ms, locality, queue_delay_ms, memory_percent) =
                         node;
                     for route in &mut routes {
@@ -363,7 +397,7 @@ fn spec() -> impl Strategy<Value = Spec> {
                             locality,
                             overload: Overload { queue_delay_ms, memory_percent },
                         },
-                        admin: Admin::default(),
+                        admin,
                         access_log: AccessLog { path },
                         redis: callers.redis,
                         auth: callers.auth,
