@@ -13,6 +13,7 @@ pub(crate) mod scalars;
 mod schema;
 mod secrets;
 mod tree;
+mod yaml;
 
 pub use files::rooted_text;
 pub use model::*;
@@ -22,6 +23,7 @@ pub use render::render;
 #[allow(unused_imports)] // Part of the model, whoever names it.
 pub use scalars::{Cidr, Digest, TargetAddress, TargetHost, Timestamp};
 pub use schema::schema;
+pub use yaml::yaml;
 pub use secrets::{Part, SecretUse, is_secret, redact, redacted};
 
 /// Largest spec, in bytes.

@@ -424,6 +424,11 @@ proptest! {
 
     #[test]
     fn what_is_written_is_read_back(spec in spec()) {
+        let value = serde_json::to_value(&spec).expect("serialises");
+        let text = yaml(&value);
+        let loaded = load("canonical.yaml", &text);
+        prop_assert_eq!(errors(&loaded), Vec::<String>::new(), "{}", text);
+        prop_assert_eq!(loaded.spec.as_ref(), Some(&spec));
         for json in [serde_json::to_string(&spec), serde_json::to_string_pretty(&spec)] {
             let json = json.expect("serialises");
             let loaded = load("canonical.json", &json);
