@@ -251,6 +251,7 @@ impl Running {
             spec: canonical(&whole.spec)?,
             source: String::from_utf8_lossy(&source).into_owned(),
             source_name: cut(source_name, MAX_NAME),
+            ..Draft::default()
         };
         self.install(whole, draft, dry_run, over).await
     }
@@ -270,6 +271,7 @@ impl Running {
             spec: canonical(&whole.spec)?,
             source: old.source,
             source_name: old.source_name,
+            ..Draft::default()
         };
         self.install(whole, draft, false, None).await
     }
@@ -337,9 +339,10 @@ impl Running {
         let mut snapshot = self.compiled(&spec, publisher.next_epoch(), 0, &material);
         applied.notes.extend(unresolved(&spec, resolver));
         applied.notes.extend(silent(&sources, providers));
+        let draft = Draft { diff: applied.diff.clone(), base: Some(running), ..draft };
         // What can fail without trace comes before what cannot be undone.
         publisher.open(&snapshot.listeners).await.map_err(Refused::Listener)?;
-        let revision = match self.shared.store.append(draft).await {
+        let revision = match self.shared.store.append(draft, over).await {
             Ok(revision) => revision,
             Err(error) => {
                 publisher.close_others(&current.snapshot.listeners).await;
@@ -442,8 +445,9 @@ async fn stored(store: &Store, change: Change, judge: Judge) -> Result<(Revision
         spec: text,
         source,
         source_name: cut(change.source_name, MAX_NAME),
+        ..Draft::default()
     };
-    Ok((store.append(draft).await?, whole))
+    Ok((store.append(draft, None).await?, whole))
 }
 
 async fn latest(

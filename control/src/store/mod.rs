@@ -1,99 +1,185 @@
-//! Where revisions of the spec are kept, and when API keys were used last.
+//! Where revisions of the spec are kept, and what belongs to them: who changed what (the audit log),
+//! what the nodes of a cluster say, answers to repeated requests, and when API keys were used last.
 //!
 //! A revision is written once and never changed; the latest one is what should be running. The last
-//! 1,000 are kept. A
-//! rollback is a new revision with an old one's text, so the list reads as history.
+//! 1,000 are kept. A rollback is a new revision with an old one's text, so the list reads as history.
 
+mod chain;
+mod error;
+mod record;
 mod sqlite;
 
 use std::{collections::HashMap, path::Path};
 
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
+use tokio::sync::watch;
 
-/// One stored spec with where it came from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revision {
-    /// Rises by one with every revision, from 1.
-    pub id: u64,
-    /// Milliseconds since the Unix epoch.
-    pub created_ms: u64,
-    pub author: String,
-    pub message: String,
-    /// The spec as canonical JSON: what is compiled.
-    pub spec: String,
-    /// The text as the person wrote it, comments and all.
-    pub source: String,
-    /// File name (or other origin) of `source`.
-    pub source_name: String,
-}
+pub use error::StoreError;
+pub use record::{
+    AuditDraft, AuditEntry, AuditVerdict, Draft, Load, NodeReport, Remembered, Revision,
+    RevisionLine,
+};
+use sqlite::Sqlite;
 
-/// A [`Revision`] without its texts, for lists.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RevisionLine {
-    pub id: u64,
-    /// Milliseconds since the Unix epoch.
-    pub created_ms: u64,
-    pub author: String,
-    pub message: String,
-    pub source_name: String,
-}
+/// Revisions kept: with the default limits on their texts a store stays manageable, and nobody goes
+/// back further. The stores' triggers name the number, too.
+const MAX_KEPT: u64 = 1_000;
 
-/// A revision about to be stored; the store gives it its id and time.
-#[derive(Clone, Debug)]
-pub struct Draft {
-    pub author: String,
-    pub message: String,
-    pub spec: String,
-    pub source: String,
-    pub source_name: String,
-}
+/// API keys whose last use is kept; those used last.
+const MAX_KEY_USES: usize = 200_000;
 
-#[derive(Debug, Error)]
-pub enum StoreError {
-    #[error(
-        "the revision store {path} cannot be opened: {reason}; check that the directory exists, is writable and has free space"
-    )]
-    Open { path: String, reason: String },
-    #[error(
-        "the revision store {path} was written by a newer sluice (layout {found}, this one reads up to {known}); use that version or another --state directory"
-    )]
-    Layout { path: String, found: i64, known: i64 },
-    #[error("the revision store failed: {0}; the running configuration is not affected")]
-    Failed(String),
-}
+/// How long answers to requests with an idempotency key are kept, in milliseconds.
+const REMEMBERED_MS: u64 = 24 * 3_600 * 1_000;
 
-/// The store. Cheap to clone; calls from anywhere are taken one at a time.
+/// Answers kept at most; the latest.
+const MAX_REMEMBERED: u32 = 10_000;
+
+/// The store. Cheap to clone; calls from anywhere are taken one at a time, and each is done whole or
+/// not at all.
 #[derive(Clone)]
 pub struct Store {
-    engine: sqlite::Sqlite,
+    engine: Engine,
+    /// The latest revision known.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Clone)]
+enum Engine {
+    Sqlite(Sqlite),
+}
+
+/// Calls the same method of whichever store it is.
+macro_rules! either {
+    ($store:expr, $call:ident ( $($argument:expr),* )) => {
+        match &$store.engine {
+            Engine::Sqlite(store) => store.$call($($argument),*).await,
+        }
+    };
 }
 
 impl Store {
-    /// Opens `path`, creating it when absent.
+    /// Opens the file `path`, creating it when absent.
     pub async fn open(path: &Path) -> Result<Store, StoreError> {
-        Ok(Store { engine: sqlite::Sqlite::open(path).await? })
+        let store = Store::file(path);
+        store.ready().await?;
+        Ok(store)
+    }
+
+    /// The file `path`, which the first call opens.
+    pub fn file(path: &Path) -> Store {
+        Store { engine: Engine::Sqlite(Sqlite::at(path)), changes: watch::Sender::new(0) }
+    }
+
+    /// Whether the store can be used now; opens it.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        either!(self, ready())?;
+        self.latest_id().await.map(drop)
+    }
+
+    /// Where it is, for people; without secrets.
+    pub fn place(&self) -> String {
+        match &self.engine {
+            Engine::Sqlite(store) => store.path().display().to_string(),
+        }
     }
 
     /// Stores `draft` durably, forgets what is older than the last 1,000, and returns it as a
-    /// revision.
-    pub async fn append(&self, draft: Draft) -> Result<Revision, StoreError> {
-        self.engine.append(draft).await
+    /// revision. `over`: only when that is the latest one; 0: only when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] when `over` is not the latest. Nothing is stored then.
+    pub async fn append(&self, draft: Draft, over: Option<u64>) -> Result<Revision, StoreError> {
+        let revision = either!(self, append(draft, over))?;
+        self.learn(revision.id);
+        Ok(revision)
     }
 
     /// The newest revision, or `None` in a fresh store.
     pub async fn latest(&self) -> Result<Option<Revision>, StoreError> {
-        self.engine.latest().await
+        either!(self, latest())
+    }
+
+    /// The number of the newest revision; 0: there is none.
+    pub async fn latest_id(&self) -> Result<u64, StoreError> {
+        let latest = either!(self, latest_id())?;
+        self.learn(latest);
+        Ok(latest)
     }
 
     /// Revision `id`, or `None` when there is no such.
     pub async fn get(&self, id: u64) -> Result<Option<Revision>, StoreError> {
-        self.engine.get(id).await
+        either!(self, get(id))
     }
 
     /// The newest `limit` revisions, newest first.
     pub async fn list(&self, limit: u32) -> Result<Vec<RevisionLine>, StoreError> {
-        self.engine.list(limit).await
+        self.list_before(None, limit).await
+    }
+
+    /// The newest `limit` revisions before `before`, newest first.
+    pub async fn list_before(
+        &self,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<RevisionLine>, StoreError> {
+        either!(self, list(before, limit))
+    }
+
+    /// Appends to the audit log.
+    pub async fn audit(&self, entry: AuditDraft) -> Result<AuditEntry, StoreError> {
+        either!(self, audit(entry))
+    }
+
+    /// The newest `limit` entries of the audit log before `before`, newest first.
+    pub async fn audit_list(
+        &self,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<AuditEntry>, StoreError> {
+        either!(self, audit_list(before, limit))
+    }
+
+    /// Looks at the whole audit log, from its first entry.
+    pub async fn audit_verify(&self) -> Result<AuditVerdict, StoreError> {
+        either!(self, audit_verify())
+    }
+
+    /// The answer that `actor` got to an earlier request under the idempotency key `key`, for 24 h.
+    pub async fn idempotent(
+        &self,
+        key: &str,
+        actor: &str,
+    ) -> Result<Option<Remembered>, StoreError> {
+        either!(self, idempotent(key, actor))
+    }
+
+    /// Keeps an answer for 24 h. Of two under one key the first stays.
+    pub async fn remember(
+        &self,
+        key: &str,
+        actor: &str,
+        answer: Remembered,
+    ) -> Result<(), StoreError> {
+        either!(self, remember(key, actor, answer))
+    }
+
+    /// The latest revision that is known of, by whichever node stored it; 0 before any is.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Notes how a node stands; the store sets `seen_ms`.
+    pub async fn report(&self, node: NodeReport) -> Result<(), StoreError> {
+        either!(self, report(node))
+    }
+
+    /// What each node said last, by name.
+    pub async fn nodes(&self) -> Result<Vec<NodeReport>, StoreError> {
+        either!(self, nodes())
+    }
+
+    /// Forgets a node, until it reports again.
+    pub async fn forget(&self, node: &str) -> Result<(), StoreError> {
+        either!(self, forget(node))
     }
 
     /// Notes when API keys were used, in seconds since the Unix epoch, by their SHA-256. Of two times
@@ -103,11 +189,22 @@ impl Store {
         uses: HashMap<[u8; 32], u64>,
         since_s: u64,
     ) -> Result<(), StoreError> {
-        self.engine.note_key_uses(uses, since_s).await
+        either!(self, note_key_uses(uses, since_s))
     }
 
     /// When API keys were used last.
     pub async fn key_uses(&self) -> Result<HashMap<[u8; 32], u64>, StoreError> {
-        self.engine.key_uses().await
+        either!(self, key_uses())
+    }
+
+    fn learn(&self, latest: u64) {
+        self.changes.send_if_modified(|known| {
+            let news = latest > *known;
+            *known = latest.max(*known);
+            news
+        });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! What stores keep, as values.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One stored spec with where it came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Rises by one with every revision, from 1.
+    pub id: u64,
+    /// Milliseconds since the Unix epoch, by the store's clock.
+    pub created_ms: u64,
+    pub author: String,
+    pub message: String,
+    /// The spec as JSON: what is compiled. A store may change its layout, never its meaning.
+    pub spec: String,
+    /// The text as the person wrote it, comments and all.
+    pub source: String,
+    /// File name (or other origin) of `source`.
+    pub source_name: String,
+    /// What it changed, as [`crate::diff::Diff`], without secrets; null for the first one and for
+    /// those from before this was kept.
+    #[serde(default)]
+    pub diff: Value,
+}
+
+/// A [`Revision`] without its texts, for lists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionLine {
+    pub id: u64,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    pub author: String,
+    pub message: String,
+    pub source_name: String,
+}
+
+/// A revision about to be stored; the store gives it its id and time.
+#[derive(Clone, Debug, Default)]
+pub struct Draft {
+    pub author: String,
+    pub message: String,
+    pub spec: String,
+    pub source: String,
+    pub source_name: String,
+    /// What changes, as [`crate::diff::Diff`]; null: not told.
+    pub diff: Value,
+    /// The revision that `diff` was made against.
+    pub base: Option<u64>,
+    /// Stored with the revision, or neither is. Without a revision in it, it gets that of the draft.
+    pub audit: Option<AuditDraft>,
+}
+
+/// Something that somebody did, or was refused to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditDraft {
+    /// Who: a name of the access list, or the user of this machine.
+    pub actor: String,
+    /// From where: an address.
+    pub source: String,
+    /// What: a verb, such as `apply`.
+    pub action: String,
+    /// On what, such as `route/shop`.
+    pub target: String,
+    pub revision: Option<u64>,
+    /// `done`, or why not.
+    pub outcome: String,
+}
+
+/// A link of the audit chain; see [`super::chain`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// Rises by one with every entry, from 1.
+    pub seq: u64,
+    /// Milliseconds since the Unix epoch, by the store's clock.
+    pub time_ms: u64,
+    pub actor: String,
+    pub source: String,
+    pub action: String,
+    pub target: String,
+    pub revision: Option<u64>,
+    pub outcome: String,
+    /// Of the entry before, in hexadecimal; of the first one, empty.
+    pub prev_hash: String,
+    /// SHA-256 in hexadecimal over everything above.
+    pub hash: String,
+}
+
+/// What a look at the whole audit chain found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditVerdict {
+    /// Entries looked at.
+    pub entries: u64,
+    /// Hash of the last one. Kept elsewhere, it proves later that nothing before was changed.
+    pub head: String,
+    /// The first thing that is wrong, for people; null: the chain is whole.
+    pub broken: Option<String>,
+}
+
+/// The answer to a request with an idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// SHA-256 of method, path and body, in hexadecimal.
+    pub fingerprint: String,
+    pub status: u16,
+    pub body: Vec<u8>,
+}
+
+/// How a node stands, as it says itself every few seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Of the node, unique in the cluster.
+    pub name: String,
+    /// Where its admin API listens.
+    pub admin: String,
+    pub version: String,
+    /// Latest revision that it knows of.
+    pub wanted: u64,
+    /// Revision that all its shards serve, or that it published last.
+    pub served: u64,
+    pub epoch: u64,
+    /// All shards serve `epoch`.
+    pub converged: bool,
+    /// From its publish to its last shard's adoption, in microseconds.
+    pub convergence_us: Option<u64>,
+    /// From the storing of `served` (by whatever node) until all shards served it, in milliseconds;
+    /// null when it was stored before this control process began.
+    pub lag_ms: Option<u64>,
+    /// Why it does not serve what is wanted.
+    pub error: Option<String>,
+    /// `ok`, `starting`, or `down: ` and why.
+    pub engine: String,
+    /// What it serves just now.
+    #[serde(default)]
+    pub load: Load,
+    /// When it last reported, in milliseconds since the Unix epoch by the store's clock, which sets
+    /// it.
+    pub seen_ms: u64,
+}
+
+/// What a node serves, since a moment of its own: only differences mean anything.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    pub requests: u64,
+    /// Of `requests`, those that were answered with 5xx.
+    pub errors: u64,
+    /// Requests per second over the last interval.
+    pub rate: f64,
+    /// Of the last interval, in microseconds; null without requests.
+    pub p99_us: Option<u64>,
+}
