@@ -11,8 +11,9 @@ use tokio::{
 };
 
 use crate::{
+    access::{Gate, Principal},
     api,
-    cli::{Failure, exit},
+    cli::{Failure, exit, keys::new_key},
     entry::EngineEntry,
     place::StateDirectory,
     publish::Publisher,
@@ -78,13 +79,18 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
     let cookies = Tickets::of_cookies(state.cookie_keys());
     let parts = Parts { store, resolver, publisher, records, segment, engine, tickets, cookies };
     let running = Running::start(parts, chosen, last, admin).await.map_err(refused)?;
-    state.write_admin(admin).map_err(|error| {
-        let path = state.path().display();
-        Failure::new(
-            exit::FAILURE,
-            format!("the state directory {path} cannot be written: {error}"),
-        )
-    })?;
+    // A new one with each process: an old one that leaked is worth nothing.
+    let (token, _) = new_key("slt")?;
+    let tls = running.current().spec.admin.tls.is_some();
+    state.write_admin_token(&token).and_then(|()| state.write_admin(admin, tls)).map_err(
+        |error| {
+            let path = state.path().display();
+            Failure::new(
+                exit::FAILURE,
+                format!("the state directory {path} cannot be written: {error}"),
+            )
+        },
+    )?;
 
     tokio::spawn(async move { names.keep_fresh().await });
     let follower = running.clone();
@@ -95,8 +101,8 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
     tokio::spawn(async move { follower.follow_providers().await });
     let follower = running.clone();
     tokio::spawn(async move { follower.follow_key_uses().await });
-    let api = api::router(running.clone());
-    tokio::spawn(async move { axum::serve(listener, api).await });
+    let api = api::router(running.clone(), Gate::new(&token));
+    tokio::spawn(api::serve(listener, api, running.clone()));
     loop {
         tokio::select! {
             () = stop.wanted() => break,
@@ -124,6 +130,8 @@ fn first(inherited: &Inherited) -> Result<Option<Change>, Failure> {
         message: "sluice up".into(),
         dry_run: false,
         over: None,
+        by: Principal::local(),
+        audit: None,
     }))
 }
 

@@ -1,6 +1,7 @@
 //! The running configuration: everything that changes it goes through here, one at a time.
 
 mod key_uses;
+mod revise;
 mod state;
 mod upkeep;
 
@@ -17,6 +18,7 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 
 use crate::{
+    access::Principal,
     api::model::Applied,
     diff::{Diff, diff},
     entry::EngineEntry,
@@ -29,9 +31,10 @@ use crate::{
     records::Records,
     resolve::{HostState, Resolver},
     spec::{AuthenticatorKind, Problem, Severity, Spec},
-    store::{Draft, Revision, RevisionLine, Store, StoreError},
+    store::{AuditDraft, Draft, Revision, RevisionLine, Store, StoreError},
     tickets::Tickets,
 };
+pub use revise::Edit;
 use upkeep::{NodeKeys, compiled};
 
 /// Longest that an apply waits for new host names; slower answers are published when they come.
@@ -58,6 +61,10 @@ pub struct Change {
     pub dry_run: bool,
     /// Only when this revision runs.
     pub over: Option<u64>,
+    /// Who asks for it, and so what it may change.
+    pub by: Principal,
+    /// Stored with the revision.
+    pub audit: Option<AuditDraft>,
 }
 
 /// Why a change was not made. The old configuration keeps running.
@@ -75,6 +82,18 @@ pub enum Refused {
     Question(String),
     #[error("revision {running} runs, not {expected}; look at it and try again")]
     Changed { running: u64, expected: u64 },
+    /// Who asks may not.
+    #[error("{0} (nothing was changed)")]
+    Forbidden(String),
+    /// There is no such thing in the running spec.
+    #[error("{0}")]
+    NoEntity(String),
+    /// It is not as who asks believes.
+    #[error("{0} (nothing was changed)")]
+    Precondition(String),
+    /// It contradicts itself, or what there is.
+    #[error("{0} (nothing was changed)")]
+    Conflict(String),
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Stored and published, but not everywhere yet.
@@ -244,20 +263,21 @@ impl Running {
     /// Checks `change` and makes it the running configuration on every shard.
     pub async fn apply(&self, change: Change) -> Result<Applied, Refused> {
         let whole = load(&change.source_name, &change.source, self.shared.engine.check).await?;
-        let Change { source_name, source, author, message, dry_run, over } = change;
+        let Change { source_name, source, author, message, dry_run, over, by, audit } = change;
         let draft = Draft {
             author: cut(author, MAX_NAME),
             message: cut(message, MAX_MESSAGE),
             spec: canonical(&whole.spec)?,
             source: String::from_utf8_lossy(&source).into_owned(),
             source_name: cut(source_name, MAX_NAME),
+            audit,
             ..Draft::default()
         };
-        self.install(whole, draft, dry_run, over).await
+        self.install(whole, draft, dry_run, over, &by).await
     }
 
     /// Makes revision `to`, or the one before the running one, run again: as a new revision.
-    pub async fn rollback(&self, to: Option<u64>, author: String) -> Result<Applied, Refused> {
+    pub async fn rollback(&self, to: Option<u64>, change: Change) -> Result<Applied, Refused> {
         let running = self.current().revision.id;
         let to = match to {
             Some(to) => to,
@@ -266,14 +286,18 @@ impl Running {
         let old = self.revision(to).await?;
         let whole = parse(&old, self.shared.engine.check).await?;
         let draft = Draft {
-            author: cut(author, MAX_NAME),
-            message: format!("rollback to revision {to}"),
+            author: cut(change.author, MAX_NAME),
+            message: match change.message.is_empty() {
+                true => format!("rollback to revision {to}"),
+                false => cut(change.message, MAX_MESSAGE),
+            },
             spec: canonical(&whole.spec)?,
             source: old.source,
             source_name: old.source_name,
+            audit: change.audit,
             ..Draft::default()
         };
-        self.install(whole, draft, false, None).await
+        self.install(whole, draft, change.dry_run, change.over, &change.by).await
     }
 
     /// How the spec `source` differs from the running one.
@@ -288,11 +312,20 @@ impl Running {
             (Arc::clone(&self.current().snapshot), self.shared.engine.explain);
         question.check(&snapshot).map_err(Refused::Question)?;
         let answer = tokio::task::spawn_blocking(move || explain(&snapshot, &question)).await;
-        answer.map_err(|error| Refused::Internal(error.to_string()))?.map_err(Refused::Internal)
+        answer.map_err(|error| Refused::Internal(error.to_string()))?.map_err(Refused::Question)
     }
 
-    pub async fn revisions(&self, limit: u32) -> Result<Vec<RevisionLine>, Refused> {
-        Ok(self.shared.store.list(limit).await?)
+    /// The newest `limit` revisions before `before`, newest first.
+    pub async fn revisions(
+        &self,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<RevisionLine>, Refused> {
+        Ok(self.shared.store.list_before(before, limit).await?)
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.shared.store
     }
 
     pub async fn revision(&self, id: u64) -> Result<Revision, Refused> {
@@ -306,6 +339,7 @@ impl Running {
         draft: Draft,
         dry_run: bool,
         over: Option<u64>,
+        by: &Principal,
     ) -> Result<Applied, Refused> {
         let mut publisher = self.shared.publisher.lock().await;
         let current = self.current();
@@ -314,6 +348,7 @@ impl Running {
             return Err(Refused::Changed { running, expected });
         }
         let diff = diff(&current.spec, &spec);
+        by.may_change(&diff, &current.spec, &spec).map_err(Refused::Forbidden)?;
         let mut applied = Applied {
             revision: running,
             epoch: current.snapshot.epoch,
@@ -409,6 +444,11 @@ impl Running {
         let running = self.current().spec.admin.listen;
         if spec.admin.listen != running {
             notes.push(format!("admin.listen stays {running} until control starts again"));
+        }
+        let running = self.current().spec.admin.tls.is_some();
+        if spec.admin.tls.is_some() != running {
+            let tls = if running { "TLS" } else { "clear text" };
+            notes.push(format!("the admin listener goes on with {tls} until control starts again"));
         }
         notes
     }

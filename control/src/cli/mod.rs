@@ -1,7 +1,7 @@
 //! The command line.
 
 mod admin;
-mod keys;
+pub(crate) mod keys;
 mod keys_redis;
 mod offline;
 mod remote;

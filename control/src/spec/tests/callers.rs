@@ -362,7 +362,7 @@ pub fn callers(count: usize) -> impl Strategy<Value = Callers> {
                 let authenticator = one.name.clone();
                 consumer.subjects.push(Subject { authenticator, value: "a|b 1".into() });
             }
-            let group = |(name, (scopes, limits)): (&&str, _)| Group {
+            let group = |(name, (scopes, limits)): (&&str, (_, Option<String>))| Group {
                 name: (*name).into(),
                 workspace: limits.is_some().then(|| "null".into()),
                 scopes,
