@@ -13,7 +13,7 @@ use tokio::{
 use crate::{
     access::{Gate, Principal},
     api,
-    cli::{Failure, exit, keys::new_key},
+    cli::{Failure, exit, keys::{ADMIN_PREFIX, new_key}},
     entry::EngineEntry,
     place::StateDirectory,
     publish::Publisher,
@@ -80,7 +80,7 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
     let parts = Parts { store, resolver, publisher, records, segment, engine, tickets, cookies };
     let running = Running::start(parts, chosen, last, admin).await.map_err(refused)?;
     // A new one with each process: an old one that leaked is worth nothing.
-    let (token, _) = new_key("slt")?;
+    let (token, _) = new_key(ADMIN_PREFIX)?;
     let tls = running.current().spec.admin.tls.is_some();
     state.write_admin_token(&token).and_then(|()| state.write_admin(admin, tls)).map_err(
         |error| {

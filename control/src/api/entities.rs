@@ -261,10 +261,6 @@ impl PlaceQuery {
 }
 
 impl ChangeQuery {
-    pub fn dry_run(&self) -> bool {
-        self.dry_run.unwrap_or(false)
-    }
-
     pub fn change(self, caller: Caller, message: String) -> Change {
         let author = caller.by.author(self.author.as_deref().unwrap_or_default());
         Change {
