@@ -75,7 +75,10 @@ impl Principal {
         }
         let whole = |what: &str| {
             let own = self.workspaces.join(", ");
-            format!("{what} can be changed only without a bound to workspaces; `{}` may change {own}", self.name)
+            format!(
+                "{what} can be changed only without a bound to workspaces; `{}` may change {own}",
+                self.name
+            )
         };
         if let Some(one) = diff.settings.first() {
             return Err(whole(&format!("`{}`", one.field)));
@@ -103,9 +106,10 @@ impl Principal {
             .iter()
             .map(|one| (one.name.as_str(), workspace(one.workspace.as_deref())))
             .collect();
-        let places = diff.moved_routes.iter().filter_map(|one| {
-            Some((one.name.clone(), moved.get(one.name.as_str())?.clone()))
-        });
+        let places = diff
+            .moved_routes
+            .iter()
+            .filter_map(|one| Some((one.name.clone(), moved.get(one.name.as_str())?.clone())));
         self.within("route", places)
     }
 
@@ -180,9 +184,8 @@ impl Gate {
         if access.is_empty() {
             return Some(Principal::open());
         }
-        let known = |one: &&Access| {
-            one.certificate.as_ref().is_some_and(|name| proof.names.contains(name))
-        };
+        let known =
+            |one: &&Access| one.certificate.as_ref().is_some_and(|name| proof.names.contains(name));
         access.iter().find(known).map(|one| listed(one, Via::Certificate))
     }
 }
@@ -227,13 +230,23 @@ mod tests {
         let named = |name: &str| Proof { token: None, names: vec!["x".into(), name.into()] };
         assert_eq!(gate.identify(&[], &Proof::default()).unwrap().via, Via::Open);
         assert_eq!(gate.identify(&[], &by("anything")).unwrap().via, Via::Open);
-        let ops = Access { certificate: Some("ops.example.com".into()), token_sha256: None, ..entry("ops", "", Role::Editor) };
+        let ops = Access {
+            certificate: Some("ops.example.com".into()),
+            token_sha256: None,
+            ..entry("ops", "", Role::Editor)
+        };
         let access = [entry("ci", "slt_ci", Role::Viewer), ops];
-        let told = |proof: &Proof| gate.identify(&access, proof).map(|one| (one.name, one.via, one.role));
+        let told =
+            |proof: &Proof| gate.identify(&access, proof).map(|one| (one.name, one.via, one.role));
         assert_eq!(told(&by("slt_ci")), Some(("ci".into(), Via::Token, Role::Viewer)));
         assert_eq!(told(&by("slt_local")), Some(("local".into(), Via::Local, Role::Admin)));
-        assert_eq!(told(&named("ops.example.com")), Some(("ops".into(), Via::Certificate, Role::Editor)));
-        for nobody in [Proof::default(), by(""), by("slt_c"), by("slt_ci "), named("ops"), named("")] {
+        assert_eq!(
+            told(&named("ops.example.com")),
+            Some(("ops".into(), Via::Certificate, Role::Editor))
+        );
+        for nobody in
+            [Proof::default(), by(""), by("slt_c"), by("slt_ci "), named("ops"), named("")]
+        {
             assert_eq!(told(&nobody), None, "{nobody:?}");
         }
         // A wrong token is not made good by a certificate.
@@ -275,7 +288,9 @@ routes:
         let others = ("path: /c}", "path: /c2}");
         assert!(judge(Role::Viewer, &[], own).unwrap_err().contains("role editor"));
         assert_eq!(judge(Role::Viewer, &[], ("", "")), Ok(()));
-        for (role, workspaces) in [(Role::Editor, &[][..]), (Role::Editor, &["x", "shop"]), (Role::Admin, &[])] {
+        for (role, workspaces) in
+            [(Role::Editor, &[][..]), (Role::Editor, &["x", "shop"]), (Role::Admin, &[])]
+        {
             assert_eq!(judge(role, workspaces, own), Ok(()));
         }
         assert!(judge(Role::Editor, &["shop"], others).unwrap_err().contains("`default`"));
@@ -288,7 +303,9 @@ routes:
         let gone = ("- {name: c, upstream: v, match: {path: /c}}\n", "");
         assert!(judge(Role::Editor, &["shop"], gone).is_err());
         let listener = ("':8080'", "':8081'");
-        assert!(judge(Role::Editor, &["shop", "default"], listener).unwrap_err().contains("listener"));
+        assert!(
+            judge(Role::Editor, &["shop", "default"], listener).unwrap_err().contains("listener")
+        );
         assert_eq!(judge(Role::Editor, &[], listener), Ok(()));
         let node = ("version: 1\n", "version: 1\nnode: {via: x}\n");
         assert!(judge(Role::Editor, &["shop", "default"], node).unwrap_err().contains("node.via"));

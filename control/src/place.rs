@@ -152,7 +152,10 @@ mod tests {
         place.write_admin(address, false).unwrap();
         assert_eq!(place.read_admin_url(), Some((false, address)));
         place.write_admin(address, true).unwrap();
-        assert_eq!((place.read_admin_url(), place.read_admin()), (Some((true, address)), Some(address)));
+        assert_eq!(
+            (place.read_admin_url(), place.read_admin()),
+            (Some((true, address)), Some(address))
+        );
         place.write_admin_token("slt_one").unwrap();
         place.write_admin_token("slt_two").unwrap();
         assert_eq!(place.read_admin_token().as_deref(), Some("slt_two"));

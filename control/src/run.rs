@@ -13,7 +13,10 @@ use tokio::{
 use crate::{
     access::{Gate, Principal},
     api,
-    cli::{Failure, exit, keys::{ADMIN_PREFIX, new_key}},
+    cli::{
+        Failure, exit,
+        keys::{ADMIN_PREFIX, new_key},
+    },
     entry::EngineEntry,
     place::StateDirectory,
     publish::Publisher,

@@ -23,8 +23,8 @@ pub use render::render;
 #[allow(unused_imports)] // Part of the model, whoever names it.
 pub use scalars::{Cidr, Digest, TargetAddress, TargetHost, Timestamp};
 pub use schema::schema;
-pub use yaml::yaml;
 pub use secrets::{Part, SecretUse, is_secret, redact, redacted};
+pub use yaml::yaml;
 
 /// Largest spec, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;

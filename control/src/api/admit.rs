@@ -183,7 +183,10 @@ fn unknown(shown: bool) -> Response {
 async fn whole(request: Request) -> Result<Request, Problem> {
     let most = spec::MAX_BYTES + 1;
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > most as u64) {
+    if announced
+        .and_then(|length| length.parse::<u64>().ok())
+        .is_some_and(|length| length > most as u64)
+    {
         return Err(Problem::too_large());
     }
     let (parts, body) = request.into_parts();
@@ -192,8 +195,14 @@ async fn whole(request: Request) -> Result<Request, Problem> {
         Ok(bytes) => Ok(Request::from_parts(parts, Body::from(bytes))),
         Err(error) => {
             use std::error::Error;
-            let large = error.source().is_some_and(|source| source.is::<http_body_util::LengthLimitError>());
-            Err(if large { Problem::too_large() } else { Problem::bad_request("the body broke off") })
+            let large = error
+                .source()
+                .is_some_and(|source| source.is::<http_body_util::LengthLimitError>());
+            Err(if large {
+                Problem::too_large()
+            } else {
+                Problem::bad_request("the body broke off")
+            })
         }
     }
 }
@@ -259,7 +268,10 @@ fn media(headers: &HeaderMap, takes: &[&str]) -> Result<(), Problem> {
     let loose = !takes.contains(&"application/merge-patch+json") && takes != super::operation::JSON;
     match loose && LOOSE.iter().any(is) {
         true => Ok(()),
-        false => Err(Problem::media_type(format!("`{kind}` is not taken here; expected {}", takes.join(" or ")))),
+        false => Err(Problem::media_type(format!(
+            "`{kind}` is not taken here; expected {}",
+            takes.join(" or ")
+        ))),
     }
 }
 
@@ -293,7 +305,13 @@ impl Door {
         }
     }
 
-    async fn change(self, caller: Caller, key: Option<String>, request: Request, next: Next) -> Response {
+    async fn change(
+        self,
+        caller: Caller,
+        key: Option<String>,
+        request: Request,
+        next: Next,
+    ) -> Response {
         let Some(key) = key else { return self.noted(&caller, next.run(request).await).await };
         let who = format!("{}@{:?}", caller.by.name, caller.by.via);
         let (request, fingerprint) = match fingerprint(request).await {
@@ -302,15 +320,23 @@ impl Door {
         };
         let held = Held::take(&self, &key, &who);
         let Some(_held) = held else {
-            return Problem::conflict("a request with this idempotency key is under way; ask again when it is done").into_response();
+            return Problem::conflict(
+                "a request with this idempotency key is under way; ask again when it is done",
+            )
+            .into_response();
         };
         match self.running.store().idempotent(&key, &who).await {
             Ok(None) => {}
             Ok(Some(before)) if before.fingerprint == fingerprint => return replayed(before),
             Ok(Some(_)) => {
-                return Problem::reused("this idempotency key was used for another request; take a new one").into_response();
+                return Problem::reused(
+                    "this idempotency key was used for another request; take a new one",
+                )
+                .into_response();
             }
-            Err(error) => return Problem::from(crate::running::Refused::Store(error)).into_response(),
+            Err(error) => {
+                return Problem::from(crate::running::Refused::Store(error)).into_response();
+            }
         }
         let answer = self.noted(&caller, next.run(request).await).await;
         self.remember(&key, &who, fingerprint, answer).await
@@ -319,14 +345,21 @@ impl Door {
     /// Writes down that a change was refused to somebody; one that was made is noted with its revision.
     async fn noted(&self, caller: &Caller, answer: Response) -> Response {
         if answer.status() == StatusCode::FORBIDDEN {
-            let why = answer.extensions().get::<super::problem::Detail>().map(|detail| detail.0.clone());
+            let why =
+                answer.extensions().get::<super::problem::Detail>().map(|detail| detail.0.clone());
             let outcome = format!("refused: {}", why.unwrap_or_default());
             self.refused(AuditDraft { outcome, ..caller.deed("") }).await;
         }
         answer
     }
 
-    async fn remember(&self, key: &str, who: &str, fingerprint: String, answer: Response) -> Response {
+    async fn remember(
+        &self,
+        key: &str,
+        who: &str,
+        fingerprint: String,
+        answer: Response,
+    ) -> Response {
         // What failed on our side may be tried again.
         if answer.status().is_server_error() {
             return answer;
@@ -335,9 +368,12 @@ impl Door {
         let Ok(body) = to_bytes(body, MAX_REMEMBERED).await else {
             return Problem::internal("the answer is too large to be kept").into_response();
         };
-        let kept = Remembered { fingerprint, status: parts.status.as_u16(), body: without_key(&body) };
+        let kept =
+            Remembered { fingerprint, status: parts.status.as_u16(), body: without_key(&body) };
         if let Err(error) = self.running.store().remember(key, who, kept).await {
-            eprintln!("sluice: the answer to a change could not be kept for its idempotency key: {error}");
+            eprintln!(
+                "sluice: the answer to a change could not be kept for its idempotency key: {error}"
+            );
         }
         Response::from_parts(parts, Body::from(body))
     }
@@ -411,7 +447,10 @@ mod tests {
 
     #[test]
     fn new_keys_are_not_kept() {
-        assert_eq!(without_key(br#"{"key":"slk_x","sha256":"a"}"#), br#"{"key":null,"sha256":"a"}"#);
+        assert_eq!(
+            without_key(br#"{"key":"slk_x","sha256":"a"}"#),
+            br#"{"key":null,"sha256":"a"}"#
+        );
         assert_eq!(without_key(br#"{"revision": 1}"#), br#"{"revision": 1}"#);
     }
 
@@ -423,8 +462,14 @@ mod tests {
         };
         use super::super::operation::{JSON, PATCH, SPEC};
         assert!(judge("application/json; charset=utf-8", JSON) && judge("Application/JSON", PATCH));
-        assert!(!judge("text/plain", JSON) && !judge("application/yaml", PATCH) && !judge("", JSON));
-        assert!(judge("application/yaml", SPEC) && judge("text/plain", SPEC) && judge("application/x-www-form-urlencoded", SPEC));
+        assert!(
+            !judge("text/plain", JSON) && !judge("application/yaml", PATCH) && !judge("", JSON)
+        );
+        assert!(
+            judge("application/yaml", SPEC)
+                && judge("text/plain", SPEC)
+                && judge("application/x-www-form-urlencoded", SPEC)
+        );
         assert!(!judge("multipart/form-data; boundary=x", SPEC));
         assert!(media(&HeaderMap::new(), JSON).is_ok());
     }

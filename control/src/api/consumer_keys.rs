@@ -83,13 +83,20 @@ pub async fn create(
         return Err(Problem::bad_request("prefix: expected 1 to 9 letters, digits or _"));
     }
     let (key, shown) = new_key(prefix).map_err(|failure| Problem::internal(failure.message))?;
-    let sha256 = HEXLOWER.encode(ring::digest::digest(&ring::digest::SHA256, key.as_bytes()).as_ref());
-    let mut entry = Map::from_iter([
-        ("sha256".to_owned(), json!(sha256)),
-        ("prefix".to_owned(), json!(shown)),
-    ]);
-    let more = [("expires", json!(wish.expires)), ("scopes", json!(wish.scopes)), ("limits", json!(wish.limits))];
-    entry.extend(more.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.into(), value)));
+    let sha256 =
+        HEXLOWER.encode(ring::digest::digest(&ring::digest::SHA256, key.as_bytes()).as_ref());
+    let mut entry =
+        Map::from_iter([("sha256".to_owned(), json!(sha256)), ("prefix".to_owned(), json!(shown))]);
+    let more = [
+        ("expires", json!(wish.expires)),
+        ("scopes", json!(wish.scopes)),
+        ("limits", json!(wish.limits)),
+    ];
+    entry.extend(
+        more.into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| (name.into(), value)),
+    );
     let edit = with_keys(&name, Conditions::read(&headers)?, move |keys| {
         keys.push(Value::Object(entry.clone()));
         Ok(())
@@ -101,7 +108,9 @@ pub async fn create(
     let made = !applied.dry_run;
     let answer = KeyMade { key: made.then_some(key), sha256, prefix: shown, applied };
     match place {
-        Ok(place) if made => Ok((StatusCode::CREATED, [(LOCATION, place)], Json(answer)).into_response()),
+        Ok(place) if made => {
+            Ok((StatusCode::CREATED, [(LOCATION, place)], Json(answer)).into_response())
+        }
         _ => Ok(Json(answer).into_response()),
     }
 }

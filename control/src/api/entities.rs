@@ -50,13 +50,34 @@ pub enum Kind {
 macro_rules! with_list {
     ($kind:expr, $spec:expr, $list:ident => $do:expr) => {
         match $kind {
-            Kind::Authenticators => { let $list = &$spec.authenticators; $do }
-            Kind::Groups => { let $list = &$spec.groups; $do }
-            Kind::Consumers => { let $list = &$spec.consumers; $do }
-            Kind::Limits => { let $list = &$spec.limits; $do }
-            Kind::Listeners => { let $list = &$spec.listeners; $do }
-            Kind::Upstreams => { let $list = &$spec.upstreams; $do }
-            Kind::Routes => { let $list = &$spec.routes; $do }
+            Kind::Authenticators => {
+                let $list = &$spec.authenticators;
+                $do
+            }
+            Kind::Groups => {
+                let $list = &$spec.groups;
+                $do
+            }
+            Kind::Consumers => {
+                let $list = &$spec.consumers;
+                $do
+            }
+            Kind::Limits => {
+                let $list = &$spec.limits;
+                $do
+            }
+            Kind::Listeners => {
+                let $list = &$spec.listeners;
+                $do
+            }
+            Kind::Upstreams => {
+                let $list = &$spec.upstreams;
+                $do
+            }
+            Kind::Routes => {
+                let $list = &$spec.routes;
+                $do
+            }
         }
     };
 }
@@ -187,9 +208,9 @@ pub async fn list(
             path.push_str(&format!("{joint}{name}={}", escaped(value)));
         }
     }
-    let last = entries.get(page.limit.saturating_sub(1)).map(|row| {
-        format!("{} {}", row[0], row[1]["name"].as_str().unwrap_or_default())
-    });
+    let last = entries
+        .get(page.limit.saturating_sub(1))
+        .map(|row| format!("{} {}", row[0], row[1]["name"].as_str().unwrap_or_default()));
     let entries = entries.iter_mut().map(|row| row[1].take()).collect();
     Ok(page.answer(&path, entries, |_| last.clone().unwrap_or_default()).into_response())
 }
@@ -197,7 +218,9 @@ pub async fn list(
 /// For a query; other than letters and digits as their bytes.
 fn escaped(text: &str) -> String {
     let byte = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => char::from(byte).to_string(),
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
+            char::from(byte).to_string()
+        }
         byte => format!("%{byte:02X}"),
     };
     text.bytes().map(byte).collect()
@@ -216,7 +239,8 @@ pub async fn get(
 }
 
 fn etag(whole: &Value) -> HeaderValue {
-    HeaderValue::from_str(&format!("\"{}\"", tag(whole))).unwrap_or(HeaderValue::from_static("\"\""))
+    HeaderValue::from_str(&format!("\"{}\"", tag(whole)))
+        .unwrap_or(HeaderValue::from_static("\"\""))
 }
 
 /// How a change is to be made.
@@ -361,7 +385,9 @@ fn same_name(fields: &Map<String, Value>, name: &str) -> Result<(), Problem> {
     match fields.get("name") {
         None => Ok(()),
         Some(Value::String(own)) if own == name => Ok(()),
-        Some(own) => Err(Problem::conflict(format!("the name in the body is {own}, in the path `{name}`"))),
+        Some(own) => {
+            Err(Problem::conflict(format!("the name in the body is {own}, in the path `{name}`")))
+        }
     }
 }
 
@@ -434,7 +460,8 @@ async fn alter(
                         None => list.len(),
                         Some(anchor) => {
                             let found = position(list, anchor);
-                            let found = found.ok_or_else(|| Refused::Conflict(kind.missing(anchor)))?;
+                            let found =
+                                found.ok_or_else(|| Refused::Conflict(kind.missing(anchor)))?;
                             found + usize::from(after.is_some())
                         }
                     };
@@ -451,7 +478,8 @@ async fn alter(
 /// The answer to a change of one thing.
 fn answer(kind: Kind, running: &Running, name: &str, applied: Applied) -> Response {
     let added = applied.diff[kind.plural()]["added"].as_array();
-    let created = !applied.dry_run && added.is_some_and(|list| list.iter().any(|one| one["name"] == name));
+    let created =
+        !applied.dry_run && added.is_some_and(|list| list.iter().any(|one| one["name"] == name));
     let mut headers = HeaderMap::new();
     let current = running.current();
     if !applied.dry_run
@@ -461,7 +489,9 @@ fn answer(kind: Kind, running: &Running, name: &str, applied: Applied) -> Respon
         headers.insert(ETAG, etag(&one));
     }
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    if created && let Ok(place) = HeaderValue::from_str(&format!("/v1/spec/{}/{name}", kind.plural())) {
+    if created
+        && let Ok(place) = HeaderValue::from_str(&format!("/v1/spec/{}/{name}", kind.plural()))
+    {
         headers.insert(LOCATION, place);
     }
     (status, headers, Json(applied)).into_response()
@@ -498,7 +528,11 @@ mod tests {
             (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
             (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
             (json!({"a": "c"}), json!({"a": ["b"]}), json!({"a": ["b"]})),
-            (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
+            (
+                json!({"a": {"b": "c"}}),
+                json!({"a": {"b": "d", "c": null}}),
+                json!({"a": {"b": "d"}}),
+            ),
             (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
             (json!({"e": null}), json!({"a": 1}), json!({"e": null, "a": 1})),
             (json!([1, 2]), json!({"a": "b", "c": null}), json!({"a": "b"})),

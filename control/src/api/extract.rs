@@ -17,7 +17,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Params<
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let query = Query::<T>::from_request_parts(parts, state).await;
-        query.map(|Query(query)| Params(query)).map_err(|error| Problem::bad_request(error.body_text()))
+        query
+            .map(|Query(query)| Params(query))
+            .map_err(|error| Problem::bad_request(error.body_text()))
     }
 }
 
@@ -55,7 +57,8 @@ pub fn tags(headers: &HeaderMap, name: HeaderName) -> Result<Option<Vec<String>>
     let mut found = false;
     for value in headers.get_all(&name) {
         found = true;
-        let wrong = || Problem::bad_request(format!("{name} must hold entity tags, such as \"7\", or *"));
+        let wrong =
+            || Problem::bad_request(format!("{name} must hold entity tags, such as \"7\", or *"));
         for tag in value.to_str().map_err(|_| wrong())?.split(',') {
             match tag.trim() {
                 "*" => tags.push("*".into()),

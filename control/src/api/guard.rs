@@ -22,12 +22,7 @@ impl Guard {
     ///
     /// # Errors
     /// Why the request is refused.
-    pub fn judge(
-        &self,
-        path: &str,
-        headers: &HeaderMap,
-        listed: bool,
-    ) -> Result<(), &'static str> {
+    pub fn judge(&self, path: &str, headers: &HeaderMap, listed: bool) -> Result<(), &'static str> {
         // Beyond the loopback, scrapers and load balancers come by name; what they read there is
         // read-only.
         if !self.listen.ip().is_loopback() && !path.starts_with("/v1/") {

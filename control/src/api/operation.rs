@@ -198,9 +198,18 @@ fn path_parameters(path: &str) -> Vec<Parameter> {
     let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let parameter = |name: &str| {
         let (about, schema) = match name {
-            "id" => ("Number of the revision.", serde_json::json!({"type": "integer", "minimum": 1, "maximum": 9_007_199_254_740_991_u64})),
-            "sha256" => ("SHA-256 of the key, in hexadecimal.", serde_json::json!({"type": "string", "pattern": "^[0-9a-f]{64}$"})),
-            _ => ("Its name.", serde_json::json!({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"})),
+            "id" => (
+                "Number of the revision.",
+                serde_json::json!({"type": "integer", "minimum": 1, "maximum": 9_007_199_254_740_991_u64}),
+            ),
+            "sha256" => (
+                "SHA-256 of the key, in hexadecimal.",
+                serde_json::json!({"type": "string", "pattern": "^[0-9a-f]{64}$"}),
+            ),
+            _ => (
+                "Its name.",
+                serde_json::json!({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"}),
+            ),
         };
         Parameter { name: name.into(), place: "path", required: true, about: about.into(), schema }
     };

@@ -71,7 +71,8 @@ impl Page {
             if let Some(entry) = entries.last() {
                 let cursor = BASE64URL_NOPAD.encode(last(entry).as_bytes());
                 let joint = if path.contains('?') { '&' } else { '?' };
-                let link = format!("<{path}{joint}limit={}&cursor={cursor}>; rel=\"next\"", self.limit);
+                let link =
+                    format!("<{path}{joint}limit={}&cursor={cursor}>; rel=\"next\"", self.limit);
                 if let Ok(link) = HeaderValue::from_str(&link) {
                     headers.insert(LINK, link);
                 }

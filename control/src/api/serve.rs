@@ -39,10 +39,13 @@ const MAX_NAMES: usize = 100;
 
 /// Serves for ever. Whether it speaks TLS is settled now; with which certificate, for each connection.
 pub async fn serve(listener: TcpListener, router: Router, running: Running) {
-    let tls = running.current().spec.admin.tls.is_some().then(|| Tls {
-        running: running.clone(),
-        last: Arc::default(),
-    });
+    let tls = running
+        .current()
+        .spec
+        .admin
+        .tls
+        .is_some()
+        .then(|| Tls { running: running.clone(), last: Arc::default() });
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // It is never closed.
@@ -72,7 +75,11 @@ pub async fn serve(listener: TcpListener, router: Router, running: Running) {
     }
 }
 
-async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router, peer: Peer) {
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    peer: Peer,
+) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request: Request = request.map(Body::new);
         request.extensions_mut().insert(peer.clone());
@@ -95,7 +102,10 @@ struct Tls {
 }
 
 impl Tls {
-    async fn accept(&self, stream: TcpStream) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+    async fn accept(
+        &self,
+        stream: TcpStream,
+    ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
         let acceptor = TlsAcceptor::from(self.config()?);
         let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
         accepted.ok()?.ok()
@@ -137,7 +147,9 @@ fn config(current: &Current, tls: &AdminTls) -> Result<ServerConfig, String> {
             let files = TrustFiles { ca: Some(ca.clone()), crl: None };
             let trust = material.trust(&files).ok_or("the issuers of clients cannot be read")?;
             let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(trust.roots.iter().map(|der| CertificateDer::from(der.as_slice())));
+            roots.add_parsable_certificates(
+                trust.roots.iter().map(|der| CertificateDer::from(der.as_slice())),
+            );
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                 .allow_unauthenticated()
                 .build()
@@ -145,7 +157,8 @@ fn config(current: &Current, tls: &AdminTls) -> Result<ServerConfig, String> {
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let chain = pair.certificate.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+    let chain =
+        pair.certificate.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
     let key = PrivateKeyDer::try_from(pair.certificate.key.clone())?;
     let mut config = builder.with_single_cert(chain, key).map_err(|error| said(&error))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -162,7 +175,9 @@ fn names(der: &CertificateDer<'_>) -> Vec<String> {
     if let Ok(Some(alternative)) = certificate.subject_alternative_name() {
         for name in alternative.value.general_names.iter().take(MAX_NAMES) {
             match name {
-                GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => {
+                GeneralName::DNSName(name)
+                | GeneralName::URI(name)
+                | GeneralName::RFC822Name(name) => {
                     names.push((*name).into());
                 }
                 _ => {}

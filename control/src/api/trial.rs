@@ -144,7 +144,10 @@ fn course(explanation: Explanation) -> Course {
     match explanation.outcome {
         Outcome::Matched { route, rewritten, backends, asked, limits } => Course {
             route: Some(route),
-            upstreams: backends.into_iter().map(|share| format!("{} ({})", share.upstream, share.weight)).collect(),
+            upstreams: backends
+                .into_iter()
+                .map(|share| format!("{} ({})", share.upstream, share.weight))
+                .collect(),
             path: Some(rewritten),
             auth: asked.map(|asked| asked.to_string()),
             limits: limits.into_iter().map(|limit| limit.name).collect(),

@@ -22,7 +22,8 @@ pub fn check(check: &mut Check<'_>) {
             let field = format!("{path}.{kind}");
             if let Some(before) = first.insert(proof.clone(), at) {
                 let related = check.places.get(&format!("admin.access[{before}].{kind}"));
-                let message = format!("this is admin.access[{before}]'s already; give each its own");
+                let message =
+                    format!("this is admin.access[{before}]'s already; give each its own");
                 let code = "duplicate-credential";
                 check.report(Severity::Error, code, &field, &proof, message, Some(related));
             }

@@ -99,9 +99,16 @@ impl Admin {
         self.each(|place| {
             let method = ureq::http::Method::from_bytes(method.as_bytes());
             let method = method.map_err(|_| ureq::Error::BadUri("no such method".into()))?;
-            let pairs = query.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value)));
+            let pairs =
+                query.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value)));
             let query = pairs.collect::<Vec<_>>().join("&");
-            let joint = if query.is_empty() { "" } else if path.contains('?') { "&" } else { "?" };
+            let joint = if query.is_empty() {
+                ""
+            } else if path.contains('?') {
+                "&"
+            } else {
+                "?"
+            };
             let mut request = ureq::http::Request::builder()
                 .method(method)
                 .uri(format!("{}{path}{joint}{query}", place.url));
@@ -110,7 +117,8 @@ impl Admin {
             }
             let request = request.body(body).map_err(ureq::Error::from)?;
             let agent = &place.agent;
-            let request = agent.configure_request(request).timeout_global(Some(CHANGE_TIMEOUT)).build();
+            let request =
+                agent.configure_request(request).timeout_global(Some(CHANGE_TIMEOUT)).build();
             agent.run(request)
         })
         .and_then(|(place, answer)| {
@@ -205,7 +213,9 @@ impl Answer {
 /// For a query; other than letters and digits as their bytes.
 fn escaped(text: &str) -> String {
     let byte = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => char::from(byte).to_string(),
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
+            char::from(byte).to_string()
+        }
         byte => format!("%{byte:02X}"),
     };
     text.bytes().map(byte).collect()
@@ -229,7 +239,9 @@ pub fn admin_url(text: &str) -> Result<String, String> {
     let plain = !rest.contains(|c: char| c.is_whitespace() || "/?#@".contains(c));
     match plain && (port || (text.contains("://") && !rest.is_empty())) {
         true => Ok(format!("{scheme}://{rest}")),
-        false => Err("expected an address and port such as 127.0.0.1:9901, or https://HOST:PORT".into()),
+        false => {
+            Err("expected an address and port such as 127.0.0.1:9901, or https://HOST:PORT".into())
+        }
     }
 }
 
@@ -255,14 +267,18 @@ impl Place {
             Some(token) => {
                 let value = ureq::http::HeaderValue::from_str(&format!("Bearer {token}"));
                 let value = value.map_err(|_| {
-                    Failure::new(exit::BAD_SPEC, "--token: a token is one word without special characters")
+                    Failure::new(
+                        exit::BAD_SPEC,
+                        "--token: a token is one word without special characters",
+                    )
                 })?;
-                let add = move |mut request: ureq::http::Request<ureq::SendBody<'_>>,
-                                next: ureq::middleware::MiddlewareNext<'_>| {
-                    let name = ureq::http::header::AUTHORIZATION;
-                    request.headers_mut().insert(name, value.clone());
-                    next.handle(request)
-                };
+                let add =
+                    move |mut request: ureq::http::Request<ureq::SendBody<'_>>,
+                          next: ureq::middleware::MiddlewareNext<'_>| {
+                        let name = ureq::http::header::AUTHORIZATION;
+                        request.headers_mut().insert(name, value.clone());
+                        next.handle(request)
+                    };
                 config.middleware(add).build()
             }
         };
@@ -304,10 +320,7 @@ fn tls(remote: &Remote, own: bool) -> Result<TlsConfig, Failure> {
     Ok(config.build())
 }
 
-fn read(
-    address: &str,
-    mut answer: ureq::http::Response<ureq::Body>,
-) -> Result<String, Failure> {
+fn read(address: &str, mut answer: ureq::http::Response<ureq::Body>) -> Result<String, Failure> {
     let status = answer.status();
     // Larger than any spec: a metrics page of 20,000 routes is about 60 MB.
     let text = answer.body_mut().with_config().limit(256 << 20).read_to_string()?;
@@ -364,7 +377,9 @@ mod tests {
         ] {
             assert_eq!(admin_url(text).as_deref(), Ok(url));
         }
-        for wrong in ["", "gateway", ":1", "a:0", "a:b", "ftp://a:1", "https://", "http://a:1/x", "a@b:1"] {
+        for wrong in
+            ["", "gateway", ":1", "a:0", "a:b", "ftp://a:1", "https://", "http://a:1/x", "a@b:1"]
+        {
             assert!(admin_url(wrong).is_err(), "{wrong}");
         }
     }

@@ -190,7 +190,9 @@ impl Entities {
                     print_json(&rows);
                 } else {
                     let name = |row: &Value| row["name"].as_str().unwrap_or_default().to_owned();
-                    print_text(&rows.iter().map(|row| format!("{}\n", name(row))).collect::<String>());
+                    print_text(
+                        &rows.iter().map(|row| format!("{}\n", name(row))).collect::<String>(),
+                    );
                 }
                 Ok(())
             }
@@ -271,7 +273,8 @@ impl Try {
             order["requests"] = serde_json::to_value(&requests)?;
         }
         let fields = [("content-type", "application/json")];
-        let answer = Admin::new(&remote)?.send("POST", "/v1/try", &[], &fields, &order.to_string())?;
+        let answer =
+            Admin::new(&remote)?.send("POST", "/v1/try", &[], &fields, &order.to_string())?;
         let answer: TryAnswer = serde_json::from_str(&answer.text)?;
         if remote.json {
             print_json(&answer);
@@ -332,9 +335,10 @@ impl Audit {
                 (Some(_), false) => {}
             }
             return match verdict.broken {
-                Some(broken) => {
-                    Err(Failure::new(exit::FAILURE, format!("the audit log was tampered with: {broken}")))
-                }
+                Some(broken) => Err(Failure::new(
+                    exit::FAILURE,
+                    format!("the audit log was tampered with: {broken}"),
+                )),
                 None => Ok(()),
             };
         }
@@ -344,7 +348,9 @@ impl Audit {
             print_json(&rows);
             return Ok(());
         }
-        let mut table = Table::new(&["SEQ", "TIME", "ACTOR", "FROM", "ACTION", "TARGET", "REVISION", "OUTCOME"]);
+        let mut table = Table::new(&[
+            "SEQ", "TIME", "ACTOR", "FROM", "ACTION", "TARGET", "REVISION", "OUTCOME",
+        ]);
         for row in rows {
             table.row(vec![
                 row.seq.to_string(),
@@ -385,9 +391,12 @@ fn input(file: &std::path::Path) -> Result<String, Failure> {
     let mut text = String::new();
     let read = match file.as_os_str() == "-" {
         true => std::io::stdin().take(MAX_INPUT).read_to_string(&mut text),
-        false => std::fs::File::open(file).and_then(|file| file.take(MAX_INPUT).read_to_string(&mut text)),
+        false => std::fs::File::open(file)
+            .and_then(|file| file.take(MAX_INPUT).read_to_string(&mut text)),
     };
-    read.map_err(|error| Failure::new(exit::BAD_SPEC, format!("cannot read {}: {error}", file.display())))?;
+    read.map_err(|error| {
+        Failure::new(exit::BAD_SPEC, format!("cannot read {}: {error}", file.display()))
+    })?;
     Ok(text)
 }
 

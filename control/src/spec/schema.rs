@@ -218,8 +218,7 @@ impl From<Rewrite> for RewriteForm {
 
 /// Access is by a token or by a certificate.
 pub fn one_proof(schema: &mut Schema) {
-    let either =
-        serde_json::json!([{"required": ["token_sha256"]}, {"required": ["certificate"]}]);
+    let either = serde_json::json!([{"required": ["token_sha256"]}, {"required": ["certificate"]}]);
     schema.insert("oneOf".into(), either);
 }
 

@@ -26,8 +26,12 @@ fn block(out: &mut String, value: &Value, indent: usize, fresh: bool) {
                 scalar(out, &Value::String(key.clone()));
                 out.push(':');
                 match value {
-                    Value::Object(below) if !below.is_empty() => block(out, value, indent + 2, false),
-                    Value::Array(below) if !below.is_empty() => block(out, value, indent + 2, false),
+                    Value::Object(below) if !below.is_empty() => {
+                        block(out, value, indent + 2, false)
+                    }
+                    Value::Array(below) if !below.is_empty() => {
+                        block(out, value, indent + 2, false)
+                    }
                     _ => {
                         out.push(' ');
                         scalar(out, value);
@@ -67,6 +71,8 @@ fn scalar(out: &mut String, value: &Value) {
 fn plain(text: &str) -> bool {
     const WORDS: [&str; 10] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n", "nan"];
     text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/'))
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/'))
         && !WORDS.contains(&text.to_ascii_lowercase().as_str())
 }

@@ -130,10 +130,7 @@ fn of_two_writers_over_the_same_revision_exactly_one_wins() {
             let winners = [&first, &second].iter().filter(|done| done.is_ok()).count();
             assert_eq!(winners, 1, "{first:?} {second:?}");
             let lost = [first, second].into_iter().find_map(Result::err).unwrap();
-            assert!(
-                matches!(lost, StoreError::Changed { latest } if latest == turn + 1),
-                "{lost}"
-            );
+            assert!(matches!(lost, StoreError::Changed { latest } if latest == turn + 1), "{lost}");
         }
         assert_eq!(one.list(100).await.unwrap().len(), 25);
     });

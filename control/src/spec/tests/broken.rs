@@ -304,11 +304,15 @@ fn access_to_the_admin_listener() {
     admin(&one("role: admin, token_sha256: abc"), &["2:55 bad-hash"]);
     mentions(&admin(&one("role: admin, certificate: ops"), &["2:54 no-client-ca"]), "client_ca");
     admin(&one(&format!("{token}, role: admin, workspaces: [x]")), &["2:119 conflicting-fields"]);
-    let twice = format!("access: [{{name: a, {token}, role: viewer}}, {{name: a, {token}, role: viewer}}]");
+    let twice =
+        format!("access: [{{name: a, {token}, role: viewer}}, {{name: a, {token}, role: viewer}}]");
     admin(&twice, &["2:130 duplicate-name", "2:147 duplicate-credential"]);
     admin("tls: {certificate: a.pem}", &["2:14 missing-field"]);
     admin("listen: '0.0.0.0:9'", &["2:17 admin-exposed"]);
-    admin(&format!("listen: '0.0.0.0:9', {}", one(&format!("{token}, role: admin"))), &["2:17 admin-clear"]);
+    admin(
+        &format!("listen: '0.0.0.0:9', {}", one(&format!("{token}, role: admin"))),
+        &["2:17 admin-clear"],
+    );
     let tls = "tls: {certificate: /a.pem, key: /a.key}";
     admin(&format!("listen: '0.0.0.0:9', {tls}, {}", one(&format!("{token}, role: admin"))), &[]);
 }

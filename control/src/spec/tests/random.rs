@@ -379,37 +379,45 @@ fn spec() -> impl Strategy<Value = Spec> {
                 callers::callers(count),
                 admin(),
             )
-                .prop_map(|(listeners, upstreams, mut routes, node, path, callers, admin)| {
-                    let ((via, name), drain_timeout_ms, locality, queue_delay_ms, memory_percent) =
-                        node;
-                    for route in &mut routes {
-                        route.grpc_web &= route.upstreams.iter().all(|backend| {
-                            let old = |upstream: &Upstream| upstream.protocol == Protocol::Http1;
-                            !upstreams.iter().any(|one| one.name == backend.name && old(one))
-                        });
-                    }
-                    Spec {
-                        version: VERSION,
-                        node: Node {
-                            via,
-                            name,
+                .prop_map(
+                    |(listeners, upstreams, mut routes, node, path, callers, admin)| {
+                        let (
+                            (via, name),
                             drain_timeout_ms,
                             locality,
-                            overload: Overload { queue_delay_ms, memory_percent },
-                        },
-                        admin,
-                        access_log: AccessLog { path },
-                        redis: callers.redis,
-                        auth: callers.auth,
-                        authenticators: callers.authenticators,
-                        groups: callers.groups,
-                        limits: callers.limits,
-                        consumers: callers.consumers,
-                        listeners,
-                        upstreams,
-                        routes,
-                    }
-                })
+                            queue_delay_ms,
+                            memory_percent,
+                        ) = node;
+                        for route in &mut routes {
+                            route.grpc_web &= route.upstreams.iter().all(|backend| {
+                                let old =
+                                    |upstream: &Upstream| upstream.protocol == Protocol::Http1;
+                                !upstreams.iter().any(|one| one.name == backend.name && old(one))
+                            });
+                        }
+                        Spec {
+                            version: VERSION,
+                            node: Node {
+                                via,
+                                name,
+                                drain_timeout_ms,
+                                locality,
+                                overload: Overload { queue_delay_ms, memory_percent },
+                            },
+                            admin,
+                            access_log: AccessLog { path },
+                            redis: callers.redis,
+                            auth: callers.auth,
+                            authenticators: callers.authenticators,
+                            groups: callers.groups,
+                            limits: callers.limits,
+                            consumers: callers.consumers,
+                            listeners,
+                            upstreams,
+                            routes,
+                        }
+                    },
+                )
         },
     )
 }

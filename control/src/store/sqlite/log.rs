@@ -43,9 +43,8 @@ impl Sqlite {
             let after = walk.seq() as i64;
             let page: Vec<AuditEntry> = self
                 .call(move |connection| {
-                    let query = format!(
-                        "SELECT {COLUMNS} FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2"
-                    );
+                    let query =
+                        format!("SELECT {COLUMNS} FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2");
                     let mut query = connection.prepare(&query)?;
                     query.query_map((after, chain::PAGE), entry)?.collect()
                 })

@@ -27,7 +27,9 @@ fn gateway(origin: &Origin) -> (Gateway, [String; 4]) {
         format!("{{ name: {name}, token_sha256: \"{sha256}\", role: {role} }}")
     };
     let access: Vec<String> = made.iter().zip(roles).map(entry).collect();
-    let text = Spec::to(origin.address()).also_route("{ name: shop, workspace: shop, match: { path: /shop }, upstream: origin }").text();
+    let text = Spec::to(origin.address())
+        .also_route("{ name: shop, workspace: shop, match: { path: /shop }, upstream: origin }")
+        .text();
     let listen = "admin: { listen: \"127.0.0.1:{ADMIN}\"";
     assert!(text.contains(listen), "{text}");
     let text = text.replacen(listen, &format!("{listen}, access: [ {} ]", access.join(", ")), 1);
@@ -36,7 +38,7 @@ fn gateway(origin: &Origin) -> (Gateway, [String; 4]) {
 
 #[test]
 fn roles_and_workspaces_hold() {
-    let origin = Origin::hello();
+    let origin = Origin::start(|_| tests::answer("hello"));
     let (gateway, [viewer, editor, shop, admin]) = gateway(&origin);
     let status = |token: &str, method: &str, path: &str, body: &str| {
         call(&gateway, token, (method, path), &[], body).status
@@ -66,13 +68,23 @@ fn roles_and_workspaces_hold() {
         assert_eq!(status(token, "PATCH", "/v1/spec/routes/shop", patch), own, "{name}");
         assert_eq!(status(token, "PATCH", "/v1/spec/routes/all", patch), others, "{name}");
         let limits = r#"{"forwarded": true}"#;
-        assert_eq!(status(token, "PATCH", "/v1/spec/listeners/main?dry_run=true", limits), listener, "{name}");
+        assert_eq!(
+            status(token, "PATCH", "/v1/spec/listeners/web?dry_run=true", limits),
+            listener,
+            "{name}"
+        );
         assert_eq!(status(token, "GET", "/v1/audit", ""), admins, "{name}");
     }
     // Whole specs are judged by what they change, and only an admin changes who may.
     let source = gateway_source(&gateway, &admin);
     let apply = |token: &str, text: &str| {
-        call(&gateway, token, ("POST", "/v1/apply?author=root"), &["Content-Type: application/yaml"], text)
+        call(
+            &gateway,
+            token,
+            ("POST", "/v1/apply?author=root"),
+            &["Content-Type: application/yaml"],
+            text,
+        )
     };
     let of_shop = source.replace("/shop", "/shop2");
     assert!(problem(&apply(&viewer, &of_shop), 403).contains("role editor"));
@@ -88,7 +100,11 @@ fn roles_and_workspaces_hold() {
     let audit = json(&call(&gateway, &admin, ("GET", "/v1/audit?limit=1000"), &[], ""));
     let rows = audit.as_array().unwrap();
     let outcome = |row: &Value| row["outcome"].as_str().unwrap().to_owned();
-    assert!(rows.iter().any(|row| outcome(row).contains("role editor") && row["actor"].as_str().unwrap().starts_with("viewe")), "{audit}");
+    assert!(
+        rows.iter().any(|row| outcome(row).contains("role editor")
+            && row["actor"].as_str().unwrap().starts_with("viewe")),
+        "{audit}"
+    );
     assert!(rows.iter().any(|row| outcome(row).contains("workspace `default`")), "{audit}");
     assert!(rows.iter().any(|row| outcome(row) == "done" && row["action"] == "apply"), "{audit}");
     let verdict = json(&call(&gateway, &admin, ("GET", "/v1/audit/verdict"), &[], ""));
@@ -113,7 +129,13 @@ fn certificates_are_proof_over_tls() {
     let (authority, other) = (Authority::new("ours"), Authority::new("others"));
     let server = authority.server(&["localhost", "gateway.test"]);
     let ops = authority.client("ops", "spiffe://test/ops");
-    for (name, text) in [("ca.pem", authority.pem()), ("server.pem", &server.cert), ("server.key", &server.key), ("ops.pem", &ops.cert), ("ops.key", &ops.key)] {
+    for (name, text) in [
+        ("ca.pem", authority.pem()),
+        ("server.pem", &server.cert),
+        ("server.key", &server.key),
+        ("ops.pem", &ops.cert),
+        ("ops.key", &ops.key),
+    ] {
         scratch.file(name, text);
     }
     let mut names = Names::new(scratch.path());
@@ -151,7 +173,9 @@ listeners: [ { name: web, listen: '127.0.0.1:{PORT}' } ]
     let third = ask(&TlsClient::new(&authority, "gateway.test").identity(&third));
     let path = |name: &str| scratch.path().join(name).display().to_string();
     let url = format!("https://localhost:{port}");
-    let remote = |more: &[&str]| cli(&[&["status", "--admin", &url, "--ca", &path("ca.pem")], more].concat());
+    let remote = |more: &[&str]| {
+        cli(&[&["status", "--admin", &url, "--ca", &path("ca.pem")], more].concat())
+    };
     let by_cert = remote(&["--cert", &path("ops.pem"), "--key", &path("ops.key")]);
     let without = remote(&[]);
     let unverified = cli(&["status", "--admin", &url]);

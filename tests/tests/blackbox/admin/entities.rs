@@ -13,7 +13,7 @@ fn gateway(origin: &Origin) -> Gateway {
 
 #[test]
 fn a_route_comes_changes_moves_and_goes() {
-    let origin = Origin::hello();
+    let origin = Origin::start(|_| tests::answer("hello"));
     let gateway = gateway(&origin);
     let route = json!({"match": {"path": "/new", "methods": ["POST"]}, "upstream": "origin"});
     let put = |fields: &[&str], query: &str| {
@@ -35,7 +35,8 @@ fn a_route_comes_changes_moves_and_goes() {
         let rows: Vec<serde_json::Value> = serde_json::from_str(text).expect("a list");
         rows.iter().map(|row| row["name"].as_str().expect("a name").to_owned()).collect()
     };
-    let list = |query: &str| call(&gateway, "", ("GET", &format!("/v1/spec/routes{query}")), &[], "");
+    let list =
+        |query: &str| call(&gateway, "", ("GET", &format!("/v1/spec/routes{query}")), &[], "");
     assert_eq!(names(&list("").text()), ["new", "all"]);
     // A page at a time.
     let page = list("?limit=1");
@@ -77,19 +78,23 @@ fn a_route_comes_changes_moves_and_goes() {
     assert_eq!(gone.status, 200, "{}", gone.text());
     problem(&call(&gateway, "", ("DELETE", "/v1/spec/routes/new"), &[], ""), 404);
     let revisions = gateway.admin_json("/v1/revisions");
-    assert_eq!((&revisions[0]["author"], &revisions[0]["message"]), (&json!("ada"), &json!("delete route new")));
+    assert_eq!(
+        (&revisions[0]["author"], &revisions[0]["message"]),
+        (&json!("ada"), &json!("delete route new"))
+    );
     assert_eq!(revisions[2]["message"], "first");
     // The canonical form is the source now, and can be applied again.
     let running = gateway.admin_json("/v1/spec");
     let source = running["source"].as_str().expect("a source");
     assert!(source.contains("\nroutes:\n"), "{source}");
-    let again = call(&gateway, "", ("POST", "/v1/apply"), &["Content-Type: application/yaml"], source);
+    let again =
+        call(&gateway, "", ("POST", "/v1/apply"), &["Content-Type: application/yaml"], source);
     assert_eq!(json(&again)["unchanged"], true, "{}", again.text());
 }
 
 #[test]
 fn keys_of_a_consumer_are_told_once() {
-    let origin = Origin::hello();
+    let origin = Origin::start(|_| tests::answer("hello"));
     let gateway = gateway(&origin);
     let auth = call(&gateway, "", ("PATCH", "/v1/spec/routes/all"), &[], r#"{"auth": "keys"}"#);
     assert_eq!(auth.status, 200, "{}", auth.text());
@@ -100,7 +105,9 @@ fn keys_of_a_consumer_are_told_once() {
     let made = json(&made);
     let key = made["key"].as_str().expect("a key").to_owned();
     assert!(key.starts_with("acme_"));
-    let with = |key: &str| gateway.ask(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Api-Key: {key}\r\n\r\n")).status;
+    let with = |key: &str| {
+        gateway.ask(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Api-Key: {key}\r\n\r\n")).status
+    };
     assert_eq!((with(&key), with("acme_other")), (200, 401));
     // The same again is the same answer without the key; nothing is made twice.
     let again = call(&gateway, "", ("POST", path), &["Idempotency-Key: one"], wish);
@@ -122,14 +129,19 @@ fn keys_of_a_consumer_are_told_once() {
 
 #[test]
 fn secrets_stay_when_something_else_changes() {
-    let origin = Origin::hello();
+    let origin = Origin::start(|_| tests::answer("hello"));
     let more = "authenticators: [ { name: signed, signature: {} } ]\n\
         consumers: [ { name: acme, signing_keys: [ { id: k, secret: { inline: a-secret-of-32-bytes-and-some-more } } ] } ]\n";
     let gateway = Gateway::of(&Spec::to(origin.address()).route("auth: signed").also(more));
     let read = call(&gateway, "", ("GET", "/v1/spec/consumers/acme"), &[], "");
-    assert!(read.text().contains("[redacted]") && !read.text().contains("a-secret"), "{}", read.text());
+    assert!(
+        read.text().contains("[redacted]") && !read.text().contains("a-secret"),
+        "{}",
+        read.text()
+    );
     problem(&call(&gateway, "", ("PUT", "/v1/spec/consumers/acme"), &[], &read.text()), 422);
-    let patched = call(&gateway, "", ("PATCH", "/v1/spec/consumers/acme"), &[], r#"{"scopes": ["a"]}"#);
+    let patched =
+        call(&gateway, "", ("PATCH", "/v1/spec/consumers/acme"), &[], r#"{"scopes": ["a"]}"#);
     assert_eq!(patched.status, 200, "{}", patched.text());
     assert!(!patched.text().contains("a-secret"));
     for told in ["/v1/spec", "/v1/revisions/2", "/v1/audit", "/v1/spec/consumers"] {
@@ -140,7 +152,7 @@ fn secrets_stay_when_something_else_changes() {
 
 #[test]
 fn a_spec_is_tried_before_it_is_applied() {
-    let origin = Origin::hello();
+    let origin = Origin::start(|_| tests::answer("hello"));
     let gateway = gateway(&origin);
     for path in ["/a", "/b", "/a"] {
         assert_eq!(gateway.ask(get(path)).status, 200);
@@ -159,19 +171,32 @@ fn a_spec_is_tried_before_it_is_applied() {
         tried["tried"] == 2
     });
     assert!(seen, "{tried}");
-    assert_eq!((&tried["different"], &tried["requests"][0]["change"]), (&json!(1), &json!("refused")));
+    assert_eq!(
+        (&tried["different"], &tried["requests"][0]["change"]),
+        (&json!(1), &json!("refused"))
+    );
     assert_eq!(tried["requests"][0]["path_and_query"], "/b");
     let given = json!([{"method": "GET", "path_and_query": "/a/b"}, {"method": "GET", "path_and_query": "/../x"}]);
     let tried = ask(json!({"spec": other, "requests": given, "all": true}));
-    assert_eq!((&tried["requests"][0]["now"]["route"], &tried["requests"][1]["then"]["result"]), (&json!("all"), &json!("bad_path")), "{tried}");
+    assert_eq!(
+        (&tried["requests"][0]["now"]["route"], &tried["requests"][1]["then"]["result"]),
+        (&json!("all"), &json!("bad_path")),
+        "{tried}"
+    );
     problem(&call(&gateway, "", ("POST", "/v1/try"), &[], r#"{"spec": "version: 2"}"#), 422);
-    let checked = call(&gateway, "", ("POST", "/v1/validate"), &["Content-Type: application/yaml"], "version: 2");
+    let checked = call(
+        &gateway,
+        "",
+        ("POST", "/v1/validate"),
+        &["Content-Type: application/yaml"],
+        "version: 2",
+    );
     assert_eq!((checked.status, &json(&checked)["ok"]), (200, &json!(false)));
 }
 
 #[test]
 fn the_command_line_does_all_of_it() {
-    let origin = Origin::hello();
+    let origin = Origin::start(|_| tests::answer("hello"));
     let mut gateway = gateway(&origin);
     let state = gateway.dir().join("state").display().to_string();
     let run = |args: &[&str]| {
@@ -180,7 +205,8 @@ fn the_command_line_does_all_of_it() {
         outcome.stdout
     };
     assert_eq!(run(&["entity", "list", "routes"]), "all\n");
-    let route = gateway.spec_file("route.json", r#"{"match": {"path": "/x"}, "upstream": "origin"}"#);
+    let route =
+        gateway.spec_file("route.json", r#"{"match": {"path": "/x"}, "upstream": "origin"}"#);
     run(&["entity", "put", "routes", "x", "-f", route.to_str().unwrap(), "-m", "an x"]);
     run(&["entity", "patch", "routes", "x", r#"{"workspace": "shop"}"#]);
     assert!(run(&["entity", "get", "routes", "x"]).contains("\"shop\""));
@@ -189,11 +215,25 @@ fn the_command_line_does_all_of_it() {
     run(&["entity", "delete", "routes", "x"]);
     assert!(run(&["entity", "new-key", "acme"]).contains("slk_"));
     let audit = run(&["audit"]);
-    for word in ["putRoute", "patchRoute", "deleteRoute", "createConsumerKey", "spec/routes/x", "127.0.0.1", "done"] {
+    for word in [
+        "putRoute",
+        "patchRoute",
+        "deleteRoute",
+        "createConsumerKey",
+        "spec/routes/x",
+        "127.0.0.1",
+        "done",
+    ] {
         assert!(audit.contains(word), "no {word} in\n{audit}");
     }
     assert!(run(&["audit", "--verify"]).contains("is whole"));
-    let spec = gateway.spec_file("other.yaml", &gateway.admin_json("/v1/spec")["source"].as_str().unwrap().replace("prefix: /", "prefix: /a"));
+    let spec = gateway.spec_file(
+        "other.yaml",
+        &gateway.admin_json("/v1/spec")["source"]
+            .as_str()
+            .unwrap()
+            .replace("prefix: \"/\"", "prefix: /a"),
+    );
     let tried = run(&["try", "-f", spec.to_str().unwrap(), "--url", "GET /b"]);
     assert!(tried.contains("refused") && tried.contains("1 different"), "{tried}");
     assert!(run(&["audit", "--json", "--limit", "2"]).contains("\"prev_hash\""));

@@ -6,7 +6,7 @@ use super::{call, problem};
 
 #[test]
 fn every_refusal_is_a_problem() {
-    let origin = Origin::hello();
+    let origin = Origin::start(|_| tests::answer("hello"));
     let gateway = Gateway::front(&origin);
     problem(&call(&gateway, "", ("GET", "/v1/nothing"), &[], ""), 404);
     problem(&call(&gateway, "", ("GET", "/"), &[], ""), 404);
@@ -25,6 +25,8 @@ fn every_refusal_is_a_problem() {
     // Announced, not sent: it is refused at once.
     let address = gateway.admin_address();
     let mut client = Client::connect(address.parse().unwrap());
-    client.send(format!("POST /v1/apply HTTP/1.1\r\nHost: {address}\r\nContent-Length: 99999999\r\n\r\n"));
+    client.send(format!(
+        "POST /v1/apply HTTP/1.1\r\nHost: {address}\r\nContent-Length: 99999999\r\n\r\n"
+    ));
     problem(&client.response().unwrap(), 413);
 }

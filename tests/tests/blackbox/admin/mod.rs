@@ -34,7 +34,8 @@ pub fn call(
 
 #[track_caller]
 pub fn json(answer: &Response) -> Value {
-    serde_json::from_str(&answer.text()).unwrap_or_else(|e| panic!("no JSON ({e}): {}", answer.text()))
+    serde_json::from_str(&answer.text())
+        .unwrap_or_else(|e| panic!("no JSON ({e}): {}", answer.text()))
 }
 
 /// That an answer is a problem of this status, and its detail.
