@@ -20,9 +20,8 @@ use tokio::sync::Mutex;
 use crate::{
     access::Principal,
     api::model::Applied,
-    diff::{Diff, diff},
+    diff::diff,
     entry::EngineEntry,
-    explain::{Explanation, Question},
     fit::{self, Checked, Judge, Whole, unix_now},
     inquiry::Inquiry,
     keys::{self, ProviderState, Providers, Source},
@@ -298,21 +297,6 @@ impl Running {
             ..Draft::default()
         };
         self.install(whole, draft, change.dry_run, change.over, &change.by).await
-    }
-
-    /// How the spec `source` differs from the running one.
-    pub async fn diff(&self, source: Vec<u8>) -> Result<Diff, Refused> {
-        let whole = load("request", &source, self.shared.engine.check).await?;
-        Ok(diff(&self.current().spec, &whole.spec))
-    }
-
-    /// Asks the engine's router about `question`.
-    pub async fn explain(&self, question: Question) -> Result<Explanation, Refused> {
-        let (snapshot, explain) =
-            (Arc::clone(&self.current().snapshot), self.shared.engine.explain);
-        question.check(&snapshot).map_err(Refused::Question)?;
-        let answer = tokio::task::spawn_blocking(move || explain(&snapshot, &question)).await;
-        answer.map_err(|error| Refused::Internal(error.to_string()))?.map_err(Refused::Question)
     }
 
     /// The newest `limit` revisions before `before`, newest first.

@@ -153,7 +153,7 @@ fn things(kind: Kind, g: &mut SchemaGenerator) -> Vec<Operation> {
             entities::put(kind, (running, name, query), (caller, headers), body)
         },
     )
-    .takes(JSON, nameless(kind, &schema))
+    .takes(JSON, nameless(g, &schema))
     .if_match(AS_READ)
     .if_none_match()
     .change()
@@ -203,11 +203,14 @@ fn things(kind: Kind, g: &mut SchemaGenerator) -> Vec<Operation> {
 }
 
 /// What may be put: the name is in the path already.
-fn nameless(kind: Kind, schema: &Value) -> Value {
-    json!({
-        "description": format!("The {}; its name may be left out, and must be the one in the path otherwise", kind.noun()),
-        "anyOf": [schema, {"type": "object", "properties": {"name": false}}],
-    })
+fn nameless(g: &SchemaGenerator, schema: &Value) -> Value {
+    let reference = schema["$ref"].as_str().unwrap_or_default();
+    let name = reference.rsplit('/').next().unwrap_or_default();
+    let mut schema = g.definitions().get(name).cloned().unwrap_or_else(|| schema.clone());
+    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|name| name != "name");
+    }
+    schema
 }
 
 fn ids(kind: Kind) -> [&'static str; 5] {

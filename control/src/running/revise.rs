@@ -62,6 +62,21 @@ impl Running {
         self.install(whole, draft, change.dry_run, Some(over), &change.by).await
     }
 
+    /// How the spec `source` differs from the running one.
+    pub async fn diff(&self, source: Vec<u8>) -> Result<Diff, Refused> {
+        let whole = load("request", &source, self.shared.engine.check).await?;
+        Ok(crate::diff::diff(&self.current().spec, &whole.spec))
+    }
+
+    /// Asks the engine's router about `question`.
+    pub async fn explain(&self, question: Question) -> Result<Explanation, Refused> {
+        let (snapshot, explain) =
+            (Arc::clone(&self.current().snapshot), self.shared.engine.explain);
+        question.check(&snapshot).map_err(Refused::Question)?;
+        let answer = tokio::task::spawn_blocking(move || explain(&snapshot, &question)).await;
+        answer.map_err(|error| Refused::Internal(error.to_string()))?.map_err(Refused::Question)
+    }
+
     /// Every problem of a spec, and whether it could run.
     pub async fn validate(&self, source: Vec<u8>) -> Result<(bool, Vec<Problem>), Refused> {
         let Checked { whole, problems, .. } =
