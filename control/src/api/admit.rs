@@ -78,7 +78,7 @@ pub struct Door {
     pub gate: Gate,
     pub guard: Guard,
     /// Changes with an idempotency key that are under way.
-    pub under_way: Arc<Mutex<HashSet<(String, String)>>>,
+    pub under_way: UnderWay,
     pub refusals: Arc<Mutex<Refusals>>,
 }
 
@@ -318,7 +318,7 @@ impl Door {
             Ok(both) => both,
             Err(problem) => return problem.into_response(),
         };
-        let held = Held::take(&self, &key, &who);
+        let held = Held::take(&self.under_way, &key, &who);
         let Some(_held) = held else {
             return Problem::conflict(
                 "a request with this idempotency key is under way; ask again when it is done",
@@ -411,23 +411,31 @@ async fn fingerprint(request: Request) -> Result<(Request, String), Problem> {
     Ok((Request::from_parts(parts, Body::from(body)), fingerprint))
 }
 
+/// Changes with an idempotency key that are under way: the key, and whose it is.
+pub type UnderWay = Arc<Mutex<HashSet<(String, String)>>>;
+
 /// An idempotency key in use.
-struct Held<'a> {
-    door: &'a Door,
+struct Held {
+    under_way: UnderWay,
     key: (String, String),
 }
 
-impl<'a> Held<'a> {
-    fn take(door: &'a Door, key: &str, who: &str) -> Option<Held<'a>> {
+impl Held {
+    /// `None`: it is in use already.
+    fn take(under_way: &UnderWay, key: &str, who: &str) -> Option<Held> {
         let key = (key.to_owned(), who.to_owned());
-        let mut under_way = door.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        under_way.insert(key.clone()).then_some(Held { door, key })
+        let new = {
+            let mut held = under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            held.insert(key.clone())
+        };
+        // Not before: one that is made and dropped would give the other's key back.
+        new.then(|| Held { under_way: Arc::clone(under_way), key })
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
-        self.door.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
 }
 
@@ -443,6 +451,18 @@ mod tests {
         assert!((0..7).all(|_| refusals.take(start).is_none()));
         assert_eq!(refusals.take(start + Duration::from_secs(1)), Some(7));
         assert_eq!(refusals.take(start + Duration::from_secs(1)), None);
+    }
+
+    #[test]
+    fn an_idempotency_key_is_in_use_once() {
+        let under_way = UnderWay::default();
+        let held = Held::take(&under_way, "k", "ann");
+        assert!(held.is_some());
+        assert!(Held::take(&under_way, "k", "ann").is_none());
+        assert!(Held::take(&under_way, "k", "ann").is_none());
+        assert!(Held::take(&under_way, "k", "ben").is_some());
+        drop(held);
+        assert!(Held::take(&under_way, "k", "ann").is_some());
     }
 
     #[test]
