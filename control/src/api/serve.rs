@@ -94,11 +94,14 @@ async fn speak(
     _ = connection.await;
 }
 
+/// A configuration, and what it was made of.
+type Made = (Arc<Material>, AdminTls, Arc<ServerConfig>);
+
 #[derive(Clone)]
 struct Tls {
     running: Running,
     /// What the files held when the configuration was made, and the configuration.
-    last: Arc<Mutex<Option<(Arc<Material>, AdminTls, Arc<ServerConfig>)>>>,
+    last: Arc<Mutex<Option<Made>>>,
 }
 
 impl Tls {
