@@ -165,10 +165,8 @@ pub struct ListQuery {
     #[schemars(length(max = 500))]
     cursor: Option<String>,
     /// Only those whose names begin so.
-    #[schemars(length(max = 100))]
     prefix: Option<String>,
     /// Only those of this workspace.
-    #[schemars(length(max = 100))]
     workspace: Option<String>,
 }
 

@@ -30,6 +30,9 @@ pub async fn validate(
     State(running): State<Running>,
     body: Bytes,
 ) -> Result<Json<Validated>, Problem> {
+    if body.is_empty() {
+        return Err(Problem::bad_request("the body must be a spec"));
+    }
     let (ok, problems) = running.validate(body.to_vec()).await?;
     let problems = problems.iter().filter_map(|one| serde_json::to_value(one).ok());
     Ok(Json(Validated { ok, problems: problems.collect() }))
