@@ -3,6 +3,7 @@
 //!
 //! A part that already has an error is not judged again, so that one slip gives one message.
 
+mod admin;
 mod callers;
 mod guards;
 mod limits;
@@ -23,6 +24,7 @@ pub fn check(spec: &Spec, places: &Places, problems: &mut Problems) {
     check.addresses();
     check.references();
     check.targets();
+    admin::check(&mut check);
     tls::check(&mut check);
     resilience::check(&mut check);
     callers::check(&mut check);

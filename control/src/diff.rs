@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -11,7 +12,7 @@ use crate::spec::{
 };
 
 /// The difference of two specs; see [`diff`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Diff {
     /// Fields of `node`, `admin`, `access_log`, `redis` and `auth`.
     pub settings: Vec<FieldChange>,
@@ -31,7 +32,7 @@ pub struct Diff {
 }
 
 /// What happens to the named things of one kind. Each list is in the order of its spec.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Changes {
     /// Names with what they bring, in canonical form.
     pub added: Vec<Named>,
@@ -40,7 +41,7 @@ pub struct Changes {
 }
 
 /// A listener, upstream or route that comes or goes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Named {
     pub name: String,
     /// One line that tells a person which it is.
@@ -48,14 +49,15 @@ pub struct Named {
 }
 
 /// A listener, upstream or route that is in both specs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ChangedThing")]
 pub struct Changed {
     pub name: String,
     pub fields: Vec<FieldChange>,
 }
 
 /// A route that moved.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Moved {
     pub name: String,
     /// The route that now stands before it; `None`: it is the first.
@@ -63,7 +65,7 @@ pub struct Moved {
 }
 
 /// One field with its old and its new value; without old it is added, without new removed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FieldChange {
     /// Path inside its thing, such as `pool.max_idle` or `targets[10.0.0.1:80].weight`.
     pub field: String,

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write};
 
 use contract::snapshot::{AuthenticatorKind, Snapshot, Unidentified};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 mod limits;
@@ -10,7 +11,7 @@ mod limits;
 pub use limits::{Met, Tier, met};
 
 /// The request to explain.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Question {
     pub method: String,
     /// May have a port; empty: none.
@@ -86,7 +87,7 @@ impl Question {
 }
 
 /// What the gateway does with a request, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     pub outcome: Outcome,
     /// The path that was matched, in normal form.
@@ -95,7 +96,7 @@ pub struct Explanation {
     pub others: Vec<Other>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum Outcome {
     Matched {
@@ -120,7 +121,7 @@ pub enum Outcome {
 }
 
 /// What a route asks of its callers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Asked {
     /// Names, with the kind of each.
     pub authenticators: Vec<(String, String)>,
@@ -207,14 +208,15 @@ impl fmt::Display for Asked {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ShareOfRoute")]
 pub struct Share {
     pub upstream: String,
     pub weight: u32,
 }
 
 /// A route that was not taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Other {
     pub route: String,
     /// One stable word: `outranked`, `method`, `query`, `header`, `path`, `host`.

@@ -28,7 +28,7 @@ pub use leaf::Leaf;
 pub use openapi::Described;
 pub use outside::allow as allow_commands;
 
-use crate::spec::{Certificate, Places, Problem, Severity, Spec, UpstreamTls};
+use crate::spec::{AdminTls, Certificate, Places, Problem, Severity, Spec, UpstreamTls};
 
 /// A certificate this close to its end is warned of, in seconds.
 const SOON: i64 = 7 * 86_400;
@@ -118,6 +118,9 @@ impl Material {
         for (at, upstream) in spec.upstreams.iter().enumerate() {
             let Some(tls) = &upstream.tls else { continue };
             load.upstream(&format!("upstreams[{at}].tls"), tls);
+        }
+        if let Some(tls) = &spec.admin.tls {
+            load.admin(tls);
         }
         load.keyring(spec);
         load.apis(spec);
@@ -342,6 +345,22 @@ impl Load<'_> {
                 );
                 let field = format!("{path}[{at}].cert");
                 self.fault(Severity::Error, "duplicate-server-name", field, &one.cert, message);
+            }
+        }
+    }
+
+    fn admin(&mut self, tls: &AdminTls) {
+        let before = self.faults.len();
+        self.pair("admin.tls", &tls.certificate, &tls.key);
+        if let Some(ca) = &tls.client_ca {
+            self.trust("admin.tls", Some(ca), None);
+        }
+        // These files have longer names here than elsewhere.
+        for fault in self.faults.iter_mut().skip(before) {
+            match fault.field.as_str() {
+                "admin.tls.cert" => fault.field = "admin.tls.certificate".into(),
+                "admin.tls.ca" => fault.field = "admin.tls.client_ca".into(),
+                _ => {}
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
-    io,
+    io::{self, Write},
     net::SocketAddr,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -84,6 +84,25 @@ impl StateDirectory {
         self.path.join("admin.addr")
     }
 
+    fn admin_token(&self) -> PathBuf {
+        self.path.join("admin-token")
+    }
+
+    /// Notes the token by which users who may read it use the admin API; the file is replaced whole.
+    pub fn write_admin_token(&self, token: &str) -> io::Result<()> {
+        let new = self.path.join("admin-token.new");
+        _ = std::fs::remove_file(&new);
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new)?;
+        file.write_all(format!("{token}\n").as_bytes())?;
+        std::fs::rename(new, self.admin_token())
+    }
+
+    /// The token of the control process that began last; `None`: none is known, or not to this user.
+    pub fn read_admin_token(&self) -> Option<String> {
+        let token = std::fs::read_to_string(self.admin_token()).ok()?;
+        Some(token.trim().to_owned()).filter(|token| !token.is_empty())
+    }
+
     /// Creates the directory, readable by its owner only: specs and logs are nobody else's.
     pub fn create(&self) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.path)
@@ -105,21 +124,33 @@ impl StateDirectory {
     }
 
     /// Notes where the admin API listens; the file is replaced whole.
-    pub fn write_admin(&self, address: SocketAddr) -> io::Result<()> {
+    pub fn write_admin(&self, address: SocketAddr, tls: bool) -> io::Result<()> {
         let new = self.path.join("admin.addr.new");
-        std::fs::write(&new, format!("{address}\n"))?;
+        let scheme = if tls { "https://" } else { "" };
+        std::fs::write(&new, format!("{scheme}{address}\n"))?;
         std::fs::rename(new, self.admin())
     }
 
     /// Where the admin API listened last; `None` when that is not known.
     pub fn read_admin(&self) -> Option<SocketAddr> {
-        std::fs::read_to_string(self.admin()).ok()?.trim().parse().ok()
+        self.read_admin_url().map(|(_, address)| address)
+    }
+
+    /// The same, and before it whether it spoke TLS.
+    pub fn read_admin_url(&self) -> Option<(bool, SocketAddr)> {
+        let text = std::fs::read_to_string(self.admin()).ok()?;
+        let (tls, address) = match text.trim().strip_prefix("https://") {
+            Some(address) => (true, address),
+            None => (false, text.trim()),
+        };
+        Some((tls, address.parse().ok()?))
     }
 
     /// Forgets where the admin API listened.
     pub fn remove_admin(&self) {
         // Nothing depends on it: a stale address only costs a refused connection.
         _ = std::fs::remove_file(self.admin());
+        _ = std::fs::remove_file(self.admin_token());
     }
 }
 
@@ -139,10 +170,21 @@ mod tests {
         assert!(place.lock().unwrap().is_some());
 
         assert_eq!(place.read_admin(), None);
-        place.write_admin("127.0.0.1:9901".parse().unwrap()).unwrap();
-        assert_eq!(place.read_admin(), Some("127.0.0.1:9901".parse().unwrap()));
+        let address = "127.0.0.1:9901".parse().unwrap();
+        place.write_admin(address, false).unwrap();
+        assert_eq!(place.read_admin_url(), Some((false, address)));
+        place.write_admin(address, true).unwrap();
+        assert_eq!(
+            (place.read_admin_url(), place.read_admin()),
+            (Some((true, address)), Some(address))
+        );
+        place.write_admin_token("slt_one").unwrap();
+        place.write_admin_token("slt_two").unwrap();
+        assert_eq!(place.read_admin_token().as_deref(), Some("slt_two"));
+        let mode = std::fs::metadata(path.join("new/one/admin-token")).unwrap().permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
         place.remove_admin();
-        assert_eq!(place.read_admin(), None);
+        assert_eq!((place.read_admin(), place.read_admin_token()), (None, None));
         std::fs::remove_dir_all(path).unwrap();
     }
 }

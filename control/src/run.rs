@@ -11,8 +11,12 @@ use tokio::{
 };
 
 use crate::{
+    access::{Gate, Principal},
     api,
-    cli::{Failure, exit},
+    cli::{
+        Failure, exit,
+        keys::{ADMIN_PREFIX, new_key},
+    },
     entry::EngineEntry,
     material,
     place::StateDirectory,
@@ -108,13 +112,18 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
         last_revision: kept,
     };
     let running = Running::start(parts, chosen, last, admin).await.map_err(refused)?;
-    state.write_admin(admin).map_err(|error| {
-        let path = state.path().display();
-        Failure::new(
-            exit::FAILURE,
-            format!("the state directory {path} cannot be written: {error}"),
-        )
-    })?;
+    // A new one with each process: an old one that leaked is worth nothing.
+    let (token, _) = new_key(ADMIN_PREFIX)?;
+    let tls = running.current().spec.admin.tls.is_some();
+    state.write_admin_token(&token).and_then(|()| state.write_admin(admin, tls)).map_err(
+        |error| {
+            let path = state.path().display();
+            Failure::new(
+                exit::FAILURE,
+                format!("the state directory {path} cannot be written: {error}"),
+            )
+        },
+    )?;
 
     tokio::spawn(async move { names.keep_fresh().await });
     let follower = running.clone();
@@ -129,8 +138,8 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
     tokio::spawn(async move { follower.follow_store().await });
     let follower = running.clone();
     tokio::spawn(async move { follower.follow_standing().await });
-    let api = api::router(running.clone());
-    tokio::spawn(async move { axum::serve(listener, api).await });
+    let api = api::router(running.clone(), Gate::new(&token));
+    tokio::spawn(api::serve(listener, api, running.clone()));
     loop {
         tokio::select! {
             () = stop.wanted() => break,
@@ -158,6 +167,8 @@ fn first(inherited: &Inherited) -> Result<Option<Change>, Failure> {
         message: "sluice up".into(),
         dry_run: false,
         over: None,
+        by: Principal::local(),
+        audit: None,
     }))
 }
 

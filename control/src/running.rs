@@ -3,6 +3,7 @@
 mod choose;
 mod follow;
 mod key_uses;
+mod revise;
 mod state;
 mod told;
 mod upkeep;
@@ -20,10 +21,10 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 
 use crate::{
+    access::Principal,
     api::model::Applied,
-    diff::{Diff, diff},
+    diff::diff,
     entry::EngineEntry,
-    explain::{Explanation, Question},
     fit::{self, Checked, Judge, Whole, unix_now},
     inquiry::Inquiry,
     keys::{self, ProviderState, Providers, Source},
@@ -32,12 +33,13 @@ use crate::{
     records::Records,
     resolve::{HostState, Resolver},
     spec::{AuthenticatorKind, Problem, Severity, Spec},
-    store::{Draft, Revision, RevisionLine, Store, StoreError},
+    store::{AuditDraft, Draft, Revision, RevisionLine, Store, StoreError},
     tickets::Tickets,
 };
 pub use choose::choose;
 use follow::Following;
 pub use follow::LastRevision;
+pub use revise::Edit;
 use told::told;
 use upkeep::{NodeKeys, compiled};
 
@@ -68,6 +70,10 @@ pub struct Change {
     pub dry_run: bool,
     /// Only when this revision runs.
     pub over: Option<u64>,
+    /// Who asks for it, and so what it may change.
+    pub by: Principal,
+    /// Stored with the revision.
+    pub audit: Option<AuditDraft>,
 }
 
 /// Why a change was not made. The old configuration keeps running.
@@ -85,6 +91,18 @@ pub enum Refused {
     Question(String),
     #[error("revision {running} runs, not {expected}; look at it and try again")]
     Changed { running: u64, expected: u64 },
+    /// Who asks may not.
+    #[error("{0} (nothing was changed)")]
+    Forbidden(String),
+    /// There is no such thing in the running spec.
+    #[error("{0}")]
+    NoEntity(String),
+    /// It is not as who asks believes.
+    #[error("{0} (nothing was changed)")]
+    Precondition(String),
+    /// It contradicts itself, or what there is.
+    #[error("{0} (nothing was changed)")]
+    Conflict(String),
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Stored and published, but not everywhere yet.
@@ -262,20 +280,21 @@ impl Running {
     /// Checks `change` and makes it the running configuration on every shard.
     pub async fn apply(&self, change: Change) -> Result<Applied, Refused> {
         let whole = load(&change.source_name, &change.source, self.shared.engine.check).await?;
-        let Change { source_name, source, author, message, dry_run, over } = change;
+        let Change { source_name, source, author, message, dry_run, over, by, audit } = change;
         let draft = Draft {
             author: cut(author, MAX_NAME),
             message: cut(message, MAX_MESSAGE),
             spec: canonical(&whole.spec)?,
             source: String::from_utf8_lossy(&source).into_owned(),
             source_name: cut(source_name, MAX_NAME),
+            audit,
             ..Draft::default()
         };
-        self.install(whole, draft, dry_run, over).await
+        self.install(whole, draft, dry_run, over, &by).await
     }
 
     /// Makes revision `to`, or the one before the running one, run again: as a new revision.
-    pub async fn rollback(&self, to: Option<u64>, author: String) -> Result<Applied, Refused> {
+    pub async fn rollback(&self, to: Option<u64>, change: Change) -> Result<Applied, Refused> {
         let running = self.current().revision.id;
         let to = match to {
             Some(to) => to,
@@ -284,33 +303,31 @@ impl Running {
         let old = self.revision(to).await?;
         let whole = parse(&old, self.shared.engine.check).await?;
         let draft = Draft {
-            author: cut(author, MAX_NAME),
-            message: format!("rollback to revision {to}"),
+            author: cut(change.author, MAX_NAME),
+            message: match change.message.is_empty() {
+                true => format!("rollback to revision {to}"),
+                false => cut(change.message, MAX_MESSAGE),
+            },
             spec: canonical(&whole.spec)?,
             source: old.source,
             source_name: old.source_name,
+            audit: change.audit,
             ..Draft::default()
         };
-        self.install(whole, draft, false, None).await
+        self.install(whole, draft, change.dry_run, change.over, &change.by).await
     }
 
-    /// How the spec `source` differs from the running one.
-    pub async fn diff(&self, source: Vec<u8>) -> Result<Diff, Refused> {
-        let whole = load("request", &source, self.shared.engine.check).await?;
-        Ok(diff(&self.current().spec, &whole.spec))
+    /// The newest `limit` revisions before `before`, newest first.
+    pub async fn revisions(
+        &self,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<RevisionLine>, Refused> {
+        Ok(self.shared.store.list_before(before, limit).await?)
     }
 
-    /// Asks the engine's router about `question`.
-    pub async fn explain(&self, question: Question) -> Result<Explanation, Refused> {
-        let (snapshot, explain) =
-            (Arc::clone(&self.current().snapshot), self.shared.engine.explain);
-        question.check(&snapshot).map_err(Refused::Question)?;
-        let answer = tokio::task::spawn_blocking(move || explain(&snapshot, &question)).await;
-        answer.map_err(|error| Refused::Internal(error.to_string()))?.map_err(Refused::Internal)
-    }
-
-    pub async fn revisions(&self, limit: u32) -> Result<Vec<RevisionLine>, Refused> {
-        Ok(self.shared.store.list(limit).await?)
+    pub fn store(&self) -> &Store {
+        &self.shared.store
     }
 
     pub async fn revision(&self, id: u64) -> Result<Revision, Refused> {
@@ -330,6 +347,7 @@ impl Running {
         draft: Draft,
         dry_run: bool,
         over: Option<u64>,
+        by: &Principal,
     ) -> Result<Applied, Refused> {
         let mut whole = Some(whole);
         for _ in 0..MAX_TURNS {
@@ -340,7 +358,7 @@ impl Running {
                     Ok(()) | Err(_) => {}
                 }
             }
-            match self.try_install(&mut whole, draft.clone(), dry_run, over).await {
+            match self.try_install(&mut whole, draft.clone(), dry_run, over, by).await {
                 Err(Refused::Store(StoreError::Changed { latest })) => {
                     if let Some(expected) = over {
                         return Err(Refused::Changed { running: latest, expected });
@@ -360,6 +378,7 @@ impl Running {
         draft: Draft,
         dry_run: bool,
         over: Option<u64>,
+        by: &Principal,
     ) -> Result<Applied, Refused> {
         let Some(whole) = given.as_ref() else { return Err(Refused::NoSpec) };
         let mut publisher = self.shared.publisher.lock().await;
@@ -374,6 +393,7 @@ impl Running {
             return Err(Refused::Changed { running: latest, expected });
         }
         let diff = diff(&current.spec, &whole.spec);
+        by.may_change(&diff, &current.spec, &whole.spec).map_err(Refused::Forbidden)?;
         let mut applied = Applied {
             revision: running,
             epoch: current.snapshot.epoch,
@@ -466,6 +486,11 @@ impl Running {
         let running = self.current().spec.admin.listen;
         if spec.admin.listen != running {
             notes.push(format!("admin.listen stays {running} until control starts again"));
+        }
+        let running = self.current().spec.admin.tls.is_some();
+        if spec.admin.tls.is_some() != running {
+            let tls = if running { "TLS" } else { "clear text" };
+            notes.push(format!("the admin listener goes on with {tls} until control starts again"));
         }
         notes
     }

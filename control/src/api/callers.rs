@@ -102,7 +102,7 @@ fn callers(auth: &flat::Auth, uses: &KeyUses, now: i64) -> Vec<Consumer> {
     auth.consumers.iter().map(row).collect()
 }
 
-fn api_keys(auth: &flat::Auth, uses: &KeyUses) -> Vec<ApiKey> {
+pub fn api_keys(auth: &flat::Auth, uses: &KeyUses) -> Vec<ApiKey> {
     let rows = auth.consumers.iter().flat_map(|consumer| {
         consumer.api_keys.iter().map(|key| ApiKey {
             sha256: HEXLOWER.encode(&key.digest),

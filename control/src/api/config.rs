@@ -3,32 +3,37 @@
 use axum::{
     Json,
     body::Bytes,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Extension, State},
     http::{HeaderMap, header::IF_MATCH},
+    response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::{
     Problem,
+    admit::Caller,
+    extract::{Params, Place, tags},
     model::{self, Applied},
+    page::{MOST, Page},
 };
 use crate::{
+    diff::Diff,
     explain::{Explanation, Question},
     running::{Change, Running},
     spec::redacted,
-    store::{Revision, RevisionLine},
+    store::Revision,
 };
 
-/// Revisions listed at most.
-const MAX_LISTED: u32 = 1_000;
-
-#[derive(Deserialize)]
+/// How a spec is to be applied.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 pub struct ApplyQuery {
-    #[serde(default)]
-    dry_run: bool,
+    /// Only say what would change.
+    dry_run: Option<bool>,
+    /// Why, for the list of revisions.
     #[serde(default)]
     message: String,
+    /// Whose change it is, where nobody is listed: who is, cannot claim to be another.
     #[serde(default)]
     author: String,
     /// Name of the file the text came from.
@@ -39,36 +44,49 @@ pub struct ApplyQuery {
 /// `POST /v1/apply`: the body is the spec. `If-Match: "7"` applies only over revision 7.
 pub async fn apply(
     State(running): State<Running>,
-    query: Result<Query<ApplyQuery>, QueryRejection>,
-    headers: HeaderMap,
+    Params(query): Params<ApplyQuery>,
+    (Extension(caller), headers): (Extension<Caller>, HeaderMap),
     body: Bytes,
 ) -> Result<Json<Applied>, Problem> {
-    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
     let source_name = if query.source.is_empty() { "request".into() } else { query.source };
+    let author = caller.by.author(&query.author);
     let change = Change {
         source_name,
         source: body.to_vec(),
-        author: query.author,
         message: query.message,
-        dry_run: query.dry_run,
+        dry_run: query.dry_run.unwrap_or(false),
         over: if_match(&headers)?,
+        audit: Some(caller.deed(&author)),
+        author,
+        by: caller.by,
     };
     Ok(Json(running.apply(change).await?))
 }
 
 fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    let Some(value) = headers.get(IF_MATCH) else { return Ok(None) };
-    let tag = value.to_str().unwrap_or_default().trim().trim_matches('"');
-    match tag.parse() {
-        Ok(revision) => Ok(Some(revision)),
-        Err(_) if tag == "*" => Ok(None),
-        Err(_) => Err(Problem::bad_request("If-Match must be a revision, such as \"7\"")),
+    let Some(tags) = tags(headers, IF_MATCH)? else { return Ok(None) };
+    if tags.iter().any(|tag| tag == "*") {
+        return Ok(None);
+    }
+    let wrong = || Problem::bad_request("If-Match must be a revision, such as \"7\"");
+    match tags.as_slice() {
+        [tag] => tag.parse().map(Some).map_err(|_| wrong()),
+        _ => Err(wrong()),
     }
 }
 
-#[derive(Deserialize)]
+/// Where to go back to.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 pub struct RollbackQuery {
+    /// The revision; without it the one before the running one.
+    #[schemars(range(min = 1))]
     to: Option<u64>,
+    /// Only say what would change.
+    dry_run: Option<bool>,
+    /// Why, for the list of revisions.
+    #[serde(default)]
+    message: String,
+    /// Whose change it is, where nobody is listed.
     #[serde(default)]
     author: String,
 }
@@ -76,16 +94,26 @@ pub struct RollbackQuery {
 /// `POST /v1/rollback?to=REV`; without `to`, to the one before the running one.
 pub async fn rollback(
     State(running): State<Running>,
-    query: Result<Query<RollbackQuery>, QueryRejection>,
+    Params(query): Params<RollbackQuery>,
+    (Extension(caller), headers): (Extension<Caller>, HeaderMap),
 ) -> Result<Json<Applied>, Problem> {
-    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
-    Ok(Json(running.rollback(query.to, query.author).await?))
+    let author = caller.by.author(&query.author);
+    let change = Change {
+        source_name: String::new(),
+        source: Vec::new(),
+        message: query.message,
+        dry_run: query.dry_run.unwrap_or(false),
+        over: if_match(&headers)?,
+        audit: Some(caller.deed(&author)),
+        author,
+        by: caller.by,
+    };
+    Ok(Json(running.rollback(query.to, change).await?))
 }
 
 /// `POST /v1/diff`: how the spec in the body differs from the running one.
-pub async fn diff(State(running): State<Running>, body: Bytes) -> Result<Json<Value>, Problem> {
-    let diff = running.diff(body.to_vec()).await?;
-    Ok(Json(serde_json::to_value(diff).unwrap_or_default()))
+pub async fn diff(State(running): State<Running>, body: Bytes) -> Result<Json<Diff>, Problem> {
+    Ok(Json(running.diff(body.to_vec()).await?))
 }
 
 /// `POST /v1/explain`: which route a request takes.
@@ -119,15 +147,32 @@ pub async fn spec(
     ([(axum::http::header::ETAG, etag)], Json(answer))
 }
 
+/// Which revisions.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevisionsQuery {
+    /// Revisions at most; without it all that are kept, 1,000.
+    #[schemars(range(min = 1, max = 1000))]
+    limit: Option<u32>,
+    /// Where to go on; from the Link field of the page before.
+    #[schemars(length(max = 500))]
+    cursor: Option<String>,
+}
+
 /// `GET /v1/revisions`: newest first.
-pub async fn revisions(State(running): State<Running>) -> Result<Json<Vec<RevisionLine>>, Problem> {
-    Ok(Json(running.revisions(MAX_LISTED).await?))
+pub async fn revisions(
+    State(running): State<Running>,
+    Params(query): Params<RevisionsQuery>,
+) -> Result<Response, Problem> {
+    let page = Page::new(query.limit.or(Some(MOST)), query.cursor.as_deref())?;
+    let rows = running.revisions(page.before()?, page.limit as u32 + 1).await?;
+    Ok(page.answer("/v1/revisions", rows, |row| row.id.to_string()).into_response())
 }
 
 /// `GET /v1/revisions/{id}`, without secrets.
 pub async fn revision(
     State(running): State<Running>,
-    Path(id): Path<u64>,
+    Place(id): Place<u64>,
 ) -> Result<Json<Revision>, Problem> {
     let revision = running.revision(id).await?;
     let (spec, source) = redacted(&revision.spec, &revision.source);

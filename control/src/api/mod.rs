@@ -1,70 +1,74 @@
 //! The admin listener: health, metrics and the API under `/v1`.
 //!
-//! It has no login and is meant for the loopback. Against web pages that reach for it through a
-//! visitor's browser, requests with an `Origin` and, on the loopback, requests under a foreign
-//! host name (DNS rebinding) are refused.
+//! The [`table`] has every operation; the [`router`] and the [`openapi`] document are made of it. A
+//! request goes through [`admit`] first: who asks, and what they may.
+//!
+//! Against web pages that reach for it through a visitor's browser, requests with an `Origin` and, on
+//! the loopback while nobody is listed in `admin.access`, requests under a foreign host name (DNS
+//! rebinding) are refused.
 
+mod admit;
+mod audit;
 mod callers;
 mod config;
+mod consumer_keys;
+mod entities;
+mod extract;
 mod guard;
 mod limits;
 pub mod model;
+pub mod openapi;
+mod operation;
+mod page;
+mod probes;
 mod problem;
+mod serve;
 mod state;
+mod table;
+mod trial;
 
-use axum::{
-    Router,
-    extract::{DefaultBodyLimit, State},
-    http::{StatusCode, header::CONTENT_TYPE},
-    middleware,
-    response::IntoResponse,
-    routing::{get, post},
-};
+use std::sync::{Arc, Mutex};
+
+use axum::{Router, extract::DefaultBodyLimit, middleware};
 
 pub use problem::Problem;
+pub use serve::serve;
 pub use state::in_use as certificates;
 
-use crate::{running::Running, spec};
+use admit::{Door, Refusals, Rule};
+
+use crate::{access::Gate, running::Running};
 
 /// All of the admin listener.
-pub fn router(running: Running) -> Router {
-    let v1 = Router::new()
-        .route("/apply", post(config::apply))
-        .route("/rollback", post(config::rollback))
-        .route("/diff", post(config::diff))
-        .route("/explain", post(config::explain))
-        .route("/spec", get(config::spec))
-        .route("/revisions", get(config::revisions))
-        .route("/revisions/{id}", get(config::revision))
-        .route("/status", get(state::status))
-        .route("/cluster", get(state::cluster))
-        .route("/routes", get(state::routes))
-        .route("/upstreams", get(state::upstreams))
-        .route("/listeners", get(state::listeners))
-        .route("/certificates", get(state::certificates))
-        .route("/authenticators", get(callers::authenticators))
-        .route("/consumers", get(callers::consumers))
-        .route("/keys", get(callers::keys))
-        .route("/limits", get(limits::limits));
-    let guard = guard::Guard::new(running.admin());
-    Router::new()
-        .nest("/v1", v1)
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
+pub fn router(running: Running, gate: Gate) -> Router {
+    let door = Door {
+        guard: guard::Guard::new(running.admin()),
+        running: running.clone(),
+        gate,
+        under_way: Arc::default(),
+        refusals: Arc::new(Mutex::new(Refusals::new())),
+    };
+    let mut router = Router::new();
+    for one in table::operations(&mut openapi::generator()) {
+        let call = match one.role {
+            None => one.call,
+            Some(role) => {
+                let takes = one.body.map_or(&[][..], |(takes, _)| takes);
+                let rule = Rule { action: one.id, role, changes: one.changes, takes };
+                let judge = middleware::from_fn_with_state((door.clone(), rule), admit::judge);
+                one.call.route_layer(judge)
+            }
+        };
+        router = router.route(&one.path, call);
+    }
+    router
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .fallback(|| async { Problem::not_found("there is nothing at this path") })
-        .layer(DefaultBodyLimit::max(spec::MAX_BYTES + 1))
-        .layer(middleware::from_fn_with_state(guard, guard::check))
+        // The body is here already when a handler runs: `admit` has bounded it.
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(door, admit::admit))
         .with_state(running)
 }
 
-async fn ready(State(running): State<Running>) -> impl IntoResponse {
-    match running.ready() {
-        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
-    }
-}
-
-async fn metrics(State(running): State<Running>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], running.metrics())
-}
+#[cfg(test)]
+mod tests;

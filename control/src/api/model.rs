@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::store::NodeReport;
 
 /// Answer to an apply or a rollback.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Applied {
     /// The revision that is running now; of a dry run, the one that stays.
     pub revision: u64,
@@ -27,7 +28,7 @@ pub struct Applied {
     pub notes: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     pub version: String,
     /// Revision and epoch as published.
@@ -58,7 +59,7 @@ pub struct Status {
 }
 
 /// The nodes that share a store.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cluster {
     pub store: String,
     /// Why it cannot be asked; then only the node that was asked is told of.
@@ -69,7 +70,7 @@ pub struct Cluster {
     pub nodes: Vec<ClusterNode>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClusterNode {
     /// `ok`, `behind`, `failed` (see `error`), or `gone`.
     pub state: String,
@@ -81,7 +82,7 @@ pub struct ClusterNode {
     pub node: NodeReport,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Shard {
     pub shard: usize,
     /// Epoch it serves.
@@ -95,20 +96,22 @@ pub struct Shard {
     pub records_dropped: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AccessLogState")]
 pub struct AccessLog {
     /// A path, `-` or `off`.
     pub path: String,
     pub lines_dropped: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Unresolved {
     pub host: String,
     pub error: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "RouteState")]
 pub struct Route {
     pub name: String,
     pub methods: Vec<String>,
@@ -120,13 +123,14 @@ pub struct Route {
     pub upstreams: Vec<Share>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Share {
     pub name: String,
     pub weight: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "UpstreamState")]
 pub struct Upstream {
     pub name: String,
     pub balance: String,
@@ -136,7 +140,7 @@ pub struct Upstream {
 }
 
 /// How an upstream as a whole does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UpstreamStanding {
     /// `none`, `closed`, `open` or `half_open`.
     pub breaker: String,
@@ -159,7 +163,8 @@ pub struct UpstreamStanding {
     pub active_retries: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "TargetState")]
 pub struct Target {
     /// As the spec calls it.
     pub name: String,
@@ -193,7 +198,8 @@ pub struct Target {
     pub share_percent: u8,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ListenerState")]
 pub struct Listener {
     pub name: String,
     pub address: String,
@@ -205,7 +211,8 @@ pub struct Listener {
 }
 
 /// A certificate in use. Never its key.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "CertificateState")]
 pub struct Certificate {
     /// The listener that shows it; of an upstream's (mTLS) it is null.
     pub listener: Option<String>,
@@ -228,7 +235,8 @@ pub struct Certificate {
 }
 
 /// A way to prove who one is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AuthenticatorState")]
 pub struct Authenticator {
     pub name: String,
     /// `api_key`, `jwt`, `introspection`, `login`, `certificate`, `basic`, `signature` or `external`.
@@ -246,7 +254,7 @@ pub struct Authenticator {
 }
 
 /// One window of a limit for one value of what it counts by, as this node sees it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LimitBucket {
     /// The policy, the window, and what it counts by.
     pub bucket: String,
@@ -283,7 +291,8 @@ impl From<contract::LimitLine> for LimitBucket {
 }
 
 /// Someone who calls. No secrets.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ConsumerState")]
 pub struct Consumer {
     pub name: String,
     pub groups: Vec<String>,
@@ -303,7 +312,8 @@ pub struct Consumer {
 }
 
 /// An API key of the spec, told as `sluice keys list` tells those in Redis.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ApiKeyState")]
 pub struct ApiKey {
     /// In hexadecimal.
     pub sha256: String,
@@ -318,7 +328,7 @@ pub struct ApiKey {
 }
 
 /// The running spec. Secrets that stand in it are left out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Running {
     pub revision: u64,
     pub epoch: u64,
@@ -334,7 +344,7 @@ pub struct Running {
 }
 
 /// `application/problem+json` (RFC 9457).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ProblemDocument {
     #[serde(rename = "type")]
     pub kind: String,
@@ -344,4 +354,67 @@ pub struct ProblemDocument {
     /// Every problem of a refused spec.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<serde_json::Value>,
+}
+
+/// An API key that was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct KeyMade {
+    /// The key, told this once; null in a dry run, and where an answer is repeated for its idempotency
+    /// key.
+    pub key: Option<String>,
+    /// In hexadecimal: what the spec has of it.
+    pub sha256: String,
+    pub prefix: String,
+    pub applied: Applied,
+}
+
+/// Whether a spec could run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Validated {
+    pub ok: bool,
+    /// Errors and warnings in the order of the text.
+    pub problems: Vec<serde_json::Value>,
+}
+
+/// What a spec would do with requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TryAnswer {
+    /// The revision that it was compared to.
+    pub revision: u64,
+    pub diff: crate::diff::Diff,
+    pub tried: usize,
+    /// Requests that there was no time for.
+    pub left_out: usize,
+    /// Of those that were tried, how many would fare differently.
+    pub different: usize,
+    pub requests: Vec<Tried>,
+}
+
+/// A request that was tried.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Tried {
+    pub method: String,
+    pub host: String,
+    pub path_and_query: String,
+    /// `same`, `routed` (it is refused now), `refused` (it is routed now) or `differently`.
+    pub change: String,
+    pub now: Course,
+    pub then: Course,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Course {
+    /// `matched`, `not_found`, `method_not_allowed` or `bad_path`.
+    pub result: String,
+    pub route: Option<String>,
+    /// With their weights.
+    pub upstreams: Vec<String>,
+    /// Path and query as the upstream gets them.
+    pub path: Option<String>,
+    /// What is asked of the caller; null: nothing.
+    pub auth: Option<String>,
+    /// Limits that must have room.
+    pub limits: Vec<String>,
+    pub problem: Option<String>,
 }

@@ -75,7 +75,7 @@ pub fn apply(
     // The same check that control does, with the text at hand to point into.
     let good = source.checked(remote.json, engine)?;
     let ask = !dry_run && consent.must_ask("apply")?;
-    let (admin, author) = (Admin::new(remote), author());
+    let (admin, author) = (Admin::new(remote)?, author());
     let query = [("message", message), ("author", &*author), ("source", &*source.name)];
     let preview = [&query[..], &[("dry_run", "true")]].concat();
     let mut over = None;
@@ -101,7 +101,7 @@ pub fn apply(
 
 pub fn rollback(revision: Option<u64>, consent: Consent, remote: &Remote) -> Result<(), Failure> {
     let ask = consent.must_ask("roll back")?;
-    let (admin, author) = (Admin::new(remote), author());
+    let (admin, author) = (Admin::new(remote)?, author());
     let mut to = revision;
     if ask {
         let running: Running = admin.get("/v1/spec")?;
@@ -168,7 +168,7 @@ pub fn diff(
     engine: &EngineEntry,
 ) -> Result<(), Failure> {
     let good = Source::read(file)?.checked(remote.json, engine)?;
-    let admin = Admin::new(remote);
+    let admin = Admin::new(remote)?;
     // Control compares: secrets that stand in the running spec never leave it.
     let diff: Diff = admin.post("/v1/diff", &[], &good.text)?;
     if remote.json {

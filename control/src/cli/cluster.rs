@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// `sluice status --cluster`.
 pub fn status(remote: &Remote) -> Result<(), Failure> {
-    let cluster: Cluster = Admin::new(remote).get("/v1/cluster")?;
+    let cluster: Cluster = Admin::new(remote)?.get("/v1/cluster")?;
     match remote.json {
         true => print_json(&cluster),
         false => print_text(&text(&cluster, color(&std::io::stdout()))),
@@ -45,7 +45,7 @@ pub fn wait(
     patience: Duration,
     remote: &Remote,
 ) -> Result<(), Failure> {
-    let (admin, began) = (Admin::new(remote), Instant::now());
+    let (admin, began) = (Admin::new(remote)?, Instant::now());
     let serves = |cluster: &Cluster| {
         let behind = cluster.nodes.iter().filter(|one| {
             let taken = one.node.served >= applied.revision && one.node.converged;

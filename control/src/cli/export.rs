@@ -60,11 +60,12 @@ impl Export {
                 (serde_json::from_str(&found.spec)?, found.source)
             }
             (false, None) => {
-                let running: Running = Admin::new(&self.remote).get("/v1/spec")?;
+                let running: Running = Admin::new(&self.remote)?.get("/v1/spec")?;
                 (running.spec, running.source)
             }
             (false, Some(id)) => {
-                let old: Revision = Admin::new(&self.remote).get(&format!("/v1/revisions/{id}"))?;
+                let old: Revision =
+                    Admin::new(&self.remote)?.get(&format!("/v1/revisions/{id}"))?;
                 (serde_json::from_str(&old.spec)?, old.source)
             }
         };

@@ -28,7 +28,13 @@ pub enum Keys {
         #[arg(long)]
         json: bool,
     },
-    /// Tell the hash of the API key on the standard input
+    /// Make a token for the admin API and print it, once, with its hash for the spec
+    AdminToken {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell the hash of the API key or token on the standard input
     Hash {
         /// Print JSON
         #[arg(long)]
@@ -50,6 +56,8 @@ pub enum Passwords {
 
 /// Longest key or password that is read, in bytes.
 const MAX_INPUT: u64 = 4_096;
+/// What tokens for the admin API begin with.
+pub const ADMIN_PREFIX: &str = "slt";
 /// Characters of a key beside its prefix that people are shown.
 const SHOWN: usize = 6;
 /// 62^43 is more than 2^256.
@@ -69,12 +77,27 @@ struct Printed {
 pub fn keys(command: Keys) -> Result<(), Failure> {
     let (printed, json) = match command {
         Keys::New { prefix, json } => (Printed::new(&prefix)?, json),
+        Keys::AdminToken { json } => return admin_token(json),
         Keys::Hash { json } => (Printed::of(&input("key")?), json),
         Keys::Redis(command) => return command.run(),
     };
     match json {
         true => print_json(&printed),
         false => print_text(&printed.text()),
+    }
+    Ok(())
+}
+
+fn admin_token(json: bool) -> Result<(), Failure> {
+    let Printed { key, sha256, .. } = Printed::new(ADMIN_PREFIX)?;
+    let token = key.unwrap_or_default();
+    match json {
+        true => print_json(&serde_json::json!({ "token": token, "sha256": sha256 })),
+        false => print_text(&format!(
+            "token   {token}\nsha256  {sha256}\n\n\
+             The token is shown this once. Give it to whom it is for, and put its hash into the spec:\n\n\
+             admin:\n  access:\n    - {{name: NAME, token_sha256: {sha256}, role: editor}}\n"
+        )),
     }
     Ok(())
 }

@@ -3,9 +3,10 @@
 mod admin;
 mod change;
 mod cluster;
+mod entity;
 mod export;
 mod import;
-mod keys;
+pub(crate) mod keys;
 mod keys_redis;
 mod manual;
 mod offline;
@@ -13,7 +14,7 @@ mod remote;
 mod show;
 pub(crate) mod table;
 
-use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -225,6 +226,32 @@ enum Command {
         #[command(subcommand)]
         command: keys::Passwords,
     },
+    /// List, show, put, change and delete single things of the running spec
+    #[command(
+        arg_required_else_help = true,
+        after_help = "Examples:\n  sluice entity list routes\n  sluice entity get upstreams users > users.json\n  sluice entity put upstreams users -f users.json\n  sluice entity patch routes checkout '{\"workspace\": \"shop\"}'\n  sluice entity delete consumers acme --dry-run\n  sluice entity new-key acme"
+    )]
+    Entity {
+        #[command(subcommand)]
+        command: entity::Entities,
+    },
+    /// Say which requests a spec would route or refuse, differently than now
+    #[command(
+        after_help = "Examples:\n  sluice try -f gateway.yaml                    with the last requests that were served\n  sluice try -f gateway.yaml --url 'GET http://api.example.com/users/7'"
+    )]
+    Try(entity::Try),
+    /// Show who changed what, and who was refused
+    #[command(
+        after_help = "Examples:\n  sluice audit\n  sluice audit --verify      whether the chain of hashes is whole\n  sluice audit --json --limit 1000"
+    )]
+    Audit(entity::Audit),
+    /// Print the OpenAPI 3.1 document of the admin API
+    #[command(after_help = "Example:\n  sluice openapi > sluice.openapi.json")]
+    Openapi {
+        /// Accepted everywhere; the document is JSON anyway
+        #[arg(long, hide = true)]
+        json: bool,
+    },
     /// Print the Prometheus metrics
     #[command(
         after_help = "Examples:\n  sluice metrics | grep sluice_requests_total\n  sluice metrics --json"
@@ -285,9 +312,22 @@ pub struct Up {
 /// Where the control process is, and how to print.
 #[derive(Clone, Debug, Args)]
 pub struct Remote {
-    /// Address of the admin API [default: found in the state directory, else 127.0.0.1:9901]
-    #[arg(long, value_name = "ADDR", env = "SLUICE_ADMIN")]
-    pub admin: Option<SocketAddr>,
+    /// Address of the admin API, or its URL: https://HOST:PORT [default: found in the state
+    /// directory, else 127.0.0.1:9901]
+    #[arg(long, value_name = "ADDR", env = "SLUICE_ADMIN", value_parser = admin::admin_url)]
+    pub admin: Option<String>,
+    /// Token for it [default: the one in the state directory]
+    #[arg(long, value_name = "TOKEN", env = "SLUICE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Issuers of its certificate (PEM) [default: the system's]
+    #[arg(long, value_name = "FILE", env = "SLUICE_CA")]
+    pub ca: Option<PathBuf>,
+    /// Client certificate to show it (PEM)
+    #[arg(long, value_name = "FILE", env = "SLUICE_CERT", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// Private key of the client certificate (PEM)
+    #[arg(long, value_name = "FILE", env = "SLUICE_KEY", requires = "cert")]
+    pub key: Option<PathBuf>,
     /// State directory of the gateway
     #[arg(long, value_name = "DIR", env = "SLUICE_STATE")]
     pub state: Option<PathBuf>,
@@ -348,6 +388,13 @@ pub fn main(engine: EngineEntry) -> ExitCode {
         Command::Man { page, dir } => manual::pages(page.as_deref(), dir.as_deref()),
         Command::Keys { command } => keys::keys(command),
         Command::Password { command } => keys::passwords(&command),
+        Command::Entity { command } => command.run(),
+        Command::Try(command) => command.run(),
+        Command::Audit(command) => command.run(),
+        Command::Openapi { .. } => {
+            offline::print_json(&crate::api::openapi::document());
+            Ok(())
+        }
         Command::Metrics { remote } => remote::metrics(&remote),
     };
     match result {

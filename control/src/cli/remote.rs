@@ -35,7 +35,7 @@ pub fn get(what: What, consumer: Option<&str>, remote: &Remote) -> Result<(), Fa
         What::Keys => list::<ApiKey>("/v1/keys", remote, show::keys),
         What::Limits => {
             let query: Vec<_> = consumer.map(|name| ("consumer", name)).into_iter().collect();
-            let rows: Vec<LimitBucket> = Admin::new(remote).get_with("/v1/limits", &query)?;
+            let rows: Vec<LimitBucket> = Admin::new(remote)?.get_with("/v1/limits", &query)?;
             match remote.json {
                 true => print_json(&rows),
                 false => print_text(&show::limits(&rows, color(&std::io::stdout()))),
@@ -44,7 +44,7 @@ pub fn get(what: What, consumer: Option<&str>, remote: &Remote) -> Result<(), Fa
         }
         What::Revisions => list::<RevisionLine>("/v1/revisions", remote, show::revisions),
         What::Spec => {
-            let running: Running = Admin::new(remote).get("/v1/spec")?;
+            let running: Running = Admin::new(remote)?.get("/v1/spec")?;
             match remote.json {
                 true => print_json(&running.spec),
                 false => print_text(&running.source),
@@ -59,7 +59,7 @@ fn list<T: Serialize + DeserializeOwned>(
     remote: &Remote,
     show: fn(&[T], bool) -> String,
 ) -> Result<(), Failure> {
-    let rows: Vec<T> = Admin::new(remote).get(path)?;
+    let rows: Vec<T> = Admin::new(remote)?.get(path)?;
     match remote.json {
         true => print_json(&rows),
         false => print_text(&show(&rows, color(&std::io::stdout()))),
@@ -68,7 +68,7 @@ fn list<T: Serialize + DeserializeOwned>(
 }
 
 pub fn status(remote: &Remote) -> Result<(), Failure> {
-    let status: Status = Admin::new(remote).get("/v1/status")?;
+    let status: Status = Admin::new(remote)?.get("/v1/status")?;
     match remote.json {
         true => print_json(&status),
         false => print_text(&show::status(&status, color(&std::io::stdout()))),
@@ -78,7 +78,7 @@ pub fn status(remote: &Remote) -> Result<(), Failure> {
 
 pub fn explain(question: &Question, all: bool, remote: &Remote) -> Result<(), Failure> {
     let body = serde_json::to_string(question)?;
-    let explanation: Explanation = Admin::new(remote).post("/v1/explain", &[], &body)?;
+    let explanation: Explanation = Admin::new(remote)?.post("/v1/explain", &[], &body)?;
     match remote.json {
         true => print_json(&explanation),
         false => print_text(&explanation.to_text(all)),
@@ -87,7 +87,7 @@ pub fn explain(question: &Question, all: bool, remote: &Remote) -> Result<(), Fa
 }
 
 pub fn metrics(remote: &Remote) -> Result<(), Failure> {
-    let text = Admin::new(remote).get_text("/metrics")?;
+    let text = Admin::new(remote)?.get_text("/metrics")?;
     match remote.json {
         true => print_json(&exposition::parse(&text).map_err(Failure::from)?),
         false => print_text(&text),

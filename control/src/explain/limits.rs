@@ -3,13 +3,14 @@
 use std::fmt::Write;
 
 use contract::snapshot::{self as flat, LimitIndex, Snapshot, Unidentified};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::table::Table;
 use crate::spec::{LimitBy, LimitCost, LimitMode, LimitWindow, OnStoreFailure, Per};
 
 /// A policy that holds for a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Met {
     pub name: String,
     /// Why it holds: one of `everywhere`, `route`, `consumer` and `key`.
@@ -32,7 +33,7 @@ pub struct Met {
 }
 
 /// The quota of a group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tier {
     pub group: String,
     pub windows: Vec<LimitWindow>,

@@ -7,6 +7,7 @@
 mod line;
 mod metrics;
 mod names;
+mod recent;
 mod sink;
 
 use std::{
@@ -25,6 +26,7 @@ use contract::{KeyUse, record::Record, ring::RingReader, segment::Segment, snaps
 
 pub use line::date;
 pub use metrics::{family, sample, seconds};
+pub use recent::Asked;
 
 use self::{
     line::LineWriter,
@@ -68,6 +70,7 @@ struct State {
     log: Option<Log>,
     /// What nobody has taken yet.
     key_uses: KeyUses,
+    recent: recent::Recent,
     /// Records that could not be read.
     garbage: u64,
 }
@@ -160,6 +163,11 @@ impl Records {
         std::mem::take(&mut self.shared.lock().key_uses)
     }
 
+    /// What the last requests asked for, oldest first.
+    pub fn recent(&self) -> Vec<Asked> {
+        self.shared.lock().recent.list()
+    }
+
     pub fn lines_dropped(&self) -> u64 {
         self.shared.lines_dropped.load(Ordering::Relaxed)
     }
@@ -205,7 +213,8 @@ impl Shared {
 
 impl State {
     fn take(&mut self, shard: usize, record: &Record<'_>) {
-        let State { history, metrics, log, .. } = self;
+        let State { history, metrics, log, recent, .. } = self;
+        recent.take(record);
         let names = metrics.count(record, history);
         if let Some(log) = log {
             let route = names.and_then(|names| names.routes.get(record.route as usize));

@@ -10,9 +10,23 @@ use super::{Loaded, Mark, RuleBody, SchemaSource, Spec, Validate, load, secrets}
 impl Spec {
     /// Every file that it names, with the path of its field.
     pub fn files_mut(&mut self) -> Vec<(String, &mut String)> {
-        let Spec { listeners, upstreams, redis, authenticators, consumers, apis, routes, .. } =
-            self;
+        let Spec {
+            admin,
+            listeners,
+            upstreams,
+            redis,
+            authenticators,
+            consumers,
+            apis,
+            routes,
+            ..
+        } = self;
         let mut files = Vec::new();
+        if let Some(tls) = &mut admin.tls {
+            files.push(("admin.tls.certificate".into(), &mut tls.certificate));
+            files.push(("admin.tls.key".into(), &mut tls.key));
+            files.extend(tls.client_ca.iter_mut().map(|ca| ("admin.tls.client_ca".into(), ca)));
+        }
         let mut parts = secrets::callers(redis.as_mut(), authenticators, consumers);
         for (at, listener) in listeners.iter_mut().enumerate() {
             let certificates = listener.tls.iter_mut().flat_map(|tls| &mut tls.certificates);
@@ -133,6 +147,7 @@ mod tests {
     use super::*;
 
     const SPEC: &str = "version: 1
+admin: {tls: {certificate: admin.pem, key: admin.key, client_ca: admin-ca.pem}}
 listeners:
   - name: https  # ü
     listen: ':8443'
@@ -150,6 +165,9 @@ routes: [{name: r, upstream: a}]
         assert_eq!(loaded.problems, []);
         let text = rooted_text(SPEC, &loaded, Path::new("/srv/gw"));
         let expected = SPEC
+            .replace("certificate: admin.pem", "certificate: \"/srv/gw/admin.pem\"")
+            .replace("key: admin.key", "key: \"/srv/gw/admin.key\"")
+            .replace("client_ca: admin-ca.pem", "client_ca: \"/srv/gw/admin-ca.pem\"")
             .replace("cert: certs/a.pem", "cert: \"/srv/gw/certs/a.pem\"")
             .replace("key: \"certs/a.key\"", "key: \"/srv/gw/certs/a.key\"")
             .replace("'certs/b.pem'", "\"/srv/gw/certs/b.pem\"")

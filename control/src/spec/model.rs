@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::scalars::{Cidr, TargetHost};
 use super::schema;
 pub use access::*;
+pub use admin::*;
 pub use authenticators::*;
 pub use consumers::*;
 pub use limits::*;
@@ -24,6 +25,7 @@ pub use upstream::*;
 pub use validate::*;
 
 mod access;
+mod admin;
 mod authenticators;
 mod consumers;
 mod limits;
@@ -134,21 +136,6 @@ impl Default for Node {
             locality: None,
             overload: Overload::default(),
         }
-    }
-}
-
-/// Control's own listener.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Admin {
-    /// Address and port, such as 127.0.0.1:9901. It has no login: keep it on the loopback.
-    #[schemars(with = "schema::SocketAddress")]
-    pub listen: SocketAddr,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Admin { listen: DEFAULT_ADMIN }
     }
 }
 
@@ -295,6 +282,11 @@ pub struct Route {
     /// Unique among routes; appears in logs and metrics.
     #[schemars(with = "schema::Name")]
     pub name: String,
+    /// Whose it is: who may change only some workspaces may change it when this is one of them.
+    /// Without it: default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Name>")]
+    pub workspace: Option<String>,
     /// What a request must look like. Without it: every request.
     #[serde(rename = "match", default)]
     pub matches: Match,

@@ -4,6 +4,7 @@
 //! stay those of the text. [`crate::check`] asks [`Problems::is_broken`] before it judges one.
 
 mod access;
+mod admin;
 mod authenticators;
 mod consumers;
 mod fields;

@@ -218,6 +218,12 @@ impl From<Rewrite> for RewriteForm {
     }
 }
 
+/// Access is by a token or by a certificate.
+pub fn one_proof(schema: &mut Schema) {
+    let either = serde_json::json!([{"required": ["token_sha256"]}, {"required": ["certificate"]}]);
+    schema.insert("oneOf".into(), either);
+}
+
 /// Adds the short form `upstream: NAME` beside `upstreams`.
 pub fn route_with_upstream(schema: &mut Schema) {
     let upstream = serde_json::json!({

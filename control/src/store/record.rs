@@ -1,10 +1,11 @@
 //! What stores keep, as values.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// One stored spec with where it came from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Revision {
     /// Rises by one with every revision, from 1.
     pub id: u64,
@@ -25,7 +26,7 @@ pub struct Revision {
 }
 
 /// A [`Revision`] without its texts, for lists.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RevisionLine {
     pub id: u64,
     /// Milliseconds since the Unix epoch.
@@ -68,7 +69,7 @@ pub struct AuditDraft {
 }
 
 /// A link of the audit chain; see [`super::chain`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditEntry {
     /// Rises by one with every entry, from 1.
     pub seq: u64,
@@ -87,7 +88,7 @@ pub struct AuditEntry {
 }
 
 /// What a look at the whole audit chain found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditVerdict {
     /// Entries looked at.
     pub entries: u64,
@@ -107,7 +108,7 @@ pub struct Remembered {
 }
 
 /// How a node stands, as it says itself every few seconds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeReport {
     /// Of the node, unique in the cluster.
     pub name: String,
@@ -139,7 +140,7 @@ pub struct NodeReport {
 }
 
 /// What a node serves, since a moment of its own: only differences mean anything.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Load {
     pub requests: u64,
     /// Of `requests`, those that were answered with 5xx.

@@ -55,9 +55,10 @@ impl Banner {
                 }
             }
         }
-        if let Some(admin) = state.read_admin() {
+        if let Some((tls, admin)) = state.read_admin_url() {
+            let scheme = if tls { "https" } else { "http" };
             eprintln!(
-                "  {:<10} http://{admin} {dim}(/metrics /healthz /readyz /v1/status){plain}",
+                "  {:<10} {scheme}://{admin} {dim}(/metrics /healthz /readyz /v1/status){plain}",
                 "admin"
             );
         }

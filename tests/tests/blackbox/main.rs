@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 // The bans of clippy.toml (clocks, blocking sockets) protect the engine; tests live on both.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+mod admin;
 mod auth;
 mod bad_input;
 mod changes;

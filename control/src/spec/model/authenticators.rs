@@ -13,6 +13,11 @@ pub struct Authenticator {
     /// Unique among authenticators; what routes refer to.
     #[schemars(with = "schema::Name")]
     pub name: String,
+    /// Whose it is: who may change only some workspaces may change it when this is one of them.
+    /// Without it: default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Name>")]
+    pub workspace: Option<String>,
     #[serde(flatten)]
     pub kind: AuthenticatorKind,
 }

@@ -15,6 +15,11 @@ pub struct Group {
     /// Unique among groups; what consumers and routes refer to, and what upstreams are told.
     #[schemars(with = "schema::Name")]
     pub name: String,
+    /// Whose it is: who may change only some workspaces may change it when this is one of them.
+    /// Without it: default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Name>")]
+    pub workspace: Option<String>,
     /// What its members may do, beside what they may themselves.
     #[serde(default)]
     pub scopes: Vec<String>,
@@ -31,6 +36,11 @@ pub struct Consumer {
     /// Unique among consumers; what upstreams, the access log and limits call it.
     #[schemars(with = "schema::Name")]
     pub name: String,
+    /// Whose it is: who may change only some workspaces may change it when this is one of them.
+    /// Without it: default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Name>")]
+    pub workspace: Option<String>,
     /// Names of its groups.
     #[serde(default)]
     pub groups: Vec<String>,

@@ -17,6 +17,11 @@ pub struct Limit {
     /// Unique. What was counted is found by it, and so survives other changes.
     #[schemars(with = "schema::Name")]
     pub name: String,
+    /// Whose it is: who may change only some workspaces may change it when this is one of them.
+    /// Without it: default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Name>")]
+    pub workspace: Option<String>,
     /// What requests are counted by, together; without it all are counted as one.
     #[serde(default)]
     pub by: Vec<LimitBy>,

@@ -16,6 +16,11 @@ pub struct Upstream {
     /// Unique among upstreams; what routes refer to.
     #[schemars(with = "schema::Name")]
     pub name: String,
+    /// Whose it is: who may change only some workspaces may change it when this is one of them.
+    /// Without it: default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Name>")]
+    pub workspace: Option<String>,
     /// How requests are spread over the targets.
     #[serde(default)]
     pub balance: Balance,
@@ -86,6 +91,7 @@ impl Default for Upstream {
     fn default() -> Self {
         Upstream {
             name: String::new(),
+            workspace: None,
             balance: Balance::default(),
             targets: Vec::new(),
             pool: Pool::default(),

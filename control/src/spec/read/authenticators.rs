@@ -2,7 +2,7 @@
 
 use super::fields::{Fields, Walk};
 use super::oauth::login;
-use super::parts::{DAY_MS, HOUR_MS, count, flag, name, one_of};
+use super::parts::{DAY_MS, HOUR_MS, count, flag, locality, name, one_of};
 use super::route::unique;
 use super::tokens::{introspection, jwt};
 use crate::spec::model::*;
@@ -22,6 +22,7 @@ pub(super) fn authenticator(walk: &mut Walk<'_>, node: &Node, path: &str) -> Opt
     ];
     const KNOWN: &[&str] = &[
         "name",
+        "workspace",
         "api_key",
         "jwt",
         "introspection",
@@ -34,9 +35,10 @@ pub(super) fn authenticator(walk: &mut Walk<'_>, node: &Node, path: &str) -> Opt
     // What cannot be read still holds its place and its name, so that routes may refer to it.
     let stand_in = || AuthenticatorKind::Certificate(Certificates::default());
     let Some(f) = &walk.fields(node, path, KNOWN) else {
-        return Some(Authenticator { name: String::new(), kind: stand_in() });
+        return Some(Authenticator { name: String::new(), workspace: None, kind: stand_in() });
     };
     let name = name(walk, f);
+    let workspace = f.read(walk, "workspace", locality);
     let misspelt = KINDS.iter().any(|kind| f.is_misspelt(kind));
     // `certificate:` and `api_key:` alone say all there is to say.
     let bare = |kind: &str| f.node(kind).is_none() && walk.places.has(&f.at(kind));
@@ -58,7 +60,7 @@ pub(super) fn authenticator(walk: &mut Walk<'_>, node: &Node, path: &str) -> Opt
     if kind.is_none() {
         walk.problems.mark_broken(path);
     }
-    Some(Authenticator { name, kind: kind.unwrap_or_else(stand_in) })
+    Some(Authenticator { name, workspace, kind: kind.unwrap_or_else(stand_in) })
 }
 
 fn kind(walk: &mut Walk<'_>, f: &Fields<'_>) -> Option<AuthenticatorKind> {

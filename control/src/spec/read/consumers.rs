@@ -22,11 +22,12 @@ pub const REDACTED: &str = "[redacted]";
 const MAX_HASH_KIB: u32 = 256 * 1_024;
 
 pub(super) fn group(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Group> {
-    let Some(f) = &walk.fields(node, path, &["name", "scopes", "limits"]) else {
+    let Some(f) = &walk.fields(node, path, &["name", "workspace", "scopes", "limits"]) else {
         return Some(Group::default());
     };
     Some(Group {
         name: name(walk, f),
+        workspace: f.read(walk, "workspace", locality),
         scopes: f.read(walk, "scopes", scopes).unwrap_or_default(),
         limits: f.read(walk, "limits", locality),
     })
@@ -39,6 +40,7 @@ pub(super) fn scopes(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Vec
 pub(super) fn consumer(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Consumer> {
     const KNOWN: &[&str] = &[
         "name",
+        "workspace",
         "groups",
         "scopes",
         "limits",
@@ -53,6 +55,7 @@ pub(super) fn consumer(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<C
     };
     Some(Consumer {
         name: name(walk, f),
+        workspace: f.read(walk, "workspace", locality),
         groups: f.read(walk, "groups", names).unwrap_or_default(),
         scopes: f.read(walk, "scopes", scopes).unwrap_or_default(),
         limits: f.read(walk, "limits", locality),
@@ -113,7 +116,7 @@ fn api_key(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<ApiKey> {
 }
 
 /// A hash that is no secret, unless somebody wrote the secret instead.
-fn digest(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<scalars::Digest> {
+pub(super) fn digest(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<scalars::Digest> {
     walk.places.set(path, node.mark);
     let parsed = match &node.value {
         Value::Text(text) => text.parse(),

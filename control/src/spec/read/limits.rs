@@ -1,7 +1,7 @@
 //! Policies of limits.
 
 use super::fields::{Fields, Walk};
-use super::parts::{count, flag, name};
+use super::parts::{count, flag, locality, name};
 use crate::spec::model::*;
 use crate::spec::scalars;
 use crate::spec::tree::{Node, Value};
@@ -16,6 +16,7 @@ const MAX_TEMPLATE: usize = 1_024;
 pub(super) fn limit(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Limit> {
     const KNOWN: &[&str] = &[
         "name",
+        "workspace",
         "by",
         "requests",
         "per",
@@ -46,6 +47,7 @@ pub(super) fn limit(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Limi
     let (windows, burst, concurrency) = quota(walk, f);
     Some(Limit {
         name: name(walk, f),
+        workspace: f.read(walk, "workspace", locality),
         by: f.read(walk, "by", |walk, node, path| walk.list(node, path, by)).unwrap_or_default(),
         windows,
         burst,

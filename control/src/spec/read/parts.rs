@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::Places;
+use super::admin::admin;
 use super::authenticators::authenticator;
 use super::consumers::{consumer, group, redis, settings};
 use super::fields::{Fields, Walk};
@@ -13,7 +14,7 @@ use super::route::route;
 use super::upstream::upstream;
 use super::validate::api;
 use crate::spec::model::*;
-use crate::spec::problem::{Problems, Severity};
+use crate::spec::problem::Problems;
 use crate::spec::scalars;
 use crate::spec::tree::{Node, Value};
 
@@ -115,32 +116,6 @@ fn node_settings(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<crate::
         locality: fields.read(walk, "locality", locality),
         overload: fields.read(walk, "overload", overload).unwrap_or_default(),
     })
-}
-
-fn admin(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Admin> {
-    let fields = walk.fields(node, path, &["listen"])?;
-    let listen = fields.read(walk, "listen", |walk, node, path| {
-        let listen = socket_address(walk, node, path)?;
-        if !listen.ip().is_loopback() {
-            let message = format!(
-                "the admin listener has no login and {listen} is not on the loopback: whoever \
-                 reaches it can steer the gateway; prefer 127.0.0.1:{}",
-                listen.port()
-            );
-            let value = node.excerpt();
-            walk.problems.add(
-                Severity::Warning,
-                "admin-exposed",
-                node.mark,
-                path,
-                value.as_deref(),
-                message,
-                None,
-            );
-        }
-        Some(listen)
-    });
-    Some(Admin { listen: listen.unwrap_or(DEFAULT_ADMIN) })
 }
 
 fn access_log(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<AccessLog> {

@@ -6,7 +6,7 @@ use super::Mark;
 use super::access::{cors, networks, route_auth};
 use super::consumers::names;
 use super::fields::{Fields, Walk, nearest};
-use super::parts::{count, flag, name, one_of};
+use super::parts::{count, flag, locality, name, one_of};
 use super::resilience::{deadline_header, hedge, mirror, retry};
 use super::upstream::route_timeouts;
 use super::validate::validate;
@@ -21,6 +21,7 @@ use crate::spec::tree::{Node, Value};
 pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Route> {
     const KNOWN: &[&str] = &[
         "name",
+        "workspace",
         "match",
         "rewrite",
         "upstream",
@@ -50,6 +51,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
     let Some(fields) = walk.fields(node, path, KNOWN) else {
         return Some(Route {
             name: String::new(),
+            workspace: None,
             matches: Match::default(),
             rewrite: Rewrite::Keep,
             upstreams: Vec::new(),
@@ -81,6 +83,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
     }
     Some(Route {
         name,
+        workspace: fields.read(walk, "workspace", locality),
         matches,
         rewrite,
         upstreams: backends(walk, &fields),

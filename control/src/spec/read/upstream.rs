@@ -17,6 +17,7 @@ use crate::spec::tree::{Node, Value};
 pub(super) fn upstream(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Upstream> {
     const KNOWN: &[&str] = &[
         "name",
+        "workspace",
         "balance",
         "targets",
         "pool",
@@ -47,6 +48,7 @@ pub(super) fn upstream(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<U
     let f = &fields;
     Some(Upstream {
         name: name(walk, f),
+        workspace: f.read(walk, "workspace", locality),
         balance: f.read(walk, "balance", balance).unwrap_or_default(),
         targets: targets.unwrap_or_default(),
         pool: f.read(walk, "pool", pool).unwrap_or_default(),

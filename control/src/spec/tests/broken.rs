@@ -285,6 +285,39 @@ fn listeners() {
 }
 
 #[test]
+fn access_to_the_admin_listener() {
+    let admin = |fields: &str, expected: &[&str]| {
+        let text = format!(
+            "version: 1\nadmin: {{{fields}}}\nlisteners: [{{name: a, listen: ':1'}}]\n\
+             upstreams: [{{name: u, targets: ['1.2.3.4:5']}}]\nroutes: [{{name: r, upstream: u}}]"
+        );
+        says(&text, expected).join("\n")
+    };
+    let token = format!("token_sha256: {}", "ab".repeat(32));
+    let one = |fields: &str| format!("access: [{{name: a, {fields}}}]");
+    admin(&one(&format!("{token}, role: viewer, workspaces: [x, y]")), &[]);
+    admin(&one(&token), &["2:18 missing-field"]);
+    admin(&one(&format!("{token}, role: root")), &["2:112 bad-value"]);
+    admin(&one("role: admin"), &["2:18 missing-field"]);
+    admin(&one(&format!("role: admin, certificate: a, {token}")), &["2:60 conflicting-fields"]);
+    mentions(&admin(&one("role: admin, token: slt_x"), &["2:48 plain-secret"]), "keys hash");
+    admin(&one("role: admin, token_sha256: abc"), &["2:55 bad-hash"]);
+    mentions(&admin(&one("role: admin, certificate: ops"), &["2:54 no-client-ca"]), "client_ca");
+    admin(&one(&format!("{token}, role: admin, workspaces: [x]")), &["2:119 conflicting-fields"]);
+    let twice =
+        format!("access: [{{name: a, {token}, role: viewer}}, {{name: a, {token}, role: viewer}}]");
+    admin(&twice, &["2:130 duplicate-name", "2:147 duplicate-credential"]);
+    admin("tls: {certificate: a.pem}", &["2:14 missing-field"]);
+    admin("listen: '0.0.0.0:9'", &["2:17 admin-exposed"]);
+    admin(
+        &format!("listen: '0.0.0.0:9', {}", one(&format!("{token}, role: admin"))),
+        &["2:17 admin-clear"],
+    );
+    let tls = "tls: {certificate: /a.pem, key: /a.key}";
+    admin(&format!("listen: '0.0.0.0:9', {tls}, {}", one(&format!("{token}, role: admin"))), &[]);
+}
+
+#[test]
 fn listener_addresses_clash() {
     let tail = "upstreams: [{name: u, targets: ['1.2.3.4:5']}]\nroutes: [{name: r, upstream: u}]";
     let text = format!(

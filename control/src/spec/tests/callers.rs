@@ -305,6 +305,7 @@ prop_compose! {
         };
         Consumer {
             name: format!("consumer-{at}"),
+            workspace: prefixed.then(|| "team".into()),
             groups,
             scopes: own,
             api_keys: (0..keys).map(key).collect(),
@@ -358,7 +359,11 @@ pub fn callers(count: usize) -> impl Strategy<Value = Callers> {
             let authenticators: Vec<Authenticator> = kinds
                 .into_iter()
                 .enumerate()
-                .map(|(at, kind)| Authenticator { name: format!("auth.{at}"), kind })
+                .map(|(at, kind)| Authenticator {
+                    name: format!("auth.{at}"),
+                    workspace: (at % 2 == 0).then(|| "1".into()),
+                    kind,
+                })
                 .collect();
             let tokens = authenticators.iter().filter(|one| {
                 matches!(one.kind, AuthenticatorKind::Jwt(_) | AuthenticatorKind::Login(_))
@@ -367,8 +372,9 @@ pub fn callers(count: usize) -> impl Strategy<Value = Callers> {
                 let authenticator = one.name.clone();
                 consumer.subjects.push(Subject { authenticator, value: "a|b 1".into() });
             }
-            let group = |(name, (scopes, limits)): (&&str, _)| Group {
+            let group = |(name, (scopes, limits)): (&&str, (_, Option<String>))| Group {
                 name: (*name).into(),
+                workspace: limits.is_some().then(|| "null".into()),
                 scopes,
                 limits,
             };

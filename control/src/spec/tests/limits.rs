@@ -77,6 +77,7 @@ pub fn limit() -> impl Strategy<Value = Limit> {
             let tier = LimitTier { group, windows: other, burst: bursts.1, concurrency: None };
             Limit {
                 name: String::new(),
+                workspace: dry_run.then(|| "team".into()),
                 by,
                 windows,
                 burst: bursts.0,

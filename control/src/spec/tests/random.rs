@@ -224,6 +224,7 @@ prop_compose! {
         health in option::of(health()),
         resilience in resilience::upstream(at),
         credentials in option::of(callers::credentials()),
+        workspace in locality(),
     ) -> Upstream {
         let protocol = match protocol {
             Protocol::Auto if tls.is_none() => Protocol::Http2,
@@ -232,6 +233,7 @@ prop_compose! {
         let grpc = |health: &Health| matches!(health.kind, HealthKind::Grpc(_));
         Upstream {
             name: format!("upstream-{at}"),
+            workspace,
             balance,
             targets,
             pool: Pool { max_idle, max_connections, idle_timeout_ms },
@@ -286,6 +288,7 @@ prop_compose! {
         (networks, cors) in (option::of(callers::networks()), option::of(callers::cors())),
         limits in subsequence(texts(&["plan", "1"]), 0..3),
         validate in option::of(validate()),
+        workspace in locality(),
     ) -> Route {
         // Each route has a path of its own, so that none shadows another.
         let path = match kind {
@@ -308,6 +311,7 @@ prop_compose! {
             .collect();
         Route {
             name: format!("route.{at}"),
+            workspace,
             matches: Match { hosts, path, methods, headers, query },
             rewrite,
             upstreams,
@@ -359,6 +363,35 @@ fn validate() -> impl Strategy<Value = Validate> {
     })
 }
 
+fn access(at: usize) -> impl Strategy<Value = Access> {
+    let role = select(vec![Role::Viewer, Role::Editor, Role::Admin]);
+    let names = subsequence(texts(&["default", "team", "1"]), 0..3);
+    (role, names, any::<bool>()).prop_map(move |(role, names, token)| Access {
+        name: format!("access-{at}"),
+        token_sha256: token.then_some(Digest([at as u8; 32])),
+        certificate: (!token).then(|| format!("CN {at}: \"x\"")),
+        role,
+        workspaces: if role == Role::Admin { Vec::new() } else { names },
+    })
+}
+
+fn admin() -> impl Strategy<Value = Admin> {
+    let entries = (0..3).map(access).collect::<Vec<_>>();
+    (1u16.., any::<bool>(), entries, 0usize..=3, file()).prop_map(
+        |(port, tls, mut access, count, file)| {
+            access.truncate(count);
+            let asks = access.iter().any(|one| one.certificate.is_some());
+            let tls = (tls || asks).then(|| AdminTls {
+                certificate: file.clone(),
+                key: file.clone(),
+                client_ca: asks.then_some(file),
+            });
+            // Beside the listeners' 0.0.0.0.
+            Admin { listen: SocketAddr::new([127, 0, 0, 9].into(), port.max(2_000)), tls, access }
+        },
+    )
+}
+
 fn spec() -> impl Strategy<Value = Spec> {
     (1u16..4, 1usize..4, 0usize..6, 1usize..5).prop_flat_map(
         |(listeners, upstreams, routes, count)| {
@@ -375,43 +408,52 @@ fn spec() -> impl Strategy<Value = Spec> {
                 ),
                 option::of(select(texts(&["-", "off", "/var/log/a b.log", "true"]))),
                 callers::callers(count),
+                admin(),
             )
-                .prop_map(|(listeners, upstreams, mut routes, node, path, callers)| {
-                    let ((via, name), drain_timeout_ms, locality, queue_delay_ms, memory_percent) =
-                        node;
-                    for route in &mut routes {
-                        route.grpc_web &= route.upstreams.iter().all(|backend| {
-                            let old = |upstream: &Upstream| upstream.protocol == Protocol::Http1;
-                            !upstreams.iter().any(|one| one.name == backend.name && old(one))
-                        });
-                    }
-                    Spec {
-                        version: VERSION,
-                        node: Node {
-                            via,
-                            name,
+                .prop_map(
+                    |(listeners, upstreams, mut routes, node, path, callers, admin)| {
+                        let (
+                            (via, name),
                             drain_timeout_ms,
                             locality,
-                            overload: Overload { queue_delay_ms, memory_percent },
-                        },
-                        admin: Admin::default(),
-                        access_log: AccessLog { path },
-                        redis: callers.redis,
-                        auth: callers.auth,
-                        authenticators: callers.authenticators,
-                        groups: callers.groups,
-                        limits: callers.limits,
-                        apis: vec![ApiDocument {
-                            name: "shop".into(),
-                            openapi: "/etc/shop.yaml".into(),
-                            base_path: None,
-                        }],
-                        consumers: callers.consumers,
-                        listeners,
-                        upstreams,
-                        routes,
-                    }
-                })
+                            queue_delay_ms,
+                            memory_percent,
+                        ) = node;
+                        for route in &mut routes {
+                            route.grpc_web &= route.upstreams.iter().all(|backend| {
+                                let old =
+                                    |upstream: &Upstream| upstream.protocol == Protocol::Http1;
+                                !upstreams.iter().any(|one| one.name == backend.name && old(one))
+                            });
+                        }
+                        Spec {
+                            version: VERSION,
+                            node: Node {
+                                via,
+                                name,
+                                drain_timeout_ms,
+                                locality,
+                                overload: Overload { queue_delay_ms, memory_percent },
+                            },
+                            admin,
+                            access_log: AccessLog { path },
+                            redis: callers.redis,
+                            auth: callers.auth,
+                            authenticators: callers.authenticators,
+                            groups: callers.groups,
+                            limits: callers.limits,
+                            apis: vec![ApiDocument {
+                                name: "shop".into(),
+                                openapi: "/etc/shop.yaml".into(),
+                                base_path: None,
+                            }],
+                            consumers: callers.consumers,
+                            listeners,
+                            upstreams,
+                            routes,
+                        }
+                    },
+                )
         },
     )
 }
@@ -426,6 +468,11 @@ proptest! {
 
     #[test]
     fn what_is_written_is_read_back(spec in spec()) {
+        let value = serde_json::to_value(&spec).expect("serialises");
+        let text = yaml(&value);
+        let loaded = load("canonical.yaml", &text);
+        prop_assert_eq!(errors(&loaded), Vec::<String>::new(), "{}", text);
+        prop_assert_eq!(loaded.spec.as_ref(), Some(&spec));
         for json in [serde_json::to_string(&spec), serde_json::to_string_pretty(&spec)] {
             let json = json.expect("serialises");
             let loaded = load("canonical.json", &json);
