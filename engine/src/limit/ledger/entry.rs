@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use contract::snapshot::LimitMode;
+use thin_vec::ThinVec;
 
 use super::super::account::Account;
 use super::super::log::Log;
@@ -18,6 +19,7 @@ use super::link::Link;
 use super::serve::short_retry_ms;
 use crate::limits;
 
+/// Kept small: a node has one per key. Lists that are empty as a rule are thin.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub bucket: Arc<Bucket>,
@@ -27,12 +29,12 @@ pub(super) struct Entry {
     /// What the server has granted and is neither spent nor given back: with the pool and the shards.
     pub(super) stock: u64,
     /// Spent since the last statement.
-    unstated: Vec<Spent>,
+    unstated: ThinVec<Spent>,
     /// Said with statements that were not answered: it may count already or not. Said again, which may
     /// count it twice for a window; never taken for held.
-    stated: Vec<Spent>,
+    stated: ThinVec<Spent>,
     pub(super) private: Option<Box<Private>>,
-    pub(super) waiting: Vec<Waiter>,
+    pub(super) waiting: ThinVec<Waiter>,
     seq: u64,
     pub(super) statement: Progress,
     pub asked_ms: u64,
@@ -148,10 +150,10 @@ impl Entry {
             server: None,
             account: Account::default(),
             stock: 0,
-            unstated: Vec::new(),
-            stated: Vec::new(),
+            unstated: ThinVec::new(),
+            stated: ThinVec::new(),
             private: None,
-            waiting: Vec::new(),
+            waiting: ThinVec::new(),
             // Beyond what an earlier life of it has said.
             seq: now_ms.saturating_mul(1_000),
             statement: Progress::None,
@@ -308,7 +310,10 @@ impl Entry {
         } else if self.stock > target {
             self.stock = self.account.held().max(target);
         }
-        self.stated.append(&mut self.unstated);
+        match self.stated.is_empty() {
+            true => self.stated = std::mem::take(&mut self.unstated),
+            false => self.stated.extend(std::mem::take(&mut self.unstated)),
+        }
         thin(&mut self.stated);
         self.statement = Progress::Sent;
         self.stated_ms = now_ms;
@@ -345,7 +350,7 @@ impl Entry {
         if verdict.stale {
             return;
         }
-        self.stated.clear();
+        self.stated = ThinVec::new();
         let rule = self.bucket.rule;
         // On its own meanwhile: the grant is not reckoned with, and goes back with the next statement.
         if self.private.is_none() {
@@ -389,7 +394,7 @@ impl Entry {
         self.pass(now_ms);
         let span = self.bucket.rule.span;
         let private = self.private.take();
-        self.stated.append(&mut self.unstated);
+        self.stated.extend(std::mem::take(&mut self.unstated));
         let log = match &private {
             _ if whole => {
                 self.stated.clear();
@@ -576,7 +581,7 @@ impl Entry {
 }
 
 /// Adds to what was spent: an entry per slot, as late as its youngest.
-fn push(list: &mut Vec<Spent>, span: Span, at_ms: u64, tokens: u64) {
+fn push(list: &mut ThinVec<Spent>, span: Span, at_ms: u64, tokens: u64) {
     let slot = |at_ms: u64| at_ms / span.slot_ms().max(1);
     match list.last_mut() {
         Some(last) if slot(last.at_ms) == slot(at_ms) || last.at_ms >= at_ms => {
@@ -589,7 +594,7 @@ fn push(list: &mut Vec<Spent>, span: Span, at_ms: u64, tokens: u64) {
 }
 
 /// Tells two neighbours apart no more where there are too many; both are as late as the younger.
-fn thin(list: &mut Vec<Spent>) {
+fn thin(list: &mut ThinVec<Spent>) {
     if list.len() <= limits::LIMIT_SPENT {
         return;
     }

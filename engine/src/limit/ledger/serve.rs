@@ -125,7 +125,7 @@ impl Entry {
         }
         let strict = self.bucket.mode == LimitMode::Strict;
         let now_ms = frame.now_ms;
-        let mut keep = Vec::new();
+        let mut keep = thin_vec::ThinVec::new();
         let mut short = false;
         for mut waiter in std::mem::take(&mut self.waiting) {
             let Waiter { shard, need, waiting, want, .. } = waiter;

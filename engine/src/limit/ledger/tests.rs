@@ -370,7 +370,7 @@ fn what_others_miss_is_had_back() {
 #[test]
 fn a_bucket_is_small() {
     let entry = size_of::<entry::Entry>() + size_of::<(BucketId, Box<entry::Entry>)>();
-    assert!(entry <= 320, "{entry} bytes");
+    assert!(entry <= 248, "{entry} bytes");
 }
 
 #[test]
