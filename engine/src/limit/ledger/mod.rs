@@ -368,7 +368,7 @@ impl Ledger {
     pub fn tick(&mut self, now_ms: u64) {
         self.pass(now_ms);
         for server in 0..self.links.len() {
-            if self.links[server].late(self.timeout_ms, self.now_ms) {
+            if self.links[server].lapses(self.timeout_ms, self.now_ms) {
                 self.lapse(server);
             }
             if self.links[server].is_beat_due(self.now_ms) {

@@ -32,11 +32,16 @@ impl Entry {
         self.pass(frame.now_ms);
         match link {
             None => self.serve_alone(id, frame, told),
-            Some(link) if link.is_ready() => {
+            Some(link) if link.is_ready() && !(link.is_late() && self.is_hasty()) => {
                 self.serve_exactly(id, frame, link, told);
             }
             Some(link) => self.serve_without(id, frame, link, told),
         }
+    }
+
+    /// Its requests wait no longer than the spec's time-out: they do not go by what is known without Redis.
+    fn is_hasty(&self) -> bool {
+        self.bucket.on_store_failure != OnStoreFailure::Share
     }
 
     /// This node is the truth.

@@ -241,6 +241,35 @@ fn a_silent_server_is_not_waited_for_and_its_late_answer_is_taken() {
 }
 
 #[test]
+fn where_a_limit_is_open_or_denied_requests_wait_for_the_time_out_alone() {
+    for (failure, state) in
+        [(OnStoreFailure::Open, State::Open), (OnStoreFailure::Deny, State::Denied)]
+    {
+        let mut pair = Pair::new(START);
+        let now_ms = START + 400;
+        let gold = Arc::new(Bucket {
+            on_store_failure: failure,
+            ..Arc::into_inner(bucket("gold", 100, LimitMode::Leased)).unwrap()
+        });
+        pair.ledger.ask(0, ask(1, Some(&gold), 1, 1), now_ms);
+        let out = output(&mut pair.ledger);
+        pair.ledger.tick(now_ms + 4);
+        assert!(output(&mut pair.ledger).told.is_empty());
+        assert_eq!(pair.ledger.next_ms(), now_ms + 5);
+        pair.ledger.tick(now_ms + 5);
+        let told = output(&mut pair.ledger).told;
+        assert_eq!((told.len(), told[0].1.state, told[0].1.granted), (1, state, 0));
+        assert!(pair.ledger.is_ready(0), "it is late, and not lost");
+        // The answer, and all is as it was.
+        pair.answer(out, now_ms + 8);
+        pair.ledger.ask(0, ask(1, None, 1, 1), now_ms + 9);
+        pair.pass(now_ms + 9);
+        let last = &pair.told.last().unwrap().1;
+        assert_eq!((last.state, last.granted), (State::Exact, 1));
+    }
+}
+
+#[test]
 fn who_leaves_gives_back_before_it_says_so() {
     let mut pair = Pair::new(START);
     let gold = bucket("gold", 100, LimitMode::Leased);
