@@ -14,8 +14,9 @@ use super::super::account::Account;
 use super::super::log::Log;
 use super::super::messages::{Ask, Bucket, BucketId, Spent, Told};
 use super::super::protocol::{RESTATE_MS, Statement, Verdict};
-use super::super::rule::{Rule, Span};
+use super::super::rule::Span;
 use super::link::Link;
+use super::pace::{check_ms, idle_ms, is_short, memory_ms, patience_ms, rest_ms};
 use super::serve::short_retry_ms;
 use crate::limits;
 
@@ -92,55 +93,6 @@ pub(super) enum Progress {
         urgent: bool,
     },
     Sent,
-}
-
-/// How often a bucket is looked at without being asked, in milliseconds.
-fn check_ms(rule: &Rule) -> u64 {
-    match rule.span {
-        Span::Sliding { ms } => (ms / 16).clamp(25, 2_000),
-        Span::Until { .. } | Span::Concurrent => 500,
-    }
-}
-
-/// The same where nothing is held or untold, but what was spent is remembered.
-fn idle_ms(rule: &Rule) -> u64 {
-    match rule.span {
-        Span::Until { .. } => 30_000,
-        Span::Sliding { .. } | Span::Concurrent => check_ms(rule),
-    }
-}
-
-/// What was spent is told at the latest after this.
-fn patience_ms(rule: &Rule) -> u64 {
-    match rule.span {
-        Span::Sliding { ms } => (ms / 8).min(10_000),
-        Span::Until { .. } | Span::Concurrent => 1_000,
-    }
-}
-
-/// How long a bucket of which nothing counts is remembered after the last ask.
-fn memory_ms(rule: &Rule) -> u64 {
-    match rule.span {
-        Span::Sliding { ms } => (ms + ms / 4).max(1_000),
-        Span::Until { .. } => 60_000,
-        Span::Concurrent => 10_000,
-    }
-}
-
-/// What nodes hold of such a window at rest goes back whole.
-fn is_short(rule: &Rule) -> bool {
-    matches!(rule.span, Span::Sliding { ms } if ms <= 10_000)
-}
-
-/// How long a bucket is not asked for until it is at rest. `alone`: there is no other node.
-fn rest_ms(rule: &Rule, alone: bool) -> u64 {
-    match rule.span {
-        // What rests elsewhere is soon missed in a short window; where nobody else is, it is not.
-        Span::Sliding { ms } if ms <= 10_000 && !alone => (ms / 20).max(50),
-        Span::Sliding { ms } => ms.clamp(50, 60_000),
-        Span::Until { .. } => 10_000,
-        Span::Concurrent => 1_000,
-    }
 }
 
 impl Entry {

@@ -8,6 +8,7 @@
 
 mod entry;
 mod link;
+mod pace;
 mod serve;
 
 use std::cmp::Reverse;
