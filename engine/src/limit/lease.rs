@@ -203,6 +203,10 @@ impl Leases {
                 place
             }
             None => {
+                if self.all.len() == self.all.capacity() {
+                    // Twice as many would be megabytes that nothing uses.
+                    self.all.reserve_exact((self.all.len() / 4).max(64));
+                }
                 self.all.push(lease);
                 self.all.len() as u32 - 1
             }

@@ -1,6 +1,6 @@
 //! What was spent of one bucket, and when: a sliding log, by slots.
 
-use std::collections::VecDeque;
+use thin_vec::ThinVec;
 
 use super::rule::Span;
 
@@ -8,8 +8,8 @@ use super::rule::Span;
 /// which something was spent.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
-    /// Slot and tokens, ascending.
-    slots: VecDeque<(u64, u64)>,
+    /// Slot and tokens, ascending. Thin, as most keys have none or one at a time.
+    slots: ThinVec<(u64, u64)>,
     used: u64,
     /// The latest time that was seen: a clock that goes back stands still here.
     seen_ms: u64,
@@ -21,10 +21,12 @@ impl Log {
         self.seen_ms = self.seen_ms.max(now_ms);
         if let Span::Sliding { ms } = span {
             let slot_ms = span.slot_ms();
-            while let Some(&(slot, tokens)) = self.slots.front()
-                && leaves_ms(slot, slot_ms, ms) <= self.seen_ms
-            {
-                self.slots.pop_front();
+            let left = |&&(slot, _): &&(u64, u64)| leaves_ms(slot, slot_ms, ms) <= self.seen_ms;
+            let gone = self.slots.iter().take_while(left).count();
+            if gone == self.slots.len() {
+                self.clear();
+            } else if gone > 0 {
+                let tokens: u64 = self.slots.drain(..gone).map(|(_, tokens)| tokens).sum();
                 self.used = self.used.saturating_sub(tokens);
             }
         }
@@ -56,7 +58,12 @@ impl Log {
         let at = self.slots.partition_point(|(have, _)| *have < slot);
         match self.slots.get_mut(at) {
             Some((have, count)) if *have == slot => *count = count.saturating_add(tokens),
-            _ => self.slots.insert(at, (slot, tokens)),
+            _ => {
+                if self.slots.is_empty() {
+                    self.slots.reserve_exact(1);
+                }
+                self.slots.insert(at, (slot, tokens));
+            }
         }
     }
 
@@ -71,7 +78,7 @@ impl Log {
         };
         let mut left = tokens.clamp(1, self.used.max(1));
         let mut last = 0;
-        for &(slot, count) in &self.slots {
+        for &(slot, count) in self.slots.iter() {
             last = leaves_ms(slot, span.slot_ms(), ms).saturating_sub(self.seen_ms);
             left = left.saturating_sub(count);
             if left == 0 {
@@ -92,7 +99,7 @@ impl Log {
     }
 
     pub fn clear(&mut self) {
-        self.slots = VecDeque::new();
+        self.slots = ThinVec::new();
         self.used = 0;
     }
 

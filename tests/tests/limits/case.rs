@@ -117,11 +117,14 @@ impl Log {
         let all = self.offers.iter().zip(&self.answered);
         let of_case =
             all.filter(|(offer, answered)| offer.case == case && answered.status == Ok(200));
-        let mut took: Vec<u64> =
-            of_case.map(|(_, answered)| (answered.done - answered.sent) / 1_000).collect();
-        took.sort_unstable();
-        let at = |part: f64| took.get((took.len() as f64 * part) as usize).copied().unwrap_or(0);
-        (at(0.5), at(0.99))
+        parts(of_case.map(|(_, answered)| (answered.done - answered.sent) / 1_000).collect())
+    }
+
+    /// How long requests took that were sent in `from..to`, whatever the answer, in µs: p50 and p99.
+    pub fn meanwhile_us(&self, (from, to): (u64, u64)) -> (u64, u64) {
+        let sent = |answered: &&Answered| (from..to).contains(&answered.sent);
+        let took = |answered: &Answered| (answered.done - answered.sent) / 1_000;
+        parts(self.answered.iter().filter(sent).map(took).collect())
     }
 
     /// Where the limit was exceeded, and how: for whoever looks for the reason.
@@ -147,6 +150,13 @@ impl Log {
             slowest as f64 / 1e6
         ))
     }
+}
+
+/// The median and p99.
+fn parts(mut took: Vec<u64>) -> (u64, u64) {
+    took.sort_unstable();
+    let at = |part: f64| took.get((took.len() as f64 * part) as usize).copied().unwrap_or(0);
+    (at(0.5), at(0.99))
 }
 
 /// A table of what came of the cases, and what must not have.

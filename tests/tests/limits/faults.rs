@@ -171,7 +171,16 @@ pub fn judge(log: &Log, happened: &[Happened], cases: &[Case]) -> Verdict {
                 verdict.wrong.push(format!("{case:?}: not well after {fault:?}: {used:?}"));
             }
         }
-        let _ = writeln!(verdict.table, "meanwhile");
+        let first = cases.iter().map(|case| case.from).min().unwrap_or(0);
+        let (healthy, meanwhile) = (
+            log.meanwhile_us((first + 1_000 * MS, happened[0].began)),
+            log.meanwhile_us((one.began, one.ended.max(one.began + 1_000 * MS))),
+        );
+        let _ = writeln!(
+            verdict.table,
+            "meanwhile; p50 and p99 of all answers {} and {} us (before the first fault {} and {})",
+            meanwhile.0, meanwhile.1, healthy.0, healthy.1
+        );
         for (n, case) in cases.iter().enumerate() {
             verdict.row(case, n, log, (one.began, from));
         }

@@ -1,6 +1,6 @@
 //! Everything with everything; takes an hour and the whole machine. `./tests/run limits-matrix`, or one
-//! part of it: `./tests/run limits-matrix seconds`. Prints a table; best with a release build
-//! (SLUICE_BIN).
+//! part of it: `./tests/run limits-matrix seconds`. SLUICE_LIMITS_NODES=2 and SLUICE_LIMITS_SEEDS=11 (lists
+//! with commas) narrow it down. Prints a table; best with a release build (SLUICE_BIN).
 
 use tests::limits::{MS, Pattern};
 
@@ -8,20 +8,37 @@ use crate::case::{Case, MOST_PER_S, Policy, Verdict, run};
 use crate::faults::{Fault, POLICIES, demands, endure, judge};
 use crate::world::World;
 
-const NODES: [usize; 3] = [1, 2, 4];
+const NODES: [u64; 3] = [1, 2, 4];
 const LIMITS: [usize; 4] = [1, 10, 100, 10_000];
 const DEMANDS: [f64; 6] = [0.9, 1.0, 2.0, 5.0, 20.0, 50.0];
 const SEEDS: [u64; 2] = [11, 12];
 /// Of all cases that are under way together, per second.
 const TOGETHER_PER_S: f64 = MOST_PER_S;
 
+/// The numbers that the environment has under `name`, or all.
+fn chosen(name: &str, all: &[u64]) -> Vec<u64> {
+    let Ok(text) = std::env::var(name) else { return all.to_vec() };
+    let number = |text: &str| text.trim().parse();
+    text.split(',').map(number).collect::<Result<_, _>>().unwrap_or_else(|_| {
+        panic!("{name} must be numbers with commas between, such as 1,2; it is {text:?}")
+    })
+}
+
+fn nodes() -> impl Iterator<Item = usize> {
+    chosen("SLUICE_LIMITS_NODES", &NODES).into_iter().map(|nodes| nodes as usize)
+}
+
+fn seeds() -> Vec<u64> {
+    chosen("SLUICE_LIMITS_SEEDS", &SEEDS)
+}
+
 /// All limits, demands and patterns in windows of `window_ms`, each for so many windows.
 fn matrix(window_ms: u64, windows: u64) {
     let policies = LIMITS.map(|limit| Policy::leased(limit, window_ms));
     let mut all = Verdict::default();
-    for nodes in NODES {
+    for nodes in nodes() {
         let world = World::start(nodes, 2, false, &policies);
-        for seed in SEEDS {
+        for seed in seeds() {
             let mut cases: Vec<Case> = Vec::new();
             for policy in policies {
                 for demand in DEMANDS {
@@ -79,8 +96,8 @@ fn minutes() {
 #[ignore = "started by ./tests/run limits-matrix"]
 fn faults() {
     let mut all = Verdict::default();
-    for nodes in NODES {
-        for seed in SEEDS {
+    for nodes in nodes() {
+        for seed in seeds() {
             let mut world = World::start(nodes, 2, true, &POLICIES);
             world.stand_by();
             // The last one: whoever is killed after it has no replica any more.

@@ -273,7 +273,8 @@ pub struct Redis {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<schema::Name>")]
     pub sentinel: Option<String>,
-    /// Longest that a request waits for an answer about limits, in milliseconds.
+    /// Longest that a request waits for an answer about limits, in milliseconds; where `on_store_failure`
+    /// is `share` it waits until the server counts as lost: for three of these, and at least 50 ms.
     #[serde(default = "limits_timeout_ms")]
     #[schemars(range(min = 1, max = 10_000))]
     pub limits_timeout_ms: u32,

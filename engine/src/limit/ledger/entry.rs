@@ -8,16 +8,19 @@
 use std::sync::Arc;
 
 use contract::snapshot::LimitMode;
+use thin_vec::ThinVec;
 
 use super::super::account::Account;
 use super::super::log::Log;
 use super::super::messages::{Ask, Bucket, BucketId, Spent, Told};
 use super::super::protocol::{RESTATE_MS, Statement, Verdict};
-use super::super::rule::{Rule, Span};
+use super::super::rule::Span;
 use super::link::Link;
+use super::pace::{check_ms, idle_ms, is_short, memory_ms, patience_ms, rest_ms};
 use super::serve::short_retry_ms;
 use crate::limits;
 
+/// Kept small: a node has one per key. Lists that are empty as a rule are thin.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub bucket: Arc<Bucket>,
@@ -27,12 +30,12 @@ pub(super) struct Entry {
     /// What the server has granted and is neither spent nor given back: with the pool and the shards.
     pub(super) stock: u64,
     /// Spent since the last statement.
-    unstated: Vec<Spent>,
+    unstated: ThinVec<Spent>,
     /// Said with statements that were not answered: it may count already or not. Said again, which may
     /// count it twice for a window; never taken for held.
-    stated: Vec<Spent>,
+    stated: ThinVec<Spent>,
     pub(super) private: Option<Box<Private>>,
-    pub(super) waiting: Vec<Waiter>,
+    pub(super) waiting: ThinVec<Waiter>,
     seq: u64,
     pub(super) statement: Progress,
     pub asked_ms: u64,
@@ -92,55 +95,6 @@ pub(super) enum Progress {
     Sent,
 }
 
-/// How often a bucket is looked at without being asked, in milliseconds.
-fn check_ms(rule: &Rule) -> u64 {
-    match rule.span {
-        Span::Sliding { ms } => (ms / 16).clamp(25, 2_000),
-        Span::Until { .. } | Span::Concurrent => 500,
-    }
-}
-
-/// The same where nothing is held or untold, but what was spent is remembered.
-fn idle_ms(rule: &Rule) -> u64 {
-    match rule.span {
-        Span::Until { .. } => 30_000,
-        Span::Sliding { .. } | Span::Concurrent => check_ms(rule),
-    }
-}
-
-/// What was spent is told at the latest after this.
-fn patience_ms(rule: &Rule) -> u64 {
-    match rule.span {
-        Span::Sliding { ms } => (ms / 8).min(10_000),
-        Span::Until { .. } | Span::Concurrent => 1_000,
-    }
-}
-
-/// How long a bucket of which nothing counts is remembered after the last ask.
-fn memory_ms(rule: &Rule) -> u64 {
-    match rule.span {
-        Span::Sliding { ms } => (ms + ms / 4).max(1_000),
-        Span::Until { .. } => 60_000,
-        Span::Concurrent => 10_000,
-    }
-}
-
-/// What nodes hold of such a window at rest goes back whole.
-fn is_short(rule: &Rule) -> bool {
-    matches!(rule.span, Span::Sliding { ms } if ms <= 10_000)
-}
-
-/// How long a bucket is not asked for until it is at rest. `alone`: there is no other node.
-fn rest_ms(rule: &Rule, alone: bool) -> u64 {
-    match rule.span {
-        // What rests elsewhere is soon missed in a short window; where nobody else is, it is not.
-        Span::Sliding { ms } if ms <= 10_000 && !alone => (ms / 20).max(50),
-        Span::Sliding { ms } => ms.clamp(50, 60_000),
-        Span::Until { .. } => 10_000,
-        Span::Concurrent => 1_000,
-    }
-}
-
 impl Entry {
     pub fn new(bucket: Arc<Bucket>, now_ms: u64) -> Entry {
         Entry {
@@ -148,10 +102,10 @@ impl Entry {
             server: None,
             account: Account::default(),
             stock: 0,
-            unstated: Vec::new(),
-            stated: Vec::new(),
+            unstated: ThinVec::new(),
+            stated: ThinVec::new(),
             private: None,
-            waiting: Vec::new(),
+            waiting: ThinVec::new(),
             // Beyond what an earlier life of it has said.
             seq: now_ms.saturating_mul(1_000),
             statement: Progress::None,
@@ -308,7 +262,10 @@ impl Entry {
         } else if self.stock > target {
             self.stock = self.account.held().max(target);
         }
-        self.stated.append(&mut self.unstated);
+        match self.stated.is_empty() {
+            true => self.stated = std::mem::take(&mut self.unstated),
+            false => self.stated.extend(std::mem::take(&mut self.unstated)),
+        }
         thin(&mut self.stated);
         self.statement = Progress::Sent;
         self.stated_ms = now_ms;
@@ -345,7 +302,7 @@ impl Entry {
         if verdict.stale {
             return;
         }
-        self.stated.clear();
+        self.stated = ThinVec::new();
         let rule = self.bucket.rule;
         // On its own meanwhile: the grant is not reckoned with, and goes back with the next statement.
         if self.private.is_none() {
@@ -389,7 +346,7 @@ impl Entry {
         self.pass(now_ms);
         let span = self.bucket.rule.span;
         let private = self.private.take();
-        self.stated.append(&mut self.unstated);
+        self.stated.extend(std::mem::take(&mut self.unstated));
         let log = match &private {
             _ if whole => {
                 self.stated.clear();
@@ -576,7 +533,7 @@ impl Entry {
 }
 
 /// Adds to what was spent: an entry per slot, as late as its youngest.
-fn push(list: &mut Vec<Spent>, span: Span, at_ms: u64, tokens: u64) {
+fn push(list: &mut ThinVec<Spent>, span: Span, at_ms: u64, tokens: u64) {
     let slot = |at_ms: u64| at_ms / span.slot_ms().max(1);
     match list.last_mut() {
         Some(last) if slot(last.at_ms) == slot(at_ms) || last.at_ms >= at_ms => {
@@ -589,7 +546,7 @@ fn push(list: &mut Vec<Spent>, span: Span, at_ms: u64, tokens: u64) {
 }
 
 /// Tells two neighbours apart no more where there are too many; both are as late as the younger.
-fn thin(list: &mut Vec<Spent>) {
+fn thin(list: &mut ThinVec<Spent>) {
     if list.len() <= limits::LIMIT_SPENT {
         return;
     }

@@ -61,6 +61,8 @@ pub(super) struct Link {
     shrinking: HashSet<BucketId>,
     members: Vec<NodeId>,
     failures: u32,
+    /// An answer is late: whoever need not know it goes on.
+    late: bool,
     /// Too many calls failed; a beat that is answered in time ends that.
     silent: bool,
     /// What the server has to acknowledge before this node is ready, if all was to be stated anew.
@@ -120,6 +122,7 @@ impl Link {
             shrinking: HashSet::new(),
             members: Vec::new(),
             failures: 0,
+            late: false,
             silent: false,
             restating: HashSet::new(),
             parting: HashSet::new(),
@@ -139,6 +142,11 @@ impl Link {
         self.phase == Phase::Ready && !self.silent
     }
 
+    /// It has not answered within the spec's time-out.
+    pub fn is_late(&self) -> bool {
+        self.late
+    }
+
     pub fn is_away(&self) -> bool {
         self.phase == Phase::Away
     }
@@ -151,7 +159,7 @@ impl Link {
     pub fn connected(&mut self, run_id: Arc<str>, now_ms: u64) {
         self.phase = Phase::Beating;
         self.run_id = run_id;
-        self.silent = false;
+        (self.late, self.silent) = (false, false);
         self.failures = 0;
         self.next_beat_ms = now_ms;
         self.beat_sent_ms = None;
@@ -384,7 +392,7 @@ impl Link {
     pub fn answered(&mut self, number: u64, good: bool, now_ms: u64) -> Option<UnderWay> {
         let call = self.calls.remove(&number)?;
         match good {
-            true => self.failures = 0,
+            true => (self.failures, self.late) = (0, false),
             false => self.fail(),
         }
         for (id, _) in &call.about {
@@ -405,15 +413,22 @@ impl Link {
         }
     }
 
-    /// Whether the server is lost by now. An answer that is late is waited for a while: without it nobody
-    /// knows what has become free meanwhile, and a bucket that is new here would be refused for nothing.
-    pub fn late(&mut self, timeout_ms: u64, now_ms: u64) -> bool {
-        let was = self.silent;
-        if !was && now_ms >= self.lost_at_ms(timeout_ms) {
+    /// Whether requests may have to go on without it by now: it is late, or lost. A late answer is waited
+    /// for where the limit is shared: without it nobody knows what has become free meanwhile, and a
+    /// bucket that is new here would be refused for nothing.
+    pub fn lapses(&mut self, timeout_ms: u64, now_ms: u64) -> bool {
+        let was = (self.late, self.silent);
+        self.late = now_ms >= self.late_at_ms(timeout_ms);
+        if !self.silent && now_ms >= self.lost_at_ms(timeout_ms) {
             self.failures = FAILURES;
             self.fail();
         }
-        self.silent && !was
+        self.late && !was.0 || self.silent && !was.1
+    }
+
+    /// When it will be late if nothing comes from it.
+    fn late_at_ms(&self, timeout_ms: u64) -> u64 {
+        self.calls.values().next().map_or(u64::MAX, |call| call.sent_ms + timeout_ms)
     }
 
     /// When it will be lost if nothing comes from it.
@@ -433,8 +448,9 @@ impl Link {
             (_, Some(_)) => u64::MAX,
             (_, None) => self.next_beat_ms,
         };
+        let late_at_ms = if self.late { u64::MAX } else { self.late_at_ms(timeout_ms) };
         let lost_at_ms = if self.silent { u64::MAX } else { self.lost_at_ms(timeout_ms) };
-        beat.min(lost_at_ms)
+        beat.min(late_at_ms).min(lost_at_ms)
     }
 
     /// What is left of an allowance of this node's own by now. While all others may still go by what

@@ -8,6 +8,7 @@
 
 mod entry;
 mod link;
+mod pace;
 mod serve;
 
 use std::cmp::Reverse;
@@ -61,11 +62,11 @@ pub struct Ledger {
     timeout_ms: u64,
     entries: HashMap<BucketId, Box<Entry>, RandomState>,
     /// By a hash of the name in Redis, for recalls. Should two names meet, one is not recalled.
-    keys: HashMap<u64, BucketId, RandomState>,
+    keys: HashMap<u64, Halves, RandomState>,
     links: Vec<Link>,
     names: Vec<Arc<str>>,
     /// When to look at a bucket without being asked. Those that are not as the bucket says are void.
-    checks: BinaryHeap<Reverse<(u64, BucketId)>>,
+    checks: BinaryHeap<Reverse<(u64, Halves)>>,
     now_ms: u64,
     /// So far the wall's clock is ahead.
     ahead_ms: u64,
@@ -164,7 +165,7 @@ impl Ledger {
             let place = server_of(&self.names, &bucket);
             if place.is_some() {
                 let hash = self.key_hash(&bucket_key(&bucket));
-                self.keys.insert(hash, id);
+                self.keys.insert(hash, halves(id));
             }
             let mut entry = Entry::new(bucket, self.now_ms);
             entry.place(place, self.now_ms);
@@ -196,7 +197,7 @@ impl Ledger {
         let next_ms = entry.next_check_ms(self.now_ms);
         if next_ms < entry.check_at_ms {
             entry.check_at_ms = next_ms;
-            self.checks.push(Reverse((next_ms, id)));
+            self.checks.push(Reverse((next_ms, halves(id))));
         }
     }
 
@@ -346,7 +347,7 @@ impl Ledger {
 
     fn recall(&mut self, server: usize, key: &str) {
         let frame = self.frame();
-        let Some(id) = self.keys.get(&self.key_hash(key)).copied() else { return };
+        let Some(id) = self.keys.get(&self.key_hash(key)).copied().map(whole) else { return };
         if let (Some(entry), Some(link)) = (self.entries.get_mut(&id), self.links.get_mut(server))
             && entry.server() == Some(server)
             && *bucket_key(&entry.bucket) == *key
@@ -368,7 +369,7 @@ impl Ledger {
     pub fn tick(&mut self, now_ms: u64) {
         self.pass(now_ms);
         for server in 0..self.links.len() {
-            if self.links[server].late(self.timeout_ms, self.now_ms) {
+            if self.links[server].lapses(self.timeout_ms, self.now_ms) {
                 self.lapse(server);
             }
             if self.links[server].is_beat_due(self.now_ms) {
@@ -382,7 +383,7 @@ impl Ledger {
         {
             looked += 1;
             self.checks.pop();
-            self.check(id, at_ms);
+            self.check(whole(id), at_ms);
         }
     }
 
@@ -537,6 +538,17 @@ impl Ledger {
     fn pass(&mut self, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
     }
+}
+
+/// A [`BucketId`] where many lie beside something of 8 bytes: as one number each would take 16 of them.
+type Halves = [u64; 2];
+
+fn halves(id: BucketId) -> Halves {
+    [(id >> 64) as u64, id as u64]
+}
+
+fn whole([high, low]: Halves) -> BucketId {
+    u128::from(high) << 64 | u128::from(low)
 }
 
 /// `sluice:limit:{TAG}:NAME`.

@@ -32,11 +32,16 @@ impl Entry {
         self.pass(frame.now_ms);
         match link {
             None => self.serve_alone(id, frame, told),
-            Some(link) if link.is_ready() => {
+            Some(link) if link.is_ready() && !(link.is_late() && self.is_hasty()) => {
                 self.serve_exactly(id, frame, link, told);
             }
             Some(link) => self.serve_without(id, frame, link, told),
         }
+    }
+
+    /// Its requests wait no longer than the spec's time-out: they do not go by what is known without Redis.
+    fn is_hasty(&self) -> bool {
+        self.bucket.on_store_failure != OnStoreFailure::Share
     }
 
     /// This node is the truth.
@@ -125,7 +130,7 @@ impl Entry {
         }
         let strict = self.bucket.mode == LimitMode::Strict;
         let now_ms = frame.now_ms;
-        let mut keep = Vec::new();
+        let mut keep = thin_vec::ThinVec::new();
         let mut short = false;
         for mut waiter in std::mem::take(&mut self.waiting) {
             let Waiter { shard, need, waiting, want, .. } = waiter;

@@ -7,7 +7,7 @@
 //! In a cluster, too, a partition has a connection of its own to the primary that has its slot, and follows no
 //! redirection: whoever runs a script is the process whose `run_id` was read on this connection, and a
 //! promoted replica or a restarted primary is another generation at once. Scripts that ask for it themselves
-//! would have to with each call, not only with beats, and INFO takes 11 µs of Redis' one thread, a third of a
+//! would have to with each call, not only with beats, and INFO takes 11 µs of Redis' one thread, a fifth of a
 //! call; a connection that all partitions share would have them wait for each other's primaries.
 
 use std::sync::Arc;
