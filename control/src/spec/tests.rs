@@ -5,6 +5,7 @@ mod auth;
 mod broken;
 mod callers;
 mod limits;
+mod operators;
 mod random;
 mod resilience;
 mod secure;
