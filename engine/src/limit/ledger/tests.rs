@@ -370,6 +370,29 @@ fn a_busy_server_is_asked_no_more_than_it_answers_soon_and_who_waits_comes_first
 }
 
 #[test]
+fn who_lacks_what_another_shard_holds_asks_again_soon() {
+    let mut pair = Pair::new(START);
+    let one = bucket("one", 1, LimitMode::Leased);
+    pair.ledger.ask(0, ask(1, Some(&one), 1, 1), START + 400);
+    pair.pass(START + 400);
+    assert_eq!(pair.told[0].1.granted, 1);
+    pair.told.clear();
+    // Nothing is spent anywhere, so no time is known at which anything leaves a window.
+    pair.ledger.ask(1, ask(1, None, 1, 1), START + 401);
+    (0..10).for_each(|step| pair.pass(START + 401 + step * 5));
+    let refused = pair.told.iter().find(|(shard, told)| *shard == 1 && told.answers);
+    let (_, refused) = refused.expect("it is answered");
+    assert_eq!(refused.granted, 0);
+    assert!(refused.retry_at_ms < START + 600, "not before {}", refused.retry_at_ms - START);
+    // The other shard gives it back, and it is there.
+    pair.ledger.ask(0, ask(1, None, 0, 0), START + 460);
+    pair.told.clear();
+    pair.ledger.ask(1, ask(1, None, 1, 1), START + 470);
+    (0..5).for_each(|step| pair.pass(START + 470 + step * 5));
+    assert!(pair.told.iter().any(|(shard, told)| *shard == 1 && told.granted == 1));
+}
+
+#[test]
 fn what_others_miss_is_had_back() {
     let mut pair = Pair::new(START - 500);
     pair.join(START - 100);
