@@ -68,6 +68,14 @@ impl Pair {
         pair
     }
 
+    /// A shard asks for one token of bucket 1, spends it, and gives back what else it was granted.
+    fn spend_one(&mut self, bucket: &Arc<Bucket>, now_ms: u64) {
+        self.ledger.ask(0, ask(1, Some(bucket), 1, 1), now_ms);
+        self.pass(now_ms);
+        let spent = smallvec![Spent { at_ms: now_ms + 1, tokens: 1 }];
+        self.ledger.ask(0, Ask { spent, ..ask(1, None, 0, 0) }, now_ms + 2);
+    }
+
     /// Another node joins.
     fn join(&mut self, now_ms: u64) {
         self.other = Some(self.beat_of_other(0, 0, now_ms));
@@ -295,10 +303,7 @@ fn what_rests_goes_back_and_is_forgotten_and_comes_again() {
     pair.join(START - 100);
     let gold = bucket("gold", 100, LimitMode::Leased);
     let key = "sluice:limit:{acme}:gold";
-    pair.ledger.ask(0, ask(1, Some(&gold), 1, 1), START + 400);
-    pair.pass(START + 400);
-    let spent = smallvec![Spent { at_ms: START + 401, tokens: 1 }];
-    pair.ledger.ask(0, Ask { spent, ..ask(1, None, 0, 0) }, START + 402);
+    pair.spend_one(&gold, START + 400);
     assert!(pair.server.taken(key, &gold.rule, START + 402).1 > 1);
     (1..10).for_each(|step| pair.pass(START + 402 + step * 50));
     assert_eq!(pair.server.taken(key, &gold.rule, START + 900), (1, 0));
@@ -316,10 +321,7 @@ fn where_no_other_node_is_what_rests_stays_for_a_window() {
     let mut pair = Pair::new(START);
     let gold = bucket("gold", 100, LimitMode::Leased);
     let key = "sluice:limit:{acme}:gold";
-    pair.ledger.ask(0, ask(1, Some(&gold), 1, 1), START + 400);
-    pair.pass(START + 400);
-    let spent = smallvec![Spent { at_ms: START + 401, tokens: 1 }];
-    pair.ledger.ask(0, Ask { spent, ..ask(1, None, 0, 0) }, START + 402);
+    pair.spend_one(&gold, START + 400);
     (1..10).for_each(|step| pair.pass(START + 402 + step * 50));
     assert_eq!(pair.server.taken(key, &gold.rule, START + 900), (1, 99));
     (1..60).for_each(|step| pair.pass(START + 900 + step * 50));
