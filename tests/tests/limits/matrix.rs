@@ -1,6 +1,6 @@
 //! Everything with everything; takes an hour and the whole machine. `./tests/run limits-matrix`, or one
-//! part of it: `./tests/run limits-matrix seconds`. SLUICE_LIMITS_NODES=2 and SLUICE_LIMITS_SEEDS=11 (lists
-//! with commas) narrow it down. Prints a table; best with a release build (SLUICE_BIN).
+//! part of it: `./tests/run limits-matrix seconds`. SLUICE_LIMITS_NODES=2, SLUICE_LIMITS_SEEDS=11 and
+//! SLUICE_LIMITS_LIMITS=1,100 (lists with commas) narrow it down. Prints a table; best with a release build (SLUICE_BIN).
 
 use tests::limits::{MS, Pattern};
 
@@ -9,7 +9,7 @@ use crate::faults::{Fault, POLICIES, demands, endure, judge};
 use crate::world::World;
 
 const NODES: [u64; 3] = [1, 2, 4];
-const LIMITS: [usize; 4] = [1, 10, 100, 10_000];
+const LIMITS: [u64; 4] = [1, 10, 100, 10_000];
 const DEMANDS: [f64; 6] = [0.9, 1.0, 2.0, 5.0, 20.0, 50.0];
 const SEEDS: [u64; 2] = [11, 12];
 /// Of all cases that are under way together, per second.
@@ -34,13 +34,15 @@ fn seeds() -> Vec<u64> {
 
 /// All limits, demands and patterns in windows of `window_ms`, each for so many windows.
 fn matrix(window_ms: u64, windows: u64) {
-    let policies = LIMITS.map(|limit| Policy::leased(limit, window_ms));
+    let limits = chosen("SLUICE_LIMITS_LIMITS", &LIMITS);
+    let policies: Vec<Policy> =
+        limits.into_iter().map(|limit| Policy::leased(limit as usize, window_ms)).collect();
     let mut all = Verdict::default();
     for nodes in nodes() {
         let world = World::start(nodes, 2, false, &policies);
         for seed in seeds() {
             let mut cases: Vec<Case> = Vec::new();
-            for policy in policies {
+            for &policy in &policies {
                 for demand in DEMANDS {
                     for pattern in Pattern::ALL {
                         cases.push(Case { policy, nodes, demand, pattern, from: 0, to: 0 });

@@ -313,19 +313,18 @@ impl Entry {
         self.others = verdict.held.saturating_sub(own);
         self.fair = verdict.fair;
         self.oldest_at_ms = now_ms + verdict.oldest_ms;
-        let others_ms = match self.others {
-            0 => u64::MAX,
-            _ => short_retry_ms(&rule),
-        };
-        let oldest_ms = match verdict.oldest_ms {
-            0 => u64::MAX,
+        // What others hold, other shards of this node too, may come back at any time.
+        let held = self.others > 0 || self.account.held() > 0;
+        let free_ms = match verdict.oldest_ms {
+            0 => short_retry_ms(&rule),
+            oldest_ms if held => oldest_ms.min(short_retry_ms(&rule)),
             oldest_ms => oldest_ms,
         };
         let pool = self.stock.saturating_sub(self.account.held());
         let short = self.waiting.iter().any(|waiter| waiter.need > pool);
         self.retry_at_ms = match short {
             _ if verdict.restoring => now_ms + limits::LIMIT_AGAIN_MS,
-            true => now_ms + others_ms.min(oldest_ms).clamp(1, 60_000),
+            true => now_ms + free_ms.clamp(1, 60_000),
             // Nothing in advance: there is next to nothing left.
             false if verdict.granted == 0 && self.fair <= own => now_ms + short_retry_ms(&rule),
             false => 0,

@@ -68,6 +68,14 @@ impl Pair {
         pair
     }
 
+    /// A shard asks for one token of bucket 1, spends it, and gives back what else it was granted.
+    fn spend_one(&mut self, bucket: &Arc<Bucket>, now_ms: u64) {
+        self.ledger.ask(0, ask(1, Some(bucket), 1, 1), now_ms);
+        self.pass(now_ms);
+        let spent = smallvec![Spent { at_ms: now_ms + 1, tokens: 1 }];
+        self.ledger.ask(0, Ask { spent, ..ask(1, None, 0, 0) }, now_ms + 2);
+    }
+
     /// Another node joins.
     fn join(&mut self, now_ms: u64) {
         self.other = Some(self.beat_of_other(0, 0, now_ms));
@@ -295,10 +303,7 @@ fn what_rests_goes_back_and_is_forgotten_and_comes_again() {
     pair.join(START - 100);
     let gold = bucket("gold", 100, LimitMode::Leased);
     let key = "sluice:limit:{acme}:gold";
-    pair.ledger.ask(0, ask(1, Some(&gold), 1, 1), START + 400);
-    pair.pass(START + 400);
-    let spent = smallvec![Spent { at_ms: START + 401, tokens: 1 }];
-    pair.ledger.ask(0, Ask { spent, ..ask(1, None, 0, 0) }, START + 402);
+    pair.spend_one(&gold, START + 400);
     assert!(pair.server.taken(key, &gold.rule, START + 402).1 > 1);
     (1..10).for_each(|step| pair.pass(START + 402 + step * 50));
     assert_eq!(pair.server.taken(key, &gold.rule, START + 900), (1, 0));
@@ -316,10 +321,7 @@ fn where_no_other_node_is_what_rests_stays_for_a_window() {
     let mut pair = Pair::new(START);
     let gold = bucket("gold", 100, LimitMode::Leased);
     let key = "sluice:limit:{acme}:gold";
-    pair.ledger.ask(0, ask(1, Some(&gold), 1, 1), START + 400);
-    pair.pass(START + 400);
-    let spent = smallvec![Spent { at_ms: START + 401, tokens: 1 }];
-    pair.ledger.ask(0, Ask { spent, ..ask(1, None, 0, 0) }, START + 402);
+    pair.spend_one(&gold, START + 400);
     (1..10).for_each(|step| pair.pass(START + 402 + step * 50));
     assert_eq!(pair.server.taken(key, &gold.rule, START + 900), (1, 99));
     (1..60).for_each(|step| pair.pass(START + 900 + step * 50));
@@ -367,6 +369,29 @@ fn a_busy_server_is_asked_no_more_than_it_answers_soon_and_who_waits_comes_first
     let first: Vec<&str> =
         out.calls[0].2.statements.iter().take(2).map(|statement| &*statement.key).collect();
     assert_eq!(first, ["sluice:limit:{acme}:late", "sluice:limit:{acme}:b399"]);
+}
+
+#[test]
+fn who_lacks_what_another_shard_holds_asks_again_soon() {
+    let mut pair = Pair::new(START);
+    let one = bucket("one", 1, LimitMode::Leased);
+    pair.ledger.ask(0, ask(1, Some(&one), 1, 1), START + 400);
+    pair.pass(START + 400);
+    assert_eq!(pair.told[0].1.granted, 1);
+    pair.told.clear();
+    // Nothing is spent anywhere, so no time is known at which anything leaves a window.
+    pair.ledger.ask(1, ask(1, None, 1, 1), START + 401);
+    (0..10).for_each(|step| pair.pass(START + 401 + step * 5));
+    let refused = pair.told.iter().find(|(shard, told)| *shard == 1 && told.answers);
+    let (_, refused) = refused.expect("it is answered");
+    assert_eq!(refused.granted, 0);
+    assert!(refused.retry_at_ms < START + 600, "not before {}", refused.retry_at_ms - START);
+    // The other shard gives it back, and it is there.
+    pair.ledger.ask(0, ask(1, None, 0, 0), START + 460);
+    pair.told.clear();
+    pair.ledger.ask(1, ask(1, None, 1, 1), START + 470);
+    (0..5).for_each(|step| pair.pass(START + 470 + step * 5));
+    assert!(pair.told.iter().any(|(shard, told)| *shard == 1 && told.granted == 1));
 }
 
 #[test]
