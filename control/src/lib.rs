@@ -35,3 +35,4 @@ mod standing;
 pub mod store;
 pub mod supervise;
 pub mod tickets;
+pub mod yaml;

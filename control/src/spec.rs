@@ -13,7 +13,6 @@ pub(crate) mod scalars;
 mod schema;
 mod secrets;
 pub(crate) mod tree;
-mod yaml;
 
 pub use files::rooted_text;
 pub use model::*;
@@ -25,7 +24,6 @@ pub use scalars::{Cidr, Digest, Refresh, TargetAddress, TargetHost, Timestamp};
 pub use schema::schema;
 pub use secrets::{Part, SecretUse, is_secret, redact, redacted};
 pub(crate) use tree::{Node as Tree, Value as TreeValue, parse as tree};
-pub use yaml::yaml;
 
 /// Largest spec, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;

@@ -12,9 +12,9 @@ use serde_json::Value;
 use super::{Failure, Remote, admin::Admin, exit, offline::print_text, state_directory};
 use crate::{
     api::model::Running,
-    import::yaml::Yaml,
     spec::{self, REDACTED},
     store::{Revision, offline},
+    yaml::Yaml,
 };
 
 #[derive(Debug, Args)]

@@ -137,7 +137,7 @@ enum Command {
     },
     /// Say which route a request takes, and why not the others
     #[command(
-        after_help = "Examples:\n  sluice explain GET http://localhost:8080/users/7\n  sluice explain POST http://api.example.com/orders -H 'X-Canary: 1'\n  sluice explain GET /orders --consumer acme     with the limits that acme meets\n  sluice explain GET /orders --consumer acme --key acme_Yq3x      and those of that key\n  sluice explain GET /users -f gateway.yaml      offline, from a file"
+        after_help = "Examples:\n  sluice explain GET http://localhost:8080/users/7\n  sluice explain POST http://api.example.com/orders -H 'X-Canary: 1'\n  sluice explain GET /orders --consumer acme     with the limits that acme meets\n  sluice explain GET /orders --consumer acme --api-key acme_Yq3x      and those of that key\n  sluice explain GET /users -f gateway.yaml      offline, from a file"
     )]
     Explain {
         /// GET, POST, …
@@ -152,7 +152,7 @@ enum Command {
         consumer: Option<String>,
         /// With the limits of this key of the consumer in the spec: its prefix, or how its hash begins
         #[arg(long, value_name = "NAME", requires = "consumer")]
-        key: Option<String>,
+        api_key: Option<String>,
         /// Explain with this spec, offline, instead of the running one
         #[arg(short, long, value_name = "FILE")]
         file: Option<PathBuf>,
@@ -370,9 +370,9 @@ pub fn main(engine: EngineEntry) -> ExitCode {
         Command::Get { what, consumer, remote } => remote::get(what, consumer.as_deref(), &remote),
         Command::Status { cluster: true, remote } => cluster::status(&remote),
         Command::Status { cluster: false, remote } => remote::status(&remote),
-        Command::Explain { method, url, headers, consumer, key, file, all, remote } => {
+        Command::Explain { method, url, headers, consumer, api_key, file, all, remote } => {
             let question = crate::explain::Question::new(&method, &url, headers)
-                .map(|question| crate::explain::Question { consumer, key, ..question })
+                .map(|question| crate::explain::Question { consumer, key: api_key, ..question })
                 .map_err(|problem| Failure::new(exit::BAD_SPEC, problem));
             question.and_then(|question| match file {
                 Some(file) => offline::explain(&file, &question, all, remote.json, &engine),

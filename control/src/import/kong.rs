@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::kong_guards::{Guards, JwtKeys};
 use super::source::{self, View};
-use super::yaml::{Map, Yaml};
 use super::{Address, Draft, Imported, Kind, Place};
+use crate::yaml::{Map, Yaml};
 
 /// What Kong keeps for itself and nothing depends on.
 const BOOKKEEPING: [&str; 5] = ["id", "created_at", "updated_at", "tags", "instance_name"];

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::kong::reference;
 use super::source::View;
-use super::yaml::{Map, Yaml};
 use super::{Draft, Kind, close, network, slug};
+use crate::yaml::{Map, Yaml};
 
 /// Plugins that keep nobody out: without them a route is not more open.
 const HARMLESS: [&str; 21] = [

@@ -12,16 +12,14 @@ mod nginx_syntax;
 pub mod openapi;
 mod openapi_security;
 mod source;
-pub mod yaml;
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use yaml::{Map, Yaml, harmless};
-
 use crate::spec::{self, Severity};
+use crate::yaml::{Map, Yaml, harmless};
 
 /// Warnings repeated in the comments at the top of what is written.
 const MAX_COMMENTS: usize = 200;

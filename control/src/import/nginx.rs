@@ -8,8 +8,8 @@ use std::path::Path;
 
 use super::nginx_location::{Location, Settings};
 use super::nginx_syntax::{self as syntax, Directive};
-use super::yaml::{Map, Yaml};
 use super::{Draft, Imported, Kind, Place};
+use crate::yaml::{Map, Yaml};
 
 /// What concerns nginx's own processes, or how it writes to sockets: nothing of it is lost.
 const OWN: [&str; 33] = [

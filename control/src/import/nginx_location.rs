@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use super::nginx::Walk;
 use super::nginx_syntax::Directive;
-use super::yaml::{Map, Yaml};
 use super::{Address, Kind, Place, close, network};
+use crate::yaml::{Map, Yaml};
 
 /// Largest body where nginx has no bound.
 const ANY_SIZE: u64 = 1 << 53;

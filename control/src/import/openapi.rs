@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use super::openapi_security::{self as security, Schemes};
 use super::source::{self, View};
-use super::yaml::{Map, Yaml};
 use super::{Address, Draft, Imported, Kind, close};
+use crate::yaml::{Map, Yaml};
 
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 /// References that lead on to others, at most.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::openapi::pointer;
 use super::source::View;
-use super::yaml::{Map, Yaml};
 use super::{Draft, Kind};
+use crate::yaml::{Map, Yaml};
 
 /// Names of authenticators by the scheme, or why it has none.
 pub type Schemes = BTreeMap<String, Result<String, String>>;

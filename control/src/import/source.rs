@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use super::Place;
-use super::yaml::{Map, Yaml};
 use crate::spec::{Problems, Tree, TreeValue, tree};
+use crate::yaml::{Map, Yaml};
 
 /// A value in the document, or the absence of one: asking it for more gives more absence.
 #[derive(Clone, Copy)]

@@ -11,8 +11,9 @@ use crate::{
     explain::{Explanation, Question},
     fit::{self, Checked, Whole},
     records::Asked,
-    spec::{Problem, yaml},
+    spec::Problem,
     store::Draft,
+    yaml::Yaml,
 };
 
 /// How often a change is made anew because another one came between.
@@ -46,7 +47,7 @@ impl Running {
             let mut value = serde_json::to_value(&*current.spec)
                 .map_err(|error| Refused::Internal(error.to_string()))?;
             edit(&current, &mut value)?;
-            Ok::<_, Refused>(yaml(&value))
+            Ok::<_, Refused>(Yaml::from(&value).document())
         });
         let text = text.await.map_err(|error| Refused::Internal(error.to_string()))??;
         let whole = load(&change.source_name, text.as_bytes(), self.shared.engine.check).await?;

@@ -301,12 +301,13 @@ routes: [{name: r, upstream: a, auth: signed}]
             })
         };
         assert_eq!(of("{env: CLIENT_SECRET}"), Ok(Secret::Env("CLIENT_SECRET".into())));
-        let Ok(Secret::Command(command)) = of("{command: [vault, read, 7]}") else { panic!() };
+        let Ok(Secret::Command(command)) = of("{command: [vault, read, '7']}") else { panic!() };
         assert_eq!((command.to_string(), command.refresh.seconds()), ("vault read 7".into(), 300));
         let Ok(Secret::Command(command)) = of("{command: [a], refresh: 90s}") else { panic!() };
         assert_eq!(command.refresh.to_string(), "90s");
         for (secret, code) in [
             ("{command: vault read}", "wrong-type"),
+            ("{command: [vault, 7]}", "wrong-type"),
             ("{command: []}", "bad-value"),
             ("{command: ['', a]}", "bad-value"),
             ("{command: [a], refresh: 5s}", "bad-value"),

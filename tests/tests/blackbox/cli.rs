@@ -402,9 +402,9 @@ fn explain_names_the_limits_that_a_request_meets() {
     assert_ne!(outcome.code, Some(0), "{outcome:?}");
     assert!(outcome.stderr.contains("no consumer `acne`"), "{outcome:?}");
     // A key has limits in place of its consumer's.
-    let key = ["/elsewhere", "--consumer", "acme", "--key", "acme_x"];
+    let key = ["/elsewhere", "--consumer", "acme", "--api-key", "acme_x"];
     assert_eq!(names(&key), [everywhere, "\"narrow\" \"key\""]);
-    let outcome = run(&["/", "--consumer", "acme", "--key", "acme_y"]);
+    let outcome = run(&["/", "--consumer", "acme", "--api-key", "acme_y"]);
     assert_ne!(outcome.code, Some(0), "{outcome:?}");
     assert!(outcome.stderr.contains("no key `acme_y`"), "{outcome:?}");
     assert!(outcome.stderr.contains("it has acme_x"), "{outcome:?}");

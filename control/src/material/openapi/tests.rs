@@ -135,13 +135,13 @@ fn operations_have_what_their_document_says() {
                 "required": ["items"],
                 "properties": {
                     "id": {"type": "integer", "readOnly": true},
-                    "items": {"type": "array", "items": {"$ref": "#/$defs/Item1"}},
+                    "items": {"type": "array", "items": {"$ref": "#/$defs/It1em1"}},
                     "example": {"type": "string"},
                 },
                 "additionalProperties": false,
             },
-            "Item1": {"properties": {
-                "parent": {"$ref": "#/$defs/Item1"},
+            "It1em1": {"properties": {
+                "parent": {"$ref": "#/$defs/It1em1"},
                 "$ref": {"type": "string"},
             }},
         }})

@@ -297,13 +297,13 @@ fn access_to_the_admin_listener() {
     let one = |fields: &str| format!("access: [{{name: a, {fields}}}]");
     admin(&one(&format!("{token}, role: viewer, workspaces: [x, y]")), &[]);
     admin(&one(&token), &["2:18 missing-field"]);
-    admin(&one(&format!("{token}, role: root")), &["2:112 bad-value"]);
+    admin(&one(&format!("{token}, role: root")), &["2:114 bad-value"]);
     admin(&one("role: admin"), &["2:18 missing-field"]);
-    admin(&one(&format!("role: admin, certificate: a, {token}")), &["2:60 conflicting-fields"]);
+    admin(&one(&format!("role: admin, certificate: a, {token}")), &["2:41 conflicting-fields"]);
     mentions(&admin(&one("role: admin, token: slt_x"), &["2:48 plain-secret"]), "keys hash");
     admin(&one("role: admin, token_sha256: abc"), &["2:55 bad-hash"]);
     mentions(&admin(&one("role: admin, certificate: ops"), &["2:54 no-client-ca"]), "client_ca");
-    admin(&one(&format!("{token}, role: admin, workspaces: [x]")), &["2:119 conflicting-fields"]);
+    admin(&one(&format!("{token}, role: admin, workspaces: [x]")), &["2:133 conflicting-fields"]);
     let twice =
         format!("access: [{{name: a, {token}, role: viewer}}, {{name: a, {token}, role: viewer}}]");
     admin(&twice, &["2:130 duplicate-name", "2:147 duplicate-credential"]);

@@ -13,6 +13,7 @@ use crate::compile::{Inputs, compile};
 use crate::keys::Fetched;
 use crate::material::Material;
 use crate::spec::*;
+use crate::yaml::Yaml;
 
 pub fn texts(list: &[&str]) -> Vec<String> {
     list.iter().map(|text| (*text).to_string()).collect()
@@ -440,7 +441,7 @@ proptest! {
     #[test]
     fn what_is_written_is_read_back(spec in spec()) {
         let value = serde_json::to_value(&spec).expect("serialises");
-        let text = yaml(&value);
+        let text = Yaml::from(&value).document();
         let loaded = load("canonical.yaml", &text);
         prop_assert_eq!(errors(&loaded), Vec::<String>::new(), "{}", text);
         prop_assert_eq!(loaded.spec.as_ref(), Some(&spec));

@@ -83,6 +83,13 @@ fn validate(root: &Value, schema: &Value, value: &Value, path: &str, out: &mut V
                 true
             }
             ("minItems", Value::Array(items)) => Some(items.len() as u64) >= rule.as_u64(),
+            ("maxItems", Value::Array(items)) => Some(items.len() as u64) <= rule.as_u64(),
+            ("minLength", Value::String(text)) => {
+                Some(text.chars().count() as u64) >= rule.as_u64()
+            }
+            ("maxLength", Value::String(text)) => {
+                Some(text.chars().count() as u64) <= rule.as_u64()
+            }
             ("minimum", Value::Number(number)) => number.as_f64() >= rule.as_f64(),
             ("maximum", Value::Number(number)) => number.as_f64() <= rule.as_f64(),
             ("pattern", Value::String(text)) => {
@@ -95,6 +102,9 @@ fn validate(root: &Value, schema: &Value, value: &Value, path: &str, out: &mut V
                 | "required"
                 | "items"
                 | "minItems"
+                | "maxItems"
+                | "minLength"
+                | "maxLength"
                 | "minimum"
                 | "maximum"
                 | "pattern",

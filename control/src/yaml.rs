@@ -157,8 +157,12 @@ impl From<&Value> for Yaml {
             Value::String(text) => Yaml::Text(text.clone()),
             Value::Array(list) => Yaml::List(list.iter().map(Yaml::from).collect()),
             Value::Object(fields) => {
+                // What it is comes first; the rest as it stands there.
+                let first = |key: &str| matches!(key, "version" | "name");
+                let (names, rest): (Vec<_>, Vec<_>) =
+                    fields.iter().partition(|(key, _)| first(key));
                 let mut map = Map::new();
-                for (key, value) in fields {
+                for (key, value) in names.into_iter().chain(rest) {
                     map.set(key, Yaml::from(value));
                 }
                 Yaml::Map(map)
