@@ -351,12 +351,12 @@ impl Running {
     ) -> Result<Applied, Refused> {
         let mut whole = Some(whole);
         for _ in 0..MAX_TURNS {
-            if !dry_run && self.shared.store.is_shared() {
-                // What a person compares with and changes is the latest, if this node can take it.
-                match self.catch_up().await {
-                    Err(Refused::Store(error)) => return Err(error.into()),
-                    Ok(()) | Err(_) => {}
-                }
+            // What a person compares with and changes is the latest, if this node can take it.
+            if !dry_run
+                && self.shared.store.is_shared()
+                && let Err(Refused::Store(error)) = self.catch_up().await
+            {
+                return Err(error.into());
             }
             match self.try_install(&mut whole, draft.clone(), dry_run, over, by).await {
                 Err(Refused::Store(StoreError::Changed { latest })) => {

@@ -5,6 +5,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use tokio_postgres::{
     Client, Config, NoTls, Socket,
     config::{Host, SslMode},
+    tls::{MakeTlsConnect, NoTlsStream},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -20,14 +21,11 @@ pub struct Address {
 
 /// The half of a connection that moves it on.
 pub enum Connection {
-    Plain(tokio_postgres::Connection<Socket, tokio_postgres::tls::NoTlsStream>),
-    Secured(
-        tokio_postgres::Connection<
-            Socket,
-            <MakeRustlsConnect as tokio_postgres::tls::MakeTlsConnect<Socket>>::Stream,
-        >,
-    ),
+    Plain(Box<tokio_postgres::Connection<Socket, NoTlsStream>>),
+    Secured(Box<tokio_postgres::Connection<Socket, SecuredStream>>),
 }
+
+type SecuredStream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
 impl FromStr for Address {
     type Err = StoreError;
@@ -98,14 +96,14 @@ impl Address {
             match &self.tls {
                 None => {
                     let (client, connection) = config.connect(NoTls).await?;
-                    Ok((client, Connection::Plain(connection)))
+                    Ok((client, Connection::Plain(Box::new(connection))))
                 }
                 Some(trust) => {
                     let tls = trust.client().map_err(|reason| {
                         Fault::Store(StoreError::Open { path: self.to_string(), reason })
                     })?;
                     let (client, connection) = config.connect(MakeRustlsConnect::new(tls)).await?;
-                    Ok((client, Connection::Secured(connection)))
+                    Ok((client, Connection::Secured(Box::new(connection))))
                 }
             }
         })

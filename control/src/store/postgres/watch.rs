@@ -51,10 +51,9 @@ async fn look(
         let latest = bounded(CALL_TIMEOUT, latest_id(client)).await?;
         *pause = MIN_PAUSE;
         changes.send_if_modified(|known| std::mem::replace(known, latest) != latest);
-        match tokio::time::timeout(POLL_INTERVAL, notices.recv()).await {
+        if let Ok(None) = tokio::time::timeout(POLL_INTERVAL, notices.recv()).await {
             // The connection has ended.
-            Ok(None) => break,
-            Ok(Some(())) | Err(_) => {}
+            break;
         }
     }
     Ok(())
