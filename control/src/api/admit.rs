@@ -22,7 +22,7 @@ use data_encoding::HEXLOWER;
 use ring::digest::{Context, SHA256};
 use serde_json::Value;
 
-use super::{Problem, guard::Guard};
+use super::{Problem, bounds::Bounds, guard::Guard};
 use crate::{
     access::{Gate, Principal, Proof},
     running::Running,
@@ -208,13 +208,14 @@ async fn whole(request: Request) -> Result<Request, Problem> {
 }
 
 /// What an operation asks of who calls it.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Rule {
     pub action: &'static str,
     pub role: Role,
     pub changes: bool,
     /// Media types that it takes.
     pub takes: &'static [&'static str],
+    pub bounds: Bounds,
 }
 
 /// What the clients of before, and curl, say of the text of a spec.
@@ -241,7 +242,9 @@ pub async fn judge(
         door.refused(refused).await;
         return Problem::forbidden(why).into_response();
     }
-    if let Err(problem) = media(request.headers(), rule.takes) {
+    let (uri, headers) = (request.uri(), request.headers());
+    if let Err(problem) = media(headers, rule.takes).and_then(|()| rule.bounds.judge(uri, headers))
+    {
         return problem.into_response();
     }
     request.extensions_mut().insert(caller.clone());

@@ -9,6 +9,7 @@
 
 mod admit;
 mod audit;
+mod bounds;
 mod callers;
 mod config;
 mod consumer_keys;
@@ -54,7 +55,8 @@ pub fn router(running: Running, gate: Gate) -> Router {
             None => one.call,
             Some(role) => {
                 let takes = one.body.map_or(&[][..], |(takes, _)| takes);
-                let rule = Rule { action: one.id, role, changes: one.changes, takes };
+                let bounds = bounds::Bounds::of(&one.parameters);
+                let rule = Rule { action: one.id, role, changes: one.changes, takes, bounds };
                 let judge = middleware::from_fn_with_state((door.clone(), rule), admit::judge);
                 one.call.route_layer(judge)
             }
