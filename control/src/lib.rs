@@ -28,6 +28,7 @@ pub mod place;
 pub mod publish;
 pub mod records;
 pub mod resolve;
+pub mod rollout;
 pub mod run;
 pub mod running;
 pub mod spec;

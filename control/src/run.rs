@@ -90,9 +90,10 @@ async fn serve(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure>
         None => state.node_name()?,
     };
     let kept = LastRevision::at(state.last_revision());
-    let chosen = running::choose(&store, first(&inherited)?, last.as_ref(), &kept, engine.check)
-        .await
-        .map_err(refused)?;
+    let chosen =
+        running::choose((&store, &name), first(&inherited)?, last.as_ref(), &kept, engine.check)
+            .await
+            .map_err(refused)?;
     let (listener, admin) = listen(chosen.1.spec.admin.listen).await?;
     let records = Records::start(&segment, state.access_log())?;
     let resolver = Resolver::system();
@@ -169,6 +170,7 @@ fn first(inherited: &Inherited) -> Result<Option<Change>, Failure> {
         over: None,
         by: Principal::local(),
         audit: None,
+        trial: None,
     }))
 }
 

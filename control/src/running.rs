@@ -4,6 +4,7 @@ mod choose;
 mod follow;
 mod key_uses;
 mod revise;
+mod rollout;
 mod state;
 mod told;
 mod upkeep;
@@ -13,10 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use contract::{
-    Segment,
-    snapshot::{Snapshot, TicketKey},
-};
+use contract::{Segment, snapshot::Snapshot};
 use thiserror::Error;
 use tokio::sync::Mutex;
 
@@ -32,8 +30,9 @@ use crate::{
     publish::{EngineState, Publisher},
     records::Records,
     resolve::{HostState, Resolver},
-    spec::{AuthenticatorKind, Problem, Severity, Spec},
-    store::{AuditDraft, Draft, Revision, RevisionLine, Store, StoreError},
+    rollout::Order,
+    spec::{Problem, Severity, Spec},
+    store::{AuditDraft, Draft, Revision, RevisionLine, Store, StoreError, Trial},
     tickets::Tickets,
 };
 pub use choose::choose;
@@ -41,7 +40,7 @@ use follow::Following;
 pub use follow::LastRevision;
 pub use revise::Edit;
 use told::told;
-use upkeep::{NodeKeys, compiled};
+use upkeep::{NodeKeys, compiled, cookie_keys, ticket_keys};
 
 /// Longest that an apply waits for new host names; slower answers are published when they come.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,6 +73,8 @@ pub struct Change {
     pub by: Principal,
     /// Stored with the revision.
     pub audit: Option<AuditDraft>,
+    /// On some nodes first.
+    pub trial: Option<Order>,
 }
 
 /// Why a change was not made. The old configuration keeps running.
@@ -280,7 +281,8 @@ impl Running {
     /// Checks `change` and makes it the running configuration on every shard.
     pub async fn apply(&self, change: Change) -> Result<Applied, Refused> {
         let whole = load(&change.source_name, &change.source, self.shared.engine.check).await?;
-        let Change { source_name, source, author, message, dry_run, over, by, audit } = change;
+        let Change { source_name, source, author, message, dry_run, over, by, audit, trial } =
+            change;
         let draft = Draft {
             author: cut(author, MAX_NAME),
             message: cut(message, MAX_MESSAGE),
@@ -290,7 +292,7 @@ impl Running {
             audit,
             ..Draft::default()
         };
-        self.install(whole, draft, dry_run, over, &by).await
+        self.install(whole, draft, (dry_run, over), &by, trial.as_ref()).await
     }
 
     /// Makes revision `to`, or the one before the running one, run again: as a new revision.
@@ -314,7 +316,8 @@ impl Running {
             audit: change.audit,
             ..Draft::default()
         };
-        self.install(whole, draft, change.dry_run, change.over, &change.by).await
+        let trial = change.trial.as_ref();
+        self.install(whole, draft, (change.dry_run, change.over), &change.by, trial).await
     }
 
     /// The newest `limit` revisions before `before`, newest first.
@@ -345,9 +348,9 @@ impl Running {
         &self,
         whole: Whole,
         draft: Draft,
-        dry_run: bool,
-        over: Option<u64>,
+        (dry_run, over): (bool, Option<u64>),
         by: &Principal,
+        trial: Option<&Order>,
     ) -> Result<Applied, Refused> {
         let mut whole = Some(whole);
         for _ in 0..MAX_TURNS {
@@ -358,7 +361,7 @@ impl Running {
             {
                 return Err(error.into());
             }
-            match self.try_install(&mut whole, draft.clone(), dry_run, over, by).await {
+            match self.try_install(&mut whole, draft.clone(), (dry_run, over), by, trial).await {
                 Err(Refused::Store(StoreError::Changed { latest })) => {
                     if let Some(expected) = over {
                         return Err(Refused::Changed { running: latest, expected });
@@ -376,9 +379,9 @@ impl Running {
         &self,
         given: &mut Option<Whole>,
         draft: Draft,
-        dry_run: bool,
-        over: Option<u64>,
+        (dry_run, over): (bool, Option<u64>),
         by: &Principal,
+        order: Option<&Order>,
     ) -> Result<Applied, Refused> {
         let Some(whole) = given.as_ref() else { return Err(Refused::NoSpec) };
         let mut publisher = self.shared.publisher.lock().await;
@@ -386,7 +389,13 @@ impl Running {
         let running = current.revision.id;
         // A revision that this node could not take is the latest all the same.
         let latest = match (dry_run, self.shared.store.is_shared()) {
-            (false, true) => self.shared.store.latest_id().await?,
+            (false, true) => {
+                let standing = self.shared.store.standing().await?;
+                if let Some(trial) = standing.trial {
+                    return Err(StoreError::OnTrial { revision: trial.revision }.into());
+                }
+                standing.latest
+            }
             _ => running,
         };
         if let Some(expected) = over.filter(|expected| *expected != running || latest != running) {
@@ -405,7 +414,13 @@ impl Running {
             diff: serde_json::to_value(&diff).unwrap_or_default(),
             notes: self.notes(&whole.spec),
         };
+        let trial = match order.filter(|_| !applied.unchanged) {
+            Some(order) => Some(self.planned(order, running, &draft.author).await?),
+            None => None,
+        };
+        let canaries = trial.as_ref().map(|trial| trial.canaries.join(", "));
         if dry_run || applied.unchanged {
+            applied.notes.extend(canaries.map(|names| format!("it would be on trial on {names}")));
             return Ok(applied);
         }
         // Only a change runs commands, never a question.
@@ -416,7 +431,10 @@ impl Running {
         let mut snapshot = self.prepared(&mut publisher, whole, 0).await?;
         applied.notes.extend(unresolved(&whole.spec, &self.shared.resolver));
         applied.notes.extend(silent(&keys::sources(&whole.spec), &self.shared.providers));
-        let draft = Draft { diff: applied.diff.clone(), base: Some(running), ..draft };
+        // Elsewhere first: this node goes on as it is.
+        let here = trial.as_ref().is_none_or(|trial| trial.has(self.following().name()));
+        let trial = trial.map_or(Trial::None, |trial| Trial::Begin(Box::new(trial)));
+        let draft = Draft { diff: applied.diff.clone(), base: Some(running), trial, ..draft };
         // A store of this node alone may have begun anew under what runs.
         let over = self.shared.store.is_shared().then_some(latest);
         let revision = match self.shared.store.append(draft, over).await {
@@ -426,8 +444,17 @@ impl Running {
                 return Err(error.into());
             }
         };
-        snapshot.revision = revision.id;
         applied.revision = revision.id;
+        applied.notes.extend(
+            canaries.map(|names| {
+                format!("it is on trial on {names}: `sluice rollout` tells how it goes")
+            }),
+        );
+        if !here {
+            publisher.close_others(&current.snapshot.listeners).await;
+            return Ok(applied);
+        }
+        snapshot.revision = revision.id;
         applied.epoch = snapshot.epoch;
         let Some(whole) = given.take() else { return Err(Refused::NoSpec) };
         let convergence = self.put(&mut publisher, revision, whole, snapshot).await?;
@@ -514,32 +541,6 @@ async fn checked(name: &str, source: &[u8], judge: Judge) -> Result<Checked, Ref
     let work = move || fit::load(&name, &source, None, judge);
     let checked = tokio::task::spawn_blocking(work).await;
     checked.map_err(|error| Refused::Internal(error.to_string()))
-}
-
-/// The ticket keys in force; none when nothing in `spec` needs them.
-fn ticket_keys(tickets: &mut Tickets, spec: &Spec) -> Vec<TicketKey> {
-    if spec.listeners.iter().all(|listener| listener.tls.is_none()) {
-        return Vec::new();
-    }
-    tickets.supply(unix_now()).unwrap_or_else(|error| {
-        eprintln!("sluice: no key for TLS sessions can be made, none will be resumed: {error}");
-        Vec::new()
-    })
-}
-
-/// The keys in force for cookies of logins, newest first; none when nothing in `spec` needs them.
-fn cookie_keys(cookies: &mut Tickets, spec: &Spec) -> Vec<[u8; 32]> {
-    let needed = spec.authenticators.iter().any(
-        |one| matches!(&one.kind, AuthenticatorKind::Login(login) if login.cookie_keys.is_empty()),
-    );
-    if !needed {
-        return Vec::new();
-    }
-    let keys = cookies.supply(unix_now()).unwrap_or_else(|error| {
-        eprintln!("sluice: no key for the cookies of logins can be made: {error}");
-        Vec::new()
-    });
-    keys.into_iter().map(|key| key.secret).collect()
 }
 
 /// One note for each upstream host name of `spec` without an address.

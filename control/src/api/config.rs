@@ -16,6 +16,7 @@ use super::{
     extract::{Params, Place, tags},
     model::{self, Applied},
     page::{MOST, Page},
+    rollout::TrialQuery,
 };
 use crate::{
     diff::Diff,
@@ -39,6 +40,23 @@ pub struct ApplyQuery {
     /// Name of the file the text came from.
     #[serde(default)]
     source: String,
+    /// Only on some nodes of the store at first, and on all when it proves itself there: a number of
+    /// nodes, a share of the traffic such as `10%`, or nodes by name with commas between.
+    #[schemars(length(max = 1000))]
+    canary: Option<String>,
+    /// With `canary`: how long they are watched, in seconds; 60 by default.
+    #[schemars(range(min = 1, max = 86400))]
+    watch_s: Option<u32>,
+    /// With `canary`: requests on either side below which nothing is judged; 100 by default.
+    #[schemars(range(min = 1))]
+    min_requests: Option<u64>,
+    /// With `canary`: points of a percent by which their share of 5xx may be larger than elsewhere; 1
+    /// by default.
+    #[schemars(range(min = 0.0, max = 100.0))]
+    max_errors: Option<f64>,
+    /// With `canary`: how many times the p99 of elsewhere theirs may be; 2 by default.
+    #[schemars(range(min = 1.0, max = 1000.0))]
+    max_p99_ratio: Option<f64>,
 }
 
 /// `POST /v1/apply`: the body is the spec. `If-Match: "7"` applies only over revision 7.
@@ -50,7 +68,15 @@ pub async fn apply(
 ) -> Result<Json<Applied>, Problem> {
     let source_name = if query.source.is_empty() { "request".into() } else { query.source };
     let author = caller.by.author(&query.author);
+    let trial = TrialQuery {
+        canary: query.canary,
+        watch_s: query.watch_s,
+        min_requests: query.min_requests,
+        max_errors: query.max_errors,
+        max_p99_ratio: query.max_p99_ratio,
+    };
     let change = Change {
+        trial: trial.order()?,
         source_name,
         source: body.to_vec(),
         message: query.message,
@@ -106,6 +132,7 @@ pub async fn rollback(
         over: if_match(&headers)?,
         audit: Some(caller.deed(&author)),
         author,
+        trial: None,
         by: caller.by,
     };
     Ok(Json(running.rollback(query.to, change).await?))

@@ -294,6 +294,7 @@ impl ChangeQuery {
             audit: Some(caller.deed(&author)),
             author,
             by: caller.by,
+            trial: None,
         }
     }
 }

@@ -23,6 +23,7 @@ mod operation;
 mod page;
 mod probes;
 mod problem;
+mod rollout;
 mod serve;
 mod state;
 mod table;

@@ -64,7 +64,7 @@ pub struct Cluster {
     pub store: String,
     /// Why it cannot be asked; then only the node that was asked is told of.
     pub store_error: Option<String>,
-    /// The latest revision, which every node should serve.
+    /// The latest revision, which every node should serve, or the canaries while it is on trial.
     pub latest: u64,
     /// By name.
     pub nodes: Vec<ClusterNode>,
@@ -78,6 +78,9 @@ pub struct ClusterNode {
     pub silent_ms: u64,
     /// It is the node that was asked.
     pub own: bool,
+    /// It serves a revision on trial.
+    #[serde(default)]
+    pub canary: bool,
     #[serde(flatten)]
     pub node: NodeReport,
 }

@@ -107,6 +107,9 @@ impl From<Refused> for Problem {
             Refused::Store(StoreError::Changed { .. }) => {
                 (StatusCode::PRECONDITION_FAILED, "changed", "The latest revision is another one")
             }
+            Refused::Store(StoreError::OnTrial { .. }) => {
+                (StatusCode::CONFLICT, "on-trial", "A revision is on trial")
+            }
             Refused::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", "Refused"),
             Refused::NoEntity(_) => (StatusCode::NOT_FOUND, "not-found", "Not found"),
             Refused::Precondition(_) => {

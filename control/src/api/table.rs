@@ -21,11 +21,12 @@ use super::{
     },
     operation::{JSON, Operation, PATCH, SPEC},
     page::PageQuery,
-    probes, state, trial,
+    probes, rollout, state, trial,
 };
 use crate::{
     diff::Diff,
     explain::{Explanation, Question},
+    rollout::{Rollout, Standing},
     running::Running,
     spec::Role,
     store::{AuditEntry, AuditVerdict, Revision, RevisionLine},
@@ -40,6 +41,7 @@ pub fn operations(g: &mut SchemaGenerator) -> Vec<Operation> {
     }
     all.extend(keys(g));
     all.extend(questions(g));
+    all.extend(rollouts(g));
     all.extend(standing(g));
     all.extend(probes());
     all
@@ -318,6 +320,39 @@ fn questions(g: &mut SchemaGenerator) -> Vec<Operation> {
         .role(Role::Viewer)
         .takes(SPEC_OR_JSON, question)
         .answers::<Explanation>(g, "The explanation"),
+    ]
+}
+
+fn rollouts(g: &mut SchemaGenerator) -> Vec<Operation> {
+    let none: &[(u16, &str)] = &[(409, "No revision is on trial")];
+    vec![
+        Operation::new(
+            (Method::GET, "/v1/rollout"),
+            ("revisions", "getRollout"),
+            "How the trial of a revision on some nodes goes, or how the last one went",
+            rollout::standing,
+        )
+        .answers::<Standing>(g, "So"),
+        Operation::new(
+            (Method::POST, "/v1/rollout/promote"),
+            ("revisions", "promoteRollout"),
+            "Let all nodes take the revision on trial",
+            rollout::promote,
+        )
+        .query::<rollout::EndQuery>()
+        .change()
+        .answers::<Rollout>(g, "They do")
+        .problems(none),
+        Operation::new(
+            (Method::POST, "/v1/rollout/abort"),
+            ("revisions", "abortRollout"),
+            "Let all nodes go on as before the trial",
+            rollout::abort,
+        )
+        .query::<rollout::EndQuery>()
+        .change()
+        .answers::<Rollout>(g, "They do")
+        .problems(none),
     ]
 }
 

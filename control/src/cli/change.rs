@@ -13,6 +13,7 @@ use super::{
     admin::Admin,
     color, exit,
     offline::{Source, print_json, print_text},
+    rollout::Trial,
     show,
 };
 use crate::{
@@ -54,13 +55,14 @@ impl Consent {
 }
 
 /// How a spec is applied.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct How {
     /// Only say what would change.
     pub dry_run: bool,
     pub consent: Consent,
     /// How long to wait for other nodes.
     pub wait_cluster: Option<Duration>,
+    pub trial: Trial,
 }
 
 pub fn apply(
@@ -70,13 +72,15 @@ pub fn apply(
     remote: &Remote,
     engine: &EngineEntry,
 ) -> Result<(), Failure> {
-    let How { dry_run, consent, wait_cluster } = how;
+    let How { dry_run, consent, wait_cluster, trial } = how;
     let source = Source::read(file)?;
     // The same check that control does, with the text at hand to point into.
     let good = source.checked(remote.json, engine)?;
     let ask = !dry_run && consent.must_ask("apply")?;
     let (admin, author) = (Admin::new(remote)?, author());
-    let query = [("message", message), ("author", &*author), ("source", &*source.name)];
+    let trial_query = trial.query();
+    let mut query = vec![("message", message), ("author", &*author), ("source", &*source.name)];
+    query.extend(trial_query.iter().map(|(name, value)| (*name, value.as_str())));
     let preview = [&query[..], &[("dry_run", "true")]].concat();
     let mut over = None;
     if ask {
@@ -94,6 +98,12 @@ pub fn apply(
         Some(patience) => {
             let told = show::applied(&applied, !ask, color(&std::io::stdout()));
             super::cluster::wait(&applied, &told, patience, remote)
+        }
+        None if trial.waits() && !applied.unchanged => {
+            if !remote.json {
+                report(&applied, remote, !ask)?;
+            }
+            super::rollout::wait(&applied, remote)
         }
         None => report(&applied, remote, !ask),
     }
@@ -186,7 +196,7 @@ pub fn diff(
 }
 
 /// Who is asking, for the list of revisions.
-fn author() -> String {
+pub(super) fn author() -> String {
     ["SUDO_USER", "USER", "LOGNAME"]
         .iter()
         .find_map(|name| std::env::var(name).ok())

@@ -91,6 +91,7 @@ fn text(cluster: &Cluster, color: bool) -> String {
             node.served.to_string(),
             match &node.error {
                 Some(error) if one.state == "failed" => format!("failed: {error}"),
+                _ if one.canary => format!("{}, canary", one.state),
                 _ => one.state.clone(),
             },
             node.convergence_us.map(time).unwrap_or_default(),

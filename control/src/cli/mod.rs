@@ -11,6 +11,7 @@ mod keys_redis;
 mod manual;
 mod offline;
 mod remote;
+mod rollout;
 mod show;
 pub(crate) mod table;
 
@@ -76,7 +77,7 @@ enum Command {
     },
     /// Check a spec, show what it changes, ask, and make it the running one, live
     #[command(
-        after_help = "Examples:\n  sluice apply -f gateway.yaml -m 'canary to 20 %'\n  sluice apply -f gateway.yaml --dry-run\n  sluice apply -f gateway.yaml --yes     in scripts and pipelines\n\nWithout a terminal to ask on --yes must be there; otherwise it exits with 2 and changes nothing.\nWhat was shown is what is applied: a change of somebody else's meanwhile is an error."
+        after_help = "Examples:\n  sluice apply -f gateway.yaml -m 'canary to 20 %'\n  sluice apply -f gateway.yaml --dry-run\n  sluice apply -f gateway.yaml --yes     in scripts and pipelines\n  sluice apply -f gateway.yaml --canary 1 --watch 5m     on one node first, then on all or on none\n\nWithout a terminal to ask on --yes must be there; otherwise it exits with 2 and changes nothing.\nWhat was shown is what is applied: a change of somebody else's meanwhile is an error."
     )]
     Apply {
         /// The spec (YAML or JSON); - reads the standard input
@@ -89,10 +90,23 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
         /// Wait until every other node of the store serves it, too, for so long at most
-        #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "dry_run")]
+        #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with_all = ["dry_run", "canary"])]
         wait_cluster: Option<Duration>,
         #[command(flatten)]
+        trial: rollout::Trial,
+        #[command(flatten)]
         consent: change::Consent,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show, promote or abort the trial of a revision on some nodes (`sluice apply --canary`)
+    #[command(
+        after_help = "Examples:\n  sluice rollout\n  sluice rollout --json | jq .canaries.p99_us\n  sluice rollout promote\n  sluice rollout abort -m 'customers complain'",
+        args_conflicts_with_subcommands = true
+    )]
+    Rollout {
+        #[command(subcommand)]
+        command: Option<rollout::Command>,
         #[command(flatten)]
         remote: Remote,
     },
@@ -360,10 +374,11 @@ pub fn main(engine: EngineEntry) -> ExitCode {
         Command::RunDemoOrigin(inherited) => supervise::run_demo_origin(inherited),
         Command::Check { file, json } => offline::check(&file, json, &engine),
         Command::Schema { .. } => offline::schema(),
-        Command::Apply { file, message, dry_run, wait_cluster, consent, remote } => {
-            let how = change::How { dry_run, consent, wait_cluster };
+        Command::Apply { file, message, dry_run, wait_cluster, trial, consent, remote } => {
+            let how = change::How { dry_run, consent, wait_cluster, trial };
             change::apply(&file, &message, how, &remote, &engine)
         }
+        Command::Rollout { command, remote } => rollout::rollout(command, &remote),
         Command::Diff { file, exit_code, remote } => {
             change::diff(&file, exit_code, &remote, &engine)
         }

@@ -34,7 +34,10 @@ use self::{
     names::History,
     sink::{BUFFER_BYTES, Destination, Sink},
 };
-use crate::spec::{AccessLog, LogDestination};
+use crate::{
+    rollout::{Meter, Tally},
+    spec::{AccessLog, LogDestination},
+};
 
 /// Pause between rounds while records come, and the longest one while none do.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
@@ -71,6 +74,8 @@ struct State {
     /// What nobody has taken yet.
     key_uses: KeyUses,
     recent: recent::Recent,
+    /// While a revision is on trial.
+    trial: Option<Meter>,
     /// Records that could not be read.
     garbage: u64,
 }
@@ -168,6 +173,20 @@ impl Records {
         self.shared.lock().recent.list()
     }
 
+    /// Meters what is served while a revision is on trial, from epoch `since` on, or no longer. What is
+    /// metered for a revision already goes on.
+    pub fn meter(&self, trial: Option<(u64, u64)>) {
+        let mut state = self.shared.lock();
+        if state.trial.as_ref().map(|meter| meter.revision) != trial.map(|(revision, _)| revision) {
+            state.trial = trial.and_then(|(revision, since)| Meter::new(revision, since));
+        }
+    }
+
+    /// What was metered.
+    pub fn tally(&self) -> Option<Tally> {
+        self.shared.lock().trial.as_ref().map(Meter::tally)
+    }
+
     pub fn lines_dropped(&self) -> u64 {
         self.shared.lines_dropped.load(Ordering::Relaxed)
     }
@@ -213,8 +232,11 @@ impl Shared {
 
 impl State {
     fn take(&mut self, shard: usize, record: &Record<'_>) {
-        let State { history, metrics, log, recent, .. } = self;
+        let State { history, metrics, log, recent, trial, .. } = self;
         recent.take(record);
+        if let Some(meter) = trial {
+            meter.count(record);
+        }
         let names = metrics.count(record, history);
         if let Some(log) = log {
             let route = names.and_then(|names| names.routes.get(record.route as usize));

@@ -16,7 +16,7 @@ use crate::{
 /// ran here last. A store that nodes share takes `first` only when it is empty: a node that comes
 /// must not undo what others run.
 pub async fn choose(
-    store: &Store,
+    (store, node): (&Store, &str),
     first: Option<Change>,
     last: Option<&Snapshot>,
     kept: &LastRevision,
@@ -26,7 +26,9 @@ pub async fn choose(
         Some(change) if !store.is_shared() => stored(store, change, None, judge).await,
         Some(change) => match store.latest_id().await {
             Ok(0) => match stored(store, change, Some(0), judge).await {
-                Err(Refused::Store(StoreError::Changed { .. })) => latest(store, last, judge).await,
+                Err(Refused::Store(StoreError::Changed { .. })) => {
+                    latest(store, node, last, judge).await
+                }
                 done => done,
             },
             Ok(id) => {
@@ -36,11 +38,11 @@ pub async fn choose(
                     store.place(),
                     change.source_name
                 );
-                latest(store, last, judge).await
+                latest(store, node, last, judge).await
             }
             Err(error) => Err(error.into()),
         },
-        None => latest(store, last, judge).await,
+        None => latest(store, node, last, judge).await,
     };
     let revision = match &chosen {
         Err(Refused::Store(error)) => follow::instead(store, kept, error),
@@ -89,12 +91,15 @@ async fn stored(
     Ok((store.append(draft, over).await?, whole))
 }
 
+/// What `node` is to serve: the latest one, or the one before while that is on trial elsewhere.
 async fn latest(
     store: &Store,
+    node: &str,
     last: Option<&Snapshot>,
     judge: Judge,
 ) -> Result<(Revision, Whole), Refused> {
-    let Some(latest) = store.latest().await? else {
+    let wanted = store.standing().await?.wanted(node);
+    let Some(latest) = store.get(wanted).await? else {
         return Err(Refused::NoSpec);
     };
     let (spec, name) = (latest.spec.clone(), format!("revision {}", latest.id));

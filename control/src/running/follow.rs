@@ -16,7 +16,8 @@ use crate::{
     api::model::{Cluster, ClusterNode},
     fit::Whole,
     keys,
-    store::{Load, NodeReport, Revision, Store, StoreError},
+    rollout::{MAX_SILENT_MS, Rollout},
+    store::{Load, NodeReport, Revision, Standing, Store, StoreError},
 };
 
 /// How often a revision that this node could not take is tried again, and the store is looked at
@@ -25,9 +26,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often the store is told how this node stands; at once when that changes.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
-
-/// A node that has not reported for longer is taken for gone, in milliseconds.
-const MAX_SILENT_MS: u64 = 10_000;
 
 /// What is known of this node's way with the store.
 pub(super) struct Following {
@@ -50,6 +48,10 @@ struct State {
     lag: Option<(u64, u64)>,
     /// Requests at the last report.
     meter: Option<(Instant, u64)>,
+    /// The revision that this node is to serve.
+    wanted: Option<u64>,
+    /// The trial that lasts.
+    trial: Option<Rollout>,
 }
 
 impl Following {
@@ -59,6 +61,24 @@ impl Following {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The trial that lasts, as far as is known.
+    pub fn trial(&self) -> Option<Rollout> {
+        self.state().trial.clone()
+    }
+
+    pub fn set_trial(&self, trial: Option<Rollout>) {
+        let mut state = self.state();
+        if state.trial != trial {
+            state.trial = trial;
+            drop(state);
+            self.tell();
+        }
     }
 
     /// Something about this node is different now.
@@ -146,12 +166,13 @@ impl Running {
                 false => self.shared.store.latest_id().await.map(drop),
             };
             self.following().store_error(reported.as_ref().err());
+            self.judge_trial().await;
             let more = self.following().news.notified();
             news = tokio::time::timeout(REPORT_INTERVAL, more).await.is_ok();
         }
     }
 
-    /// Makes the latest revision of the store run here, if another one does. What this node cannot
+    /// Makes the revision run here that the store wants to, if another one does. What this node cannot
     /// take is noted, and the old one goes on.
     ///
     /// # Errors
@@ -161,17 +182,20 @@ impl Running {
             // A change that is being made here has stored its revision before it runs.
             drop(self.shared.publisher.lock().await);
             let running = self.current().revision.id;
-            let latest = self.shared.store.latest_id().await?;
+            let standing = self.shared.store.standing().await?;
+            self.meter(standing.trial.as_ref());
+            let wanted = standing.wanted(self.following().name());
+            self.following().state().wanted = Some(wanted);
             // An empty store is a new one: what runs goes on until somebody applies. A file that is
             // behind was put there by a person; a database may have lost its last changes with a
             // server, and all its nodes must agree.
-            let behind = latest < running && !self.shared.store.is_shared();
-            if latest == running || latest == 0 || behind {
+            let behind = wanted < running && !self.shared.store.is_shared();
+            if wanted == running || wanted == 0 || behind {
                 self.following().fault(None);
                 return Ok(());
             }
-            let Some(revision) = self.shared.store.get(latest).await? else { continue };
-            let name = format!("revision {latest}");
+            let Some(revision) = self.shared.store.get(wanted).await? else { continue };
+            let name = format!("revision {wanted}");
             let loaded = load(&name, revision.spec.as_bytes(), self.shared.engine.check).await;
             let told = match loaded {
                 Ok(whole) => super::told(whole).await,
@@ -188,11 +212,12 @@ impl Running {
                 }
                 Err(refused) => Err(refused),
             };
-            let fault = taken.as_ref().err().map(|refused| (latest, why(refused)));
+            let fault = taken.as_ref().err().map(|refused| (wanted, why(refused)));
             let done = fault.is_none();
             self.following().fault(fault);
             if done {
-                eprintln!("sluice: revision {latest} of the store is served");
+                eprintln!("sluice: revision {wanted} of the store is served");
+                self.meter(standing.trial.as_ref());
             }
             return taken;
         }
@@ -229,7 +254,6 @@ impl Running {
     /// How this node stands. `metered`: for the store, which gets the rate since the last time.
     fn report(&self, metered: bool) -> NodeReport {
         let (status, current) = (self.status(), self.current());
-        let latest = *self.shared.store.changes().borrow();
         let requests = status.shards.iter().map(|shard| shard.requests).sum();
         let mut state = self.following().state();
         let rate = match state.meter {
@@ -245,7 +269,7 @@ impl Running {
             name: self.following().name.clone(),
             admin: self.shared.admin.to_string(),
             version: status.version,
-            wanted: if latest == 0 { current.revision.id } else { latest },
+            wanted: state.wanted.filter(|id| *id > 0).unwrap_or(current.revision.id),
             served: current.revision.id,
             epoch: status.epoch,
             converged: status.converged,
@@ -253,7 +277,8 @@ impl Running {
             lag_ms: state.lag.filter(|(id, _)| *id == current.revision.id).map(|(_, lag)| lag),
             error: state.fault.as_ref().map(|(id, why)| format!("revision {id}: {why}")),
             engine: status.engine,
-            load: Load { requests, rate, ..Load::default() },
+            load: Load { requests, rate },
+            trial: self.shared.records.tally(),
             seen_ms: self.shared.store.now_ms(),
         }
     }
@@ -262,12 +287,13 @@ impl Running {
     pub async fn cluster(&self) -> Cluster {
         let own = self.report(false);
         let store = self.shared.store.place();
-        let (nodes, latest) = match self.shared.store.nodes().await {
-            Ok(nodes) => (nodes, self.shared.store.latest_id().await),
+        let (nodes, standing) = match self.shared.store.nodes().await {
+            Ok(nodes) => (nodes, self.shared.store.standing().await),
             Err(error) => (Vec::new(), Err(error)),
         };
-        let store_error = latest.as_ref().err().map(ToString::to_string);
-        let latest = latest.unwrap_or(own.wanted);
+        let store_error = standing.as_ref().err().map(ToString::to_string);
+        let standing = standing.unwrap_or(Standing { latest: own.wanted, trial: None });
+        let trial = standing.trial.as_ref();
         let now_ms = self.shared.store.now_ms();
         let others = nodes.into_iter().filter(|node| node.name != own.name);
         let mut nodes: Vec<NodeReport> = others.chain([own.clone()]).collect();
@@ -276,16 +302,17 @@ impl Running {
             let silent_ms = now_ms.saturating_sub(node.seen_ms);
             let state = if silent_ms > MAX_SILENT_MS {
                 "gone"
-            } else if node.served == latest && node.converged {
+            } else if node.served == standing.wanted(&node.name) && node.converged {
                 "ok"
             } else if node.error.is_some() {
                 "failed"
             } else {
                 "behind"
             };
-            ClusterNode { state: state.into(), silent_ms, own: node.name == own.name, node }
+            let canary = trial.is_some_and(|trial| trial.has(&node.name));
+            ClusterNode { state: state.into(), silent_ms, own: node.name == own.name, canary, node }
         });
-        Cluster { store, store_error, latest, nodes: nodes.collect() }
+        Cluster { store, store_error, latest: standing.latest, nodes: nodes.collect() }
     }
 
     /// Why the store cannot be asked just now.

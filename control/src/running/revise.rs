@@ -60,7 +60,7 @@ impl Running {
             audit: change.audit.clone(),
             ..Draft::default()
         };
-        self.install(whole, draft, change.dry_run, Some(over), &change.by).await
+        self.install(whole, draft, (change.dry_run, Some(over)), &change.by, None).await
     }
 
     /// How the spec `source` differs from the running one.

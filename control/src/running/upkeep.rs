@@ -17,7 +17,8 @@ use crate::{
     keys::{self, Fetched, Source},
     material::{self, Fault, Material, Stamp, outside},
     resolve::Resolver,
-    spec::{Severity, Spec},
+    spec::{AuthenticatorKind, Severity, Spec},
+    tickets::Tickets,
 };
 
 /// How often files and keys are looked at.
@@ -224,8 +225,8 @@ impl Running {
         let mut tickets = self.shared.tickets.lock().unwrap_or_else(PoisonError::into_inner);
         let mut cookies = self.shared.cookies.lock().unwrap_or_else(PoisonError::into_inner);
         NodeKeys {
-            tickets: super::ticket_keys(&mut tickets, spec),
-            cookies: super::cookie_keys(&mut cookies, spec),
+            tickets: ticket_keys(&mut tickets, spec),
+            cookies: cookie_keys(&mut cookies, spec),
         }
     }
 
@@ -292,4 +293,30 @@ pub(super) fn compiled(
 async fn away<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Refused::Internal(error.to_string()))
+}
+
+/// The ticket keys in force; none when nothing in `spec` needs them.
+pub(super) fn ticket_keys(tickets: &mut Tickets, spec: &Spec) -> Vec<TicketKey> {
+    if spec.listeners.iter().all(|listener| listener.tls.is_none()) {
+        return Vec::new();
+    }
+    tickets.supply(unix_now()).unwrap_or_else(|error| {
+        eprintln!("sluice: no key for TLS sessions can be made, none will be resumed: {error}");
+        Vec::new()
+    })
+}
+
+/// The keys in force for cookies of logins, newest first; none when nothing in `spec` needs them.
+pub(super) fn cookie_keys(cookies: &mut Tickets, spec: &Spec) -> Vec<[u8; 32]> {
+    let needed = spec.authenticators.iter().any(
+        |one| matches!(&one.kind, AuthenticatorKind::Login(login) if login.cookie_keys.is_empty()),
+    );
+    if !needed {
+        return Vec::new();
+    }
+    let keys = cookies.supply(unix_now()).unwrap_or_else(|error| {
+        eprintln!("sluice: no key for the cookies of logins can be made: {error}");
+        Vec::new()
+    });
+    keys.into_iter().map(|key| key.secret).collect()
 }

@@ -13,6 +13,11 @@ pub enum StoreError {
     /// The revision was to be stored over another one than the latest.
     #[error("revision {latest} is the latest one now; look at it and try again")]
     Changed { latest: u64 },
+    /// A revision is on trial on some nodes, and no other one is taken meanwhile.
+    #[error(
+        "revision {revision} is on trial; wait, or end it with `sluice rollout promote` or `sluice rollout abort`"
+    )]
+    OnTrial { revision: u64 },
     #[error("the revision store failed: {0}; the running configuration is not affected")]
     Failed(String),
 }

@@ -23,9 +23,11 @@ pub use error::StoreError;
 use postgres::Postgres;
 pub use record::{
     AuditDraft, AuditEntry, AuditVerdict, Draft, Load, NodeReport, Remembered, Revision,
-    RevisionLine,
+    RevisionLine, Standing, Trial,
 };
 use sqlite::Sqlite;
+
+use crate::rollout::Rollout;
 
 /// Revisions kept: with the default limits on their texts a store stays manageable, and nobody goes
 /// back further. The stores' triggers name the number, too.
@@ -46,7 +48,16 @@ const MAX_REMEMBERED: u32 = 10_000;
 pub struct Store {
     engine: Engine,
     /// The latest revision known.
-    changes: watch::Sender<u64>,
+    changes: watch::Sender<Known>,
+}
+
+/// What is known of the store without asking it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The latest revision; 0 before any is known.
+    pub latest: u64,
+    /// Rises with everything that happens to trials.
+    pub trials: u64,
 }
 
 #[derive(Clone)]
@@ -75,7 +86,7 @@ impl Store {
 
     /// The file `path`, which the first call opens.
     pub fn file(path: &Path) -> Store {
-        Store { engine: Engine::Sqlite(Sqlite::at(path)), changes: watch::Sender::new(0) }
+        Store { engine: Engine::Sqlite(Sqlite::at(path)), changes: watch::Sender::default() }
     }
 
     /// The database at `url` (`postgres://USER@HOST/DATABASE?sslmode=...`), which the first call
@@ -84,7 +95,7 @@ impl Store {
     /// # Errors
     /// `url` is none.
     pub fn database(url: &str) -> Result<Store, StoreError> {
-        let changes = watch::Sender::new(0);
+        let changes = watch::Sender::default();
         let database = Postgres::at(url.parse()?, changes.clone());
         Ok(Store { engine: Engine::Postgres(database), changes })
     }
@@ -196,9 +207,36 @@ impl Store {
         either!(self, remember(key, actor, answer))
     }
 
-    /// The latest revision that is known of, by whichever node stored it; 0 before any is.
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    /// What is known of the store, by whichever node it was changed.
+    pub fn changes(&self) -> watch::Receiver<Known> {
         self.changes.subscribe()
+    }
+
+    /// What nodes are to serve.
+    pub async fn standing(&self) -> Result<Standing, StoreError> {
+        let standing = match &self.engine {
+            Engine::Sqlite(store) => Standing { latest: store.latest_id().await?, trial: None },
+            Engine::Postgres(store) => store.standing().await?,
+        };
+        self.learn(standing.latest);
+        Ok(standing)
+    }
+
+    /// The last trial, and whether it lasts. A file has none: there is nothing to compare with.
+    pub async fn rollout(&self) -> Result<Option<Rollout>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(_) => Ok(None),
+            Engine::Postgres(store) => store.rollout().await,
+        }
+    }
+
+    /// Ends the trial of `ended.revision` without another revision, and notes who did. False: it has
+    /// ended already.
+    pub async fn end_rollout(&self, ended: Rollout, audit: AuditDraft) -> Result<bool, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(_) => Ok(false),
+            Engine::Postgres(store) => store.end_rollout(ended, audit).await,
+        }
     }
 
     /// Notes how a node stands; the store sets `seen_ms`.
@@ -233,8 +271,8 @@ impl Store {
 
     fn learn(&self, latest: u64) {
         self.changes.send_if_modified(|known| {
-            let news = latest > *known;
-            *known = latest.max(*known);
+            let news = latest > known.latest;
+            known.latest = latest.max(known.latest);
             news
         });
     }

@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::rollout::{Rollout, Tally};
+
 /// One stored spec with where it came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Revision {
@@ -50,6 +52,36 @@ pub struct Draft {
     pub base: Option<u64>,
     /// Stored with the revision, or neither is. Without a revision in it, it gets that of the draft.
     pub audit: Option<AuditDraft>,
+    /// The same.
+    pub trial: Trial,
+}
+
+/// What a revision is to a trial.
+#[derive(Clone, Debug, Default)]
+pub enum Trial {
+    /// Nothing. While one lasts it is not stored.
+    #[default]
+    None,
+    /// It begins with it; `revision` and `started_ms` are the store's to set.
+    Begin(Box<Rollout>),
+    /// It ends with it.
+    End(Box<Rollout>),
+}
+
+/// What nodes are to serve.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Standing {
+    /// The latest revision; 0: there is none.
+    pub latest: u64,
+    /// The trial of it, while it lasts.
+    pub trial: Option<Rollout>,
+}
+
+impl Standing {
+    /// The revision that `node` is to serve; 0: none.
+    pub fn wanted(&self, node: &str) -> u64 {
+        self.trial.as_ref().map_or(self.latest, |trial| trial.wanted(node))
+    }
 }
 
 /// Something that somebody did, or was refused to do.
@@ -115,7 +147,7 @@ pub struct NodeReport {
     /// Where its admin API listens.
     pub admin: String,
     pub version: String,
-    /// Latest revision that it knows of.
+    /// Revision that it is to serve, as far as it knows.
     pub wanted: u64,
     /// Revision that all its shards serve, or that it published last.
     pub served: u64,
@@ -134,6 +166,9 @@ pub struct NodeReport {
     /// What it serves just now.
     #[serde(default)]
     pub load: Load,
+    /// What it served since the trial began that lasts; null: there is none.
+    #[serde(default)]
+    pub trial: Option<Tally>,
     /// When it last reported, in milliseconds since the Unix epoch by the store's clock, which sets
     /// it.
     pub seen_ms: u64,
@@ -143,10 +178,6 @@ pub struct NodeReport {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Load {
     pub requests: u64,
-    /// Of `requests`, those that were answered with 5xx.
-    pub errors: u64,
     /// Requests per second over the last interval.
     pub rate: f64,
-    /// Of the last interval, in microseconds; null without requests.
-    pub p99_us: Option<u64>,
 }

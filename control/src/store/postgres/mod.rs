@@ -7,6 +7,7 @@
 mod address;
 mod entities;
 mod log;
+mod rollouts;
 mod schema;
 #[cfg(test)]
 pub mod server;
@@ -28,7 +29,7 @@ use tokio::sync::{Mutex, MutexGuard, watch as channel};
 use tokio_postgres::{Client, Row, Transaction, error::SqlState};
 
 pub use self::address::Address;
-use super::{Draft, MAX_KEPT, MAX_KEY_USES, Revision, RevisionLine, StoreError, now_ms};
+use super::{Draft, Known, MAX_KEPT, MAX_KEY_USES, Revision, RevisionLine, StoreError, now_ms};
 
 /// Longest that a connection may take to come up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -101,7 +102,7 @@ struct Held<'a> {
 
 impl Postgres {
     /// `changes` learns of every revision, by whichever node it was stored.
-    pub fn at(address: Address, changes: channel::Sender<u64>) -> Postgres {
+    pub fn at(address: Address, changes: channel::Sender<Known>) -> Postgres {
         let shared = Shared { address, link: Mutex::default(), ahead_ms: AtomicI64::new(0) };
         let shared = Arc::new(shared);
         tokio::spawn(watch::follow(Arc::downgrade(&shared), changes));
@@ -359,7 +360,8 @@ async fn append(
         return Err(StoreError::Changed { latest: latest as u64 }.into());
     }
     let id = latest + 1;
-    let Draft { author, message, spec, source, source_name, diff, audit, base } = draft;
+    rollouts::check(&change, latest, &draft.trial).await?;
+    let Draft { author, message, spec, source, source_name, diff, audit, base, trial } = draft;
     let told = (!diff.is_null()).then(|| diff.to_string());
     let insert =
         "INSERT INTO revisions (id, created, author, message, spec, source, source_name, diff)
@@ -378,6 +380,7 @@ async fn append(
         audit.revision.get_or_insert(id as u64);
         log::link(&change, audit).await?;
     }
+    rollouts::write(&change, id, created_ms, trial).await?;
     change.execute("SELECT pg_notify('sluice', $1)", &[&id.to_string()]).await?;
     change.commit().await?;
     Ok(Revision { id: id as u64, created_ms, author, message, spec, source, source_name, diff })

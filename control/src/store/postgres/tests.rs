@@ -135,7 +135,7 @@ fn a_notice_comes_from_another_node_and_again_after_its_connection_was_cut() {
         let mut changes = two.changes();
         for id in 1..=3_u64 {
             assert_eq!(one.append(draft(1), Some(id - 1)).await.unwrap().id, id);
-            changes.wait_for(|known| *known == id).await.unwrap();
+            changes.wait_for(|known| known.latest == id).await.unwrap();
             let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                 WHERE datname = current_database() AND pid <> pg_backend_pid()";
             server().sql(&name, cut);

@@ -6,13 +6,14 @@ use std::{future::poll_fn, sync::Weak, time::Duration};
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::AsyncMessage;
 
-use super::{CALL_TIMEOUT, Fault, MAX_PAUSE, MIN_PAUSE, Shared, bounded, latest_id};
+use super::{CALL_TIMEOUT, Fault, MAX_PAUSE, MIN_PAUSE, Shared, bounded, rollouts::known};
+use crate::store::Known;
 
 /// How often it is looked.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Keeps `changes` at the latest revision, until nobody has the store any more.
-pub async fn follow(shared: Weak<Shared>, changes: watch::Sender<u64>) {
+pub async fn follow(shared: Weak<Shared>, changes: watch::Sender<Known>) {
     let mut pause = MIN_PAUSE;
     while let Some(strong) = shared.upgrade() {
         let address = strong.address.clone();
@@ -42,15 +43,15 @@ async fn look(
     shared: &Weak<Shared>,
     client: &tokio_postgres::Client,
     mut notices: mpsc::Receiver<()>,
-    changes: &watch::Sender<u64>,
+    changes: &watch::Sender<Known>,
     pause: &mut Duration,
 ) -> Result<(), Fault> {
     bounded(CALL_TIMEOUT, async { Ok(client.batch_execute("LISTEN sluice").await?) }).await?;
     while shared.strong_count() > 0 {
         // The tables may not be there yet: whoever calls first makes them.
-        let latest = bounded(CALL_TIMEOUT, latest_id(client)).await?;
+        let now = bounded(CALL_TIMEOUT, known(client)).await?;
         *pause = MIN_PAUSE;
-        changes.send_if_modified(|known| std::mem::replace(known, latest) != latest);
+        changes.send_if_modified(|known| std::mem::replace(known, now) != now);
         if let Ok(None) = tokio::time::timeout(POLL_INTERVAL, notices.recv()).await {
             // The connection has ended.
             break;

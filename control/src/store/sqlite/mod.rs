@@ -177,7 +177,8 @@ impl Sqlite {
 
 fn insert(change: &Transaction<'_>, draft: Draft) -> rusqlite::Result<Revision> {
     let created_ms = now_ms();
-    let Draft { author, message, spec, source, source_name, diff, audit, base: _ } = draft;
+    let Draft { author, message, spec, source, source_name, diff, audit, base: _, trial: _ } =
+        draft;
     change.execute(
         "INSERT INTO revisions (created_ms, author, message, spec, source, source_name, diff)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",

@@ -76,13 +76,6 @@ const CONTROL_PLANE: &str = "
         seen_ms INTEGER NOT NULL,
         report TEXT NOT NULL
     ) STRICT;
-    CREATE TABLE rollouts (
-        revision INTEGER PRIMARY KEY,
-        version INTEGER NOT NULL,
-        state TEXT NOT NULL,
-        changed_ms INTEGER NOT NULL,
-        rollout TEXT NOT NULL
-    ) STRICT;
 ";
 
 /// Opens the file, creating it when absent, and brings it to [`LAYOUT`]: whole, or not at all.
