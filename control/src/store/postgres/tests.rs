@@ -3,9 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::server::PostgresServer;
-use crate::store::{
-    Store, StoreError,
-    tests::{database, deed, draft, run, server},
+use crate::{
+    rollout::{Rollout, Rules, State},
+    store::{
+        Draft, Standing, Store, StoreError, Trial,
+        tests::{database, deed, draft, run, server},
+    },
 };
 
 /// Waits until `holds`.
@@ -265,4 +268,58 @@ fn over_tls_it_must_be_whom_the_address_trusts() {
     // It is not the name that it was asked for.
     let refused = try_with("verify-full", Some(&roots)).unwrap_err().to_string();
     assert!(refused.contains("certificate"), "{refused}");
+}
+
+#[test]
+fn one_trial_lasts_at_a_time_and_ends_once() {
+    let (_, url) = database("trials");
+    run(async {
+        let store = Store::database(&url).unwrap();
+        assert_eq!(store.standing().await.unwrap(), Standing::default());
+        store.append(draft(1), None).await.unwrap();
+        let rollout = Rollout {
+            revision: 0,
+            base: 1,
+            canaries: vec!["a".into()],
+            rules: Rules::default(),
+            author: "ada".into(),
+            started_ms: 0,
+            state: State::Watching,
+            reason: String::new(),
+            ended_ms: None,
+        };
+        let begin = || Draft { trial: Trial::Begin(Box::new(rollout.clone())), ..draft(2) };
+        let revision = store.append(begin(), Some(1)).await.unwrap();
+        let standing = store.standing().await.unwrap();
+        let trial = standing.trial.clone().unwrap();
+        assert_eq!((trial.revision, trial.started_ms), (2, revision.created_ms));
+        assert_eq!((standing.wanted("a"), standing.wanted("b")), (2, 1));
+        // Neither a change nor another trial may come between.
+        for next in [draft(3), begin()] {
+            let refused = store.append(next, Some(2)).await.unwrap_err();
+            assert!(matches!(refused, StoreError::OnTrial { revision: 2 }), "{refused}");
+        }
+        // What ends it brings the next revision, or none; the second of two that would is late.
+        let mut changes = store.changes();
+        changes.mark_unchanged();
+        let promoted = trial.ended(State::Promoted, "good", 5);
+        assert!(store.end_rollout(promoted.clone(), deed(2)).await.unwrap());
+        assert!(!store.end_rollout(promoted, deed(2)).await.unwrap());
+        changes.changed().await.unwrap();
+        let back = trial.ended(State::RolledBack, "bad", 6);
+        let end = |ended: Rollout| Draft { trial: Trial::End(Box::new(ended)), ..draft(3) };
+        let late = store.append(end(back), Some(2)).await.unwrap_err();
+        assert!(matches!(late, StoreError::Changed { latest: 2 }), "{late}");
+        assert_eq!(store.standing().await.unwrap().wanted("b"), 2);
+        assert_eq!(store.rollout().await.unwrap().unwrap().reason, "good");
+
+        store.append(begin(), Some(2)).await.unwrap();
+        let trial = store.standing().await.unwrap().trial.unwrap();
+        let back = trial.ended(State::RolledBack, "bad", 6);
+        assert_eq!(store.append(end(back), Some(3)).await.unwrap().id, 4);
+        let standing = store.standing().await.unwrap();
+        assert_eq!(standing, Standing { latest: 4, trial: None });
+        assert_eq!(store.rollout().await.unwrap().unwrap().state, State::RolledBack);
+        assert!(store.audit_verify().await.unwrap().broken.is_none());
+    });
 }
