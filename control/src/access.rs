@@ -67,7 +67,20 @@ impl Principal {
             return Ok(());
         }
         self.has(Role::Editor)?;
-        if diff.settings.iter().any(|one| one.field.starts_with("admin")) {
+        // Whole, so that no list is forgotten.
+        let Diff {
+            settings,
+            authenticators,
+            groups,
+            consumers,
+            limits,
+            apis,
+            listeners,
+            upstreams,
+            routes,
+            moved_routes,
+        } = diff;
+        if settings.iter().any(|one| one.field.starts_with("admin")) {
             self.has(Role::Admin).map_err(|why| format!("a change of `admin`: {why}"))?;
         }
         if self.workspaces.is_empty() {
@@ -80,15 +93,15 @@ impl Principal {
                 self.name
             )
         };
-        if let Some(one) = diff.settings.first() {
+        if let Some(one) = settings.first() {
             return Err(whole(&format!("`{}`", one.field)));
         }
-        if let Some(name) = touched(&diff.listeners).next() {
+        if let Some(name) = touched(listeners).next() {
             return Err(whole(&format!("the listener `{name}`")));
         }
         macro_rules! judge {
             ($($kind:literal $list:ident),*) => {$(
-                let names: HashSet<&str> = touched(&diff.$list).collect();
+                let names: HashSet<&str> = touched($list).collect();
                 let places = |spec: &Spec| -> Vec<(String, String)> {
                     let touched = spec.$list.iter().filter(|one| names.contains(one.name.as_str()));
                     let place = touched.map(|one| (one.name.clone(), workspace(one.workspace.as_deref())));
@@ -98,7 +111,7 @@ impl Principal {
             )*};
         }
         judge!(
-            "authenticator" authenticators, "group" groups, "consumer" consumers, "limit" limits,
+            "authenticator" authenticators, "group" groups, "consumer" consumers, "limit" limits, "api" apis,
             "upstream" upstreams, "route" routes
         );
         let moved: HashMap<&str, String> = new
@@ -106,8 +119,7 @@ impl Principal {
             .iter()
             .map(|one| (one.name.as_str(), workspace(one.workspace.as_deref())))
             .collect();
-        let places = diff
-            .moved_routes
+        let places = moved_routes
             .iter()
             .filter_map(|one| Some((one.name.clone(), moved.get(one.name.as_str())?.clone())));
         self.within("route", places)
@@ -307,6 +319,9 @@ routes:
             judge(Role::Editor, &["shop", "default"], listener).unwrap_err().contains("listener")
         );
         assert_eq!(judge(Role::Editor, &[], listener), Ok(()));
+        let api = ("routes:\n", "apis: [{name: x, openapi: x.yaml, workspace: shop}]\nroutes:\n");
+        assert!(judge(Role::Editor, &["default"], api).unwrap_err().contains("the api `x`"));
+        assert_eq!(judge(Role::Editor, &["shop"], api), Ok(()));
         let node = ("version: 1\n", "version: 1\nnode: {via: x}\n");
         assert!(judge(Role::Editor, &["shop", "default"], node).unwrap_err().contains("node.via"));
         let admin = ("version: 1\n", "version: 1\nadmin: {listen: '127.0.0.1:1'}\n");

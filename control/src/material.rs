@@ -9,7 +9,7 @@ mod apis;
 mod file;
 mod keyring;
 mod leaf;
-mod openapi;
+pub(crate) mod openapi;
 pub mod outside;
 mod recover;
 

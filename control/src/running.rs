@@ -410,6 +410,7 @@ impl Running {
             dry_run,
             convergence_us: None,
             shards: self.shards(),
+            canaries: Vec::new(),
             changes: diff.to_string(),
             diff: serde_json::to_value(&diff).unwrap_or_default(),
             notes: self.notes(&whole.spec),
@@ -418,9 +419,8 @@ impl Running {
             Some(order) => Some(self.planned(order, running, &draft.author).await?),
             None => None,
         };
-        let canaries = trial.as_ref().map(|trial| trial.canaries.join(", "));
+        applied.canaries = trial.as_ref().map(|trial| trial.canaries.clone()).unwrap_or_default();
         if dry_run || applied.unchanged {
-            applied.notes.extend(canaries.map(|names| format!("it would be on trial on {names}")));
             return Ok(applied);
         }
         // Only a change runs commands, never a question.
@@ -445,11 +445,6 @@ impl Running {
             }
         };
         applied.revision = revision.id;
-        applied.notes.extend(
-            canaries.map(|names| {
-                format!("it is on trial on {names}: `sluice rollout` tells how it goes")
-            }),
-        );
         if !here {
             publisher.close_others(&current.snapshot.listeners).await;
             return Ok(applied);

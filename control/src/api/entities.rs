@@ -41,6 +41,7 @@ pub enum Kind {
     Groups,
     Consumers,
     Limits,
+    Apis,
     Listeners,
     Upstreams,
     Routes,
@@ -66,6 +67,10 @@ macro_rules! with_list {
                 let $list = &$spec.limits;
                 $do
             }
+            Kind::Apis => {
+                let $list = &$spec.apis;
+                $do
+            }
             Kind::Listeners => {
                 let $list = &$spec.listeners;
                 $do
@@ -83,11 +88,12 @@ macro_rules! with_list {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Authenticators,
         Kind::Groups,
         Kind::Consumers,
         Kind::Limits,
+        Kind::Apis,
         Kind::Listeners,
         Kind::Upstreams,
         Kind::Routes,
@@ -100,6 +106,7 @@ impl Kind {
             Kind::Groups => "groups",
             Kind::Consumers => "consumers",
             Kind::Limits => "limits",
+            Kind::Apis => "apis",
             Kind::Listeners => "listeners",
             Kind::Upstreams => "upstreams",
             Kind::Routes => "routes",
@@ -116,6 +123,7 @@ impl Kind {
             Kind::Groups => g.subschema_for::<spec::Group>(),
             Kind::Consumers => g.subschema_for::<spec::Consumer>(),
             Kind::Limits => g.subschema_for::<spec::Limit>(),
+            Kind::Apis => g.subschema_for::<spec::ApiDocument>(),
             Kind::Listeners => g.subschema_for::<spec::Listener>(),
             Kind::Upstreams => g.subschema_for::<spec::Upstream>(),
             Kind::Routes => g.subschema_for::<spec::Route>(),

@@ -20,6 +20,9 @@ pub struct Applied {
     /// From the publish to the last shard's adoption, in microseconds.
     pub convergence_us: Option<u64>,
     pub shards: usize,
+    /// The nodes that serve it on trial, or would; empty: it is for all.
+    #[serde(default)]
+    pub canaries: Vec<String>,
     /// The change, thing by thing.
     pub diff: serde_json::Value,
     /// The change for people.

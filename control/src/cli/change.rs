@@ -17,11 +17,9 @@ use super::{
     show,
 };
 use crate::{
-    api::model::{Applied, Running, Status},
-    diff::{self, Diff},
+    api::model::{Applied, Status},
+    diff::Diff,
     entry::EngineEntry,
-    spec::{REDACTED, Spec},
-    store::Revision,
 };
 
 /// What every change asks for.
@@ -112,36 +110,22 @@ pub fn apply(
 pub fn rollback(revision: Option<u64>, consent: Consent, remote: &Remote) -> Result<(), Failure> {
     let ask = consent.must_ask("roll back")?;
     let (admin, author) = (Admin::new(remote)?, author());
-    let mut to = revision;
-    if ask {
-        let running: Running = admin.get("/v1/spec")?;
-        let id = revision.unwrap_or_else(|| running.revision.saturating_sub(1));
-        let old: Revision = admin.get(&format!("/v1/revisions/{id}"))?;
-        show_change(&back(&running, &old, color(&std::io::stderr())), "Roll back?")?;
-        to = Some(id);
-    }
-    let (to, mut query) = (to.map(|id| id.to_string()), vec![("author", &*author)]);
+    let to = revision.map(|id| id.to_string());
+    let mut query = vec![("author", &*author)];
     query.extend(to.as_deref().map(|to| ("to", to)));
-    let applied: Applied = admin.post("/v1/rollback", &query, "")?;
+    let mut over = None;
+    if ask {
+        // Control compares: secrets that stand in specs never leave it.
+        let preview = [&query[..], &[("dry_run", "true")]].concat();
+        let planned: Applied = admin.post("/v1/rollback", &preview, "")?;
+        if planned.unchanged {
+            return report(&planned, remote, true);
+        }
+        show_change(&show::planned(&planned, color(&std::io::stderr())), "Roll back?")?;
+        over = Some(planned.revision);
+    }
+    let applied: Applied = admin.post_over("/v1/rollback", &query, "", over)?;
     report(&applied, remote, !ask)
-}
-
-/// What a rollback would change, for people.
-fn back(running: &Running, old: &Revision, color: bool) -> String {
-    let head = format!("back from revision {} to {}:\n", running.revision, old.id);
-    let now = serde_json::from_value::<Spec>(running.spec.clone());
-    let (Ok(now), Ok(then)) = (now, serde_json::from_str::<Spec>(&old.spec)) else {
-        return format!("{head}(of another version of sluice: the change cannot be shown)\n");
-    };
-    let change = diff::diff(&now, &then);
-    // Secrets that stand in specs are not told, so whether they change is not known here.
-    let hidden = running.spec.to_string().contains(REDACTED) || old.spec.contains(REDACTED);
-    let note = match (change.is_empty(), hidden) {
-        (true, false) => "(no difference)\n",
-        (_, true) => "(secrets that stand in the specs were not compared)\n",
-        _ => "",
-    };
-    format!("{head}{}{note}", change.to_text(color))
 }
 
 /// Shows the change and waits for a yes. On the standard error: the standard output is for results.
@@ -206,7 +190,6 @@ pub(super) fn author() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec;
 
     #[test]
     fn only_a_yes_is_a_yes() {
@@ -221,49 +204,5 @@ mod tests {
         ] {
             assert_eq!(agreed(&mut answer.as_bytes()).unwrap(), yes, "{answer:?}");
         }
-    }
-
-    #[test]
-    fn a_rollback_shows_what_it_changes() {
-        let text = |port: u16| {
-            format!(
-                "version: 1\nlisteners: [{{name: web, listen: ':8080'}}]\n\
-                 upstreams: [{{name: a, targets: ['a:{port}']}}]\nroutes: [{{name: r, upstream: a}}]\n"
-            )
-        };
-        let json = |port| {
-            let spec = spec::load("t.yaml", &text(port)).spec.expect("loads");
-            serde_json::to_value(spec).expect("serialises")
-        };
-        let running = Running {
-            revision: 3,
-            epoch: 9,
-            author: String::new(),
-            message: String::new(),
-            created_ms: 0,
-            source_name: String::new(),
-            source: text(1),
-            spec: json(1),
-        };
-        let old = |port| Revision {
-            id: 2,
-            created_ms: 0,
-            author: String::new(),
-            message: String::new(),
-            spec: json(port).to_string(),
-            source: text(port),
-            source_name: String::new(),
-            diff: serde_json::Value::Null,
-        };
-        assert_eq!(
-            back(&running, &old(2), false),
-            "back from revision 3 to 2:\n~ upstream a\n    - targets[a:1]: \
-             {\"address\":\"a:1\",\"priority\":0,\"weight\":1}\n    + targets[a:2]: \
-             {\"address\":\"a:2\",\"priority\":0,\"weight\":1}\n"
-        );
-        assert!(back(&running, &old(2), true).contains("\u{1b}[32m"));
-        assert_eq!(back(&running, &old(1), false), "back from revision 3 to 2:\n(no difference)\n");
-        let odd = Revision { spec: "{}".into(), ..old(1) };
-        assert!(back(&running, &odd, false).contains("cannot be shown"));
     }
 }

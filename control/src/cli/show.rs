@@ -17,6 +17,10 @@ use crate::{
 pub fn planned(planned: &Applied, color: bool) -> String {
     let mut text =
         format!("would change revision {}:\n{}", planned.revision, changes(planned, color));
+    if !planned.canaries.is_empty() {
+        // Writing to a String cannot fail.
+        _ = writeln!(text, "on trial first: {}", planned.canaries.join(", "));
+    }
     notes(planned, &mut text);
     text
 }
@@ -28,6 +32,12 @@ pub fn applied(applied: &Applied, whole: bool, color: bool) -> String {
     _ = match (applied.dry_run, applied.unchanged, applied.convergence_us) {
         (_, true, _) => writeln!(text, "nothing to change: revision {} runs", applied.revision),
         (true, ..) => writeln!(text, "would change revision {}:", applied.revision),
+        (false, ..) if !applied.canaries.is_empty() => writeln!(
+            text,
+            "revision {} is on trial on {}: `sluice rollout` tells how it goes",
+            applied.revision,
+            applied.canaries.join(", ")
+        ),
         (false, _, Some(us)) => writeln!(
             text,
             "revision {} (epoch {}) runs on {} after {}",

@@ -63,17 +63,19 @@ enum Kind {
     Groups,
     Consumers,
     Limits,
+    Apis,
     Listeners,
     Upstreams,
     Routes,
 }
 
 impl Kind {
-    const ALL: [Kind; 7] = [
+    const ALL: [Kind; 8] = [
         Kind::Authenticators,
         Kind::Groups,
         Kind::Consumers,
         Kind::Limits,
+        Kind::Apis,
         Kind::Listeners,
         Kind::Upstreams,
         Kind::Routes,
@@ -85,6 +87,7 @@ impl Kind {
             Kind::Groups => "groups",
             Kind::Consumers => "consumers",
             Kind::Limits => "limits",
+            Kind::Apis => "apis",
             Kind::Listeners => "listeners",
             Kind::Upstreams => "upstreams",
             Kind::Routes => "routes",
@@ -96,7 +99,7 @@ impl Kind {
 struct Draft {
     /// What the head of the file says.
     origin: String,
-    entities: [Vec<Entity>; 7],
+    entities: [Vec<Entity>; 8],
     warnings: Vec<Warning>,
     /// Names in use, by kind.
     names: HashSet<(&'static str, String)>,
@@ -261,8 +264,8 @@ enum Part {
 impl Part {
     fn of(kind: Kind, field: &str) -> Part {
         const GUARDS: [&str; 2] = ["auth", "networks"];
-        const EXTRAS: [&str; 6] =
-            ["limits", "cors", "timeouts", "max_body_bytes", "upgrades", "retry"];
+        const EXTRAS: [&str; 7] =
+            ["limits", "cors", "timeouts", "max_body_bytes", "upgrades", "retry", "validate"];
         let end = field.find(['.', '[']).unwrap_or(field.len());
         let (first, rest) = field.split_at(end);
         let known = |names: &[&'static str]| names.iter().copied().find(|name| *name == first);

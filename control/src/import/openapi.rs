@@ -1,25 +1,43 @@
 //! OpenAPI 3.0 and 3.1: one route for each operation.
 //!
 //! The document is walked as it is, not read into types: crates with types know 3.0 or 3.1, not both, and
-//! none keeps lines. What schemas say of parameters and bodies is not enforced by the routes that are
-//! written: this is the place where validation of requests comes in, once the spec has fields for it.
+//! none keeps lines. What it says of parameters and bodies stays in it: the spec names the document as an
+//! API, and each route holds its requests against that.
 
 use std::collections::BTreeMap;
 
 use super::openapi_security::{self as security, Schemes};
 use super::source::{self, View};
 use super::{Address, Draft, Imported, Kind, close};
-use crate::yaml::{Map, Yaml};
+use crate::{
+    material::{self, openapi::encoded},
+    yaml::{Map, Yaml},
+};
 
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 /// References that lead on to others, at most.
 const MAX_HOPS: usize = 16;
 
+/// Where the spec finds a document for the validation of requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Document<'a> {
+    /// To read it now.
+    pub path: &'a str,
+    /// As the spec is to name it.
+    pub named: &'a str,
+}
+
 /// Reads the document `text` of `file`. Requests go to `upstream` (a URL), or to the first server.
+/// With `document` routes validate requests.
 ///
 /// # Errors
 /// It is no OpenAPI document, or it is not known where requests go.
-pub fn import(file: &str, text: &str, upstream: Option<&str>) -> Result<Imported, String> {
+pub fn import(
+    file: &str,
+    text: &str,
+    upstream: Option<&str>,
+    document: Option<Document<'_>>,
+) -> Result<Imported, String> {
     let root = source::parse(file, text)?;
     let root = View::new(file, &root);
     match (root.get("openapi").text(), root.get("swagger").is_some()) {
@@ -43,10 +61,17 @@ pub fn import(file: &str, text: &str, upstream: Option<&str>) -> Result<Imported
             format!("{file}: no server has an absolute URL; say --upstream http://HOST:PORT")
         })?,
     };
-    let mut walk =
-        Walk { root, draft, upstream: String::new(), hosts: Vec::new(), base: String::new() };
+    let mut walk = Walk {
+        root,
+        draft,
+        upstream: String::new(),
+        api: None,
+        hosts: Vec::new(),
+        base: String::new(),
+    };
     walk.places(&servers, &address, upstream.is_some());
     let schemes = security::schemes(root, &mut walk.draft);
+    walk.api(&title, document);
     walk.extensions();
     walk.operations(&schemes);
     if root.get("webhooks").is_some() {
@@ -56,8 +81,6 @@ pub fn import(file: &str, text: &str, upstream: Option<&str>) -> Result<Imported
     if walk.draft.list(Kind::Routes).is_empty() {
         return Err(format!("{file}: there is no operation in `paths`"));
     }
-    let message = "schemas of parameters and bodies are not enforced by these routes";
-    walk.draft.warn(&root.get("paths").place(), message);
     walk.draft.finish()
 }
 
@@ -97,6 +120,8 @@ struct Walk<'d> {
     draft: Draft,
     /// Name of the upstream of all routes.
     upstream: String,
+    /// Name of what all requests are held against.
+    api: Option<String>,
     hosts: Vec<String>,
     /// What paths begin with.
     base: String,
@@ -140,6 +165,33 @@ impl<'d> Walk<'d> {
             hosts.dedup();
             self.hosts = hosts;
         }
+    }
+
+    /// What requests are held against, if the document can be used for it.
+    fn api(&mut self, title: &str, document: Option<Document<'_>>) {
+        let place = self.root.get("paths").place();
+        let Some(Document { path, named }) = document else {
+            let message = "schemas of parameters and bodies are not enforced by these routes";
+            return self.draft.warn(&place, message);
+        };
+        let base = Some(self.base.as_str()).filter(|base| !base.is_empty());
+        let described = match material::openapi::api(path, base) {
+            Ok(described) => described,
+            Err(broken) => {
+                let message = format!("requests are not validated: {broken}");
+                return self.draft.warn(&place, message);
+            }
+        };
+        for note in described.notes {
+            self.draft.warn(&place, note);
+        }
+        let name = self.draft.name(Kind::Apis, title);
+        let mut fields = Map::new().with("name", name.as_str()).with("openapi", named);
+        if let Some(base) = base {
+            fields.set("base_path", base);
+        }
+        self.draft.add(Kind::Apis, &place, fields);
+        self.api = Some(name);
     }
 
     /// Upstreams and limits that routes may name.
@@ -211,6 +263,9 @@ impl<'d> Walk<'d> {
         matches.set("methods", vec![method.to_ascii_uppercase()]);
         route.set("match", matches);
         route.set("upstream", self.upstream.as_str());
+        if let Some(api) = &self.api {
+            route.set("validate", Map::new().with("api", api.as_str()));
+        }
         let own = operation.get("security");
         let asked = if own.is_some() { own } else { self.root.get("security") };
         match security::demand(asked, schemes, &mut self.draft) {
@@ -346,22 +401,6 @@ fn segments(path: &str) -> Vec<Segment> {
                 ""
             }
         };
-    }
-    out
-}
-
-/// Percent-encoded as paths are matched.
-fn encoded(path: &str) -> String {
-    let mut out = String::new();
-    for c in path.chars() {
-        let mut bytes = [0; 4];
-        match c {
-            c if c.is_ascii_alphanumeric() || "%-._~!$&'()*+,;=:@/".contains(c) => out.push(c),
-            c => c
-                .encode_utf8(&mut bytes)
-                .bytes()
-                .for_each(|byte| out.push_str(&format!("%{byte:02X}"))),
-        }
     }
     out
 }

@@ -69,7 +69,7 @@ fn line(text: &str, words: &str) -> usize {
 
 #[test]
 fn a_petstore() {
-    let imported = openapi::import("petstore.yaml", PETSTORE, None).unwrap();
+    let imported = openapi::import("petstore.yaml", PETSTORE, None, None).unwrap();
     let spec = taken(&imported);
     let at = |words| line(PETSTORE, words);
     says(
@@ -111,9 +111,10 @@ fn a_petstore() {
 
 #[test]
 fn orders_behind_a_base_path() {
-    let error = openapi::import("orders.json", ORDERS, None).unwrap_err();
+    let error = openapi::import("orders.json", ORDERS, None, None).unwrap_err();
     assert!(error.contains("--upstream"), "{error}");
-    let imported = openapi::import("orders.json", ORDERS, Some("http://10.0.0.7:8080")).unwrap();
+    let imported =
+        openapi::import("orders.json", ORDERS, Some("http://10.0.0.7:8080"), None).unwrap();
     let spec = taken(&imported);
     let put = route(&spec, "items-put-one");
     assert_eq!(put.matches.path, PathMatch::Regex("^/api/v2/orders/[^/]+/items/[^/]+$".into()));
@@ -128,20 +129,46 @@ fn orders_behind_a_base_path() {
         ("- a", "openapi"),
         ("openapi: 3.0.0\nservers: [{url: 'http://a'}]", "no operation"),
     ] {
-        let error = openapi::import("x", text, None).unwrap_err();
+        let error = openapi::import("x", text, None, None).unwrap_err();
         assert!(error.contains(words), "{error}");
     }
 }
 
 #[test]
 fn a_document_with_hosts_and_another_upstream() {
-    let imported = openapi::import("p.yaml", PETSTORE, Some("https://inner:8443")).unwrap();
+    let imported = openapi::import("p.yaml", PETSTORE, Some("https://inner:8443"), None).unwrap();
     let spec = taken(&imported);
     assert_eq!(spec.upstreams[0].targets[0].address.to_string(), "inner:8443");
     assert_eq!(
         route(&spec, "listPets").matches.hosts,
         ["eu.petstore.example.com", "staging.petstore.example.com"]
     );
+}
+
+#[test]
+fn requests_are_held_against_the_document() {
+    let directory = std::env::temp_dir().join(format!("sluice-import-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("orders.json").display().to_string();
+    std::fs::write(&path, ORDERS).unwrap();
+    let import = |path: &str, text: &str| {
+        let document = openapi::Document { path, named: path };
+        openapi::import("orders.json", text, Some("http://10.0.0.7:8080"), Some(document)).unwrap()
+    };
+    let imported = import(&path, ORDERS);
+    let spec = taken(&imported);
+    let api = &spec.apis[0];
+    assert_eq!((&api.openapi, api.base_path.as_deref()), (&path, Some("/api/v2")));
+    for route in &spec.routes {
+        let validate = route.validate.as_ref().unwrap_or_else(|| panic!("{}", route.name));
+        assert_eq!(validate.api.as_ref(), Some(&api.name));
+    }
+    assert!(!imported.text.contains("not enforced"), "{}", imported.text);
+    // What cannot be used is said, and left out.
+    let imported = import("/nowhere/orders.json", ORDERS);
+    assert!(imported.text.contains("requests are not validated"), "{}", imported.text);
+    assert!(taken(&imported).apis.is_empty());
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]
@@ -352,9 +379,9 @@ proptest! {
     ) {
         let directory = Path::new("/nonexistent");
         let imports = [
-            openapi::import("a", &pets, None),
-            openapi::import("a", &orders, Some("http://h")),
-            openapi::import("a", &noise, None),
+            openapi::import("a", &pets, None, None),
+            openapi::import("a", &orders, Some("http://h"), None),
+            openapi::import("a", &noise, None, None),
             kong::import("a", &kong, &hash),
             kong::import("a", &noise, &hash),
             nginx::import("a", &conf, directory),

@@ -98,3 +98,19 @@ pub fn meets(template: &str, path: &str, prefix: bool) -> bool {
     }
     prefix || theirs.next().is_none()
 }
+
+/// Percent-encoded as paths are matched.
+pub fn encoded(path: &str) -> String {
+    let mut out = String::new();
+    for c in path.chars() {
+        let mut bytes = [0; 4];
+        match c {
+            c if c.is_ascii_alphanumeric() || "%-._~!$&'()*+,;=:@/".contains(c) => out.push(c),
+            c => c
+                .encode_utf8(&mut bytes)
+                .bytes()
+                .for_each(|byte| out.push_str(&format!("%{byte:02X}"))),
+        }
+    }
+    out
+}

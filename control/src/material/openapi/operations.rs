@@ -6,9 +6,9 @@ use std::rc::Rc;
 use contract::encode::{MAX_OPERATIONS, MAX_SCHEMAS};
 use contract::snapshot::{self as flat, Form, Kinds, Place};
 
-use super::Described;
 use super::bundle::bundle;
 use super::document::{Broken, Documents, Part, flag, member, shared, text};
+use super::{Described, encoded};
 use crate::spec::tree::{Node, Value};
 
 /// Which words a document speaks.
@@ -57,7 +57,7 @@ impl Reader {
             }
             let part = Part { file: file.into(), pointer: String::new(), node: path.value.clone() };
             let item = self.documents.resolved(part)?;
-            let template = format!("{base}{}", path.key);
+            let template = encoded_template(&format!("{base}{}", path.key));
             for method in METHODS {
                 let Some(operation) = shared(&item.node, method) else { continue };
                 if self.described.operations.len() >= MAX_OPERATIONS {
@@ -304,6 +304,19 @@ fn form(node: &Node, place: Place, shape: Shape) -> Option<Form> {
 fn is_json(media_type: &str) -> bool {
     let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     matches!(media_type.as_str(), "application/json" | "text/json") || media_type.ends_with("+json")
+}
+
+/// A template as requests' paths are compared with it: what stands between parameters is percent-encoded.
+fn encoded_template(path: &str) -> String {
+    let mut out = String::new();
+    let mut rest = path;
+    while let Some((literal, after)) = rest.split_once('{') {
+        let Some((name, after)) = after.split_once('}') else { break };
+        out.push_str(&format!("{}{{{name}}}", encoded(literal)));
+        rest = after;
+    }
+    out.push_str(&encoded(rest));
+    out
 }
 
 /// The path of the first server, without a `/` at its end.

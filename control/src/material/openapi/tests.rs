@@ -219,3 +219,12 @@ fn routes_meet_templates() {
         assert_eq!(meets(template, path, prefix), expected, "{template} {path} {prefix}");
     }
 }
+
+#[test]
+fn templates_are_as_paths_come() {
+    let scratch = Scratch::new("openapi-encoded");
+    let text = "openapi: 3.1.0\npaths:\n  /über/{größe}/a b:\n    get:\n      parameters:\n      - {name: größe, in: path, required: true, schema: {type: integer}}\n";
+    let file = scratch.write("a.yaml", text);
+    let described = api(&file, Some("/ä")).unwrap();
+    assert_eq!(described.operations[0].template, "/%C3%A4/%C3%BCber/{größe}/a%20b");
+}

@@ -16,6 +16,11 @@ pub struct ApiDocument {
     /// Unique among APIs; routes name it.
     #[schemars(with = "schema::Name")]
     pub name: String,
+    /// Whose it is: who may change only some workspaces may change it when this is one of them.
+    /// Without it: default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::Name>")]
+    pub workspace: Option<String>,
     /// File with an OpenAPI document (3.0 or 3.1), in YAML or JSON.
     pub openapi: String,
     /// What goes before its paths, such as /v1. Without it the path of the document's first server.

@@ -4,7 +4,7 @@ use contract::encode::MAX_VALIDATED_BODY;
 use serde_json::{Map, Number, Value as Json};
 
 use super::fields::Walk;
-use super::parts::{flag, name};
+use super::parts::{flag, locality, name};
 use super::route::size;
 use crate::spec::model::{
     ApiDocument, DEFAULT_VALIDATED_BYTES, OwnBody, RuleBody, RuleParameters, SchemaSource,
@@ -14,15 +14,18 @@ use crate::spec::scalars;
 use crate::spec::tree::{Node, Value};
 
 pub(super) fn api(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<ApiDocument> {
-    let Some(fields) = walk.fields(node, path, &["name", "openapi", "base_path"]) else {
-        return Some(ApiDocument { name: String::new(), openapi: String::new(), base_path: None });
+    let Some(fields) = walk.fields(node, path, &["name", "workspace", "openapi", "base_path"])
+    else {
+        let (name, openapi) = (String::new(), String::new());
+        return Some(ApiDocument { name, workspace: None, openapi, base_path: None });
     };
     let name = name(walk, &fields);
+    let workspace = fields.read(walk, "workspace", locality);
     let openapi = fields.require(walk, "openapi", "a file with an OpenAPI document", file);
     let base_path = fields.read(walk, "base_path", |walk, node, path| {
         walk.parsed(node, path, "bad-path", scalars::prefix)
     });
-    Some(ApiDocument { name, openapi: openapi.unwrap_or_default(), base_path })
+    Some(ApiDocument { name, workspace, openapi: openapi.unwrap_or_default(), base_path })
 }
 
 fn file(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<String> {

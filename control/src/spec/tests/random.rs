@@ -416,6 +416,7 @@ fn spec() -> impl Strategy<Value = Spec> {
                             limits: callers.limits,
                             apis: vec![ApiDocument {
                                 name: "shop".into(),
+                                workspace: Some("shop".into()),
                                 openapi: "/etc/shop.yaml".into(),
                                 base_path: None,
                             }],

@@ -7,13 +7,14 @@ use super::Fault;
 use crate::{spec, store::StoreError};
 
 /// Lists of the spec, and the table and kind that each goes to.
-const LISTS: [(&str, &str, Option<&str>); 6] = [
+const LISTS: [(&str, &str, Option<&str>); 7] = [
     ("routes", "routes", None),
     ("upstreams", "upstreams", None),
     ("consumers", "consumers", None),
     ("limits", "policies", Some("limit")),
     ("authenticators", "policies", Some("authenticator")),
     ("groups", "policies", Some("group")),
+    ("apis", "policies", Some("api")),
 ];
 
 /// Makes the tables say what `spec` says. With a `diff` to the revision before, lists that it does

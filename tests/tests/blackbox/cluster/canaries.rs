@@ -56,7 +56,7 @@ fn a_canary_that_proves_itself_is_promoted_to_all() {
         let query = "canary=node-2&watch_s=8&min_requests=50&max_p99_ratio=1000";
         let (status, body) = cluster.apply_text(0, query, &cluster.text(1));
         assert_eq!(status, 200, "{body}");
-        assert!(body.contains("on trial on node-2"), "{body}");
+        assert!(body.contains(r#""canaries":["node-2"]"#), "{body}");
         assert!(eventually(PATIENCE, || cluster.served(2) == 1), "{}", rollout(&cluster, 0));
         assert_eq!((cluster.served(0), cluster.served(1)), (0, 0));
         let told = cluster.told(1);
@@ -145,6 +145,7 @@ fn a_person_ends_a_trial_and_pipelines_wait_for_it() {
     let path = file(1);
     let done = run(&["apply", "--yes", "-f", &path, "--canary", "50%", "--watch", "10m"]);
     assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.stdout.contains("revision 2 is on trial on node-"), "{done:?}");
     let shown = run(&["rollout"]);
     assert!(
         shown.stdout.contains("is on trial on") && shown.stdout.contains("canary"),
