@@ -55,7 +55,23 @@ pub struct Checked {
 ///
 /// Relative file names are taken from `directory`; without one they are errors.
 pub fn load(file_name: &str, bytes: &[u8], directory: Option<&Path>, judge: Judge) -> Checked {
-    let mut loaded = spec::load_bytes(file_name, bytes);
+    if directory.is_none() {
+        let loaded = spec::load_quickly(file_name, bytes);
+        let checked = judged(loaded, file_name, bytes, None, judge);
+        if checked.problems.is_empty() {
+            return checked;
+        }
+    }
+    judged(spec::load_bytes(file_name, bytes), file_name, bytes, directory, judge)
+}
+
+fn judged(
+    mut loaded: spec::Loaded,
+    file_name: &str,
+    bytes: &[u8],
+    directory: Option<&Path>,
+    judge: Judge,
+) -> Checked {
     let text = String::from_utf8_lossy(bytes);
     let Some(spec) = loaded.spec.take() else {
         let (problems, text) = (loaded.problems, text.into_owned());

@@ -59,7 +59,7 @@ macro_rules! with_list {
                 $do
             }
             Kind::Consumers => {
-                let $list = &$spec.consumers;
+                let $list = $spec.consumers.plain();
                 $do
             }
             Kind::Limits => {
@@ -71,11 +71,11 @@ macro_rules! with_list {
                 $do
             }
             Kind::Upstreams => {
-                let $list = &$spec.upstreams;
+                let $list = $spec.upstreams.plain();
                 $do
             }
             Kind::Routes => {
-                let $list = &$spec.routes;
+                let $list = $spec.routes.plain();
                 $do
             }
         }
