@@ -114,6 +114,7 @@ pub fn plain(spec: &Spec, material: &Material) -> Snapshot {
         // Any will do: nothing is ever sealed with it.
         cookie_keys: &[[0; 32]],
         fetched: &Fetched::default(),
+        before: None,
     };
     compile(spec, 1, 0, &inputs)
 }

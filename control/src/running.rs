@@ -1,5 +1,6 @@
 //! The running configuration: everything that changes it goes through here, one at a time.
 
+mod amend;
 mod choose;
 mod follow;
 mod key_uses;
@@ -39,7 +40,8 @@ use crate::{
 pub use choose::choose;
 use follow::Following;
 pub use follow::LastRevision;
-pub use revise::Edit;
+pub use amend::Placing;
+pub use revise::{Aim, Edit};
 use told::told;
 use upkeep::{NodeKeys, compiled};
 
@@ -215,7 +217,7 @@ impl Running {
             cookies: cookie_keys(&mut cookies, &spec),
         };
         let fetched = providers.fetched(&sources);
-        let snapshot = compiled(&spec, epoch, revision.id, &resolver, &material, &keys, &fetched);
+        let snapshot = compiled(&spec, epoch, revision.id, (&resolver, &material), &keys, &fetched, None);
         let (snapshot, convergence) = match last {
             Some(last) if last == snapshot => (last, None),
             _ => {
@@ -284,8 +286,8 @@ impl Running {
         let draft = Draft {
             author: cut(author, MAX_NAME),
             message: cut(message, MAX_MESSAGE),
-            spec: canonical(&whole.spec)?,
-            source: String::from_utf8_lossy(&source).into_owned(),
+            spec: canonical(&whole.spec)?.into(),
+            source: String::from_utf8_lossy(&source).into_owned().into(),
             source_name: cut(source_name, MAX_NAME),
             audit,
             ..Draft::default()
@@ -308,7 +310,7 @@ impl Running {
                 true => format!("rollback to revision {to}"),
                 false => cut(change.message, MAX_MESSAGE),
             },
-            spec: canonical(&whole.spec)?,
+            spec: canonical(&whole.spec)?.into(),
             source: old.source,
             source_name: old.source_name,
             audit: change.audit,
@@ -479,6 +481,7 @@ impl Running {
     pub async fn finish(&self) {
         self.shared.records.finish();
         self.write_key_uses().await;
+        self.keep_now().await;
     }
 
     fn notes(&self, spec: &Spec) -> Vec<String> {

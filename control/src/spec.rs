@@ -70,6 +70,12 @@ pub fn load_quickly(file_name: &str, bytes: &[u8]) -> Loaded {
     load_bytes(file_name, bytes)
 }
 
+/// Reads a route by itself, in JSON. What is wrong with it goes to `problems`.
+pub fn route_alone(text: &str, problems: &mut Problems) -> Option<Route> {
+    let root = tree::parse(text, problems)?;
+    read::route_alone(&root, problems)
+}
+
 /// Like [`load`], for bytes that may not be UTF-8.
 pub fn load_bytes(file_name: &str, bytes: &[u8]) -> Loaded {
     match std::str::from_utf8(bytes) {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use contract::bus::{Bus, Message};
 use contract::sealed::{read_sealed, seal};
+use contract::encode::Known;
 use contract::{LimitLine, Segment, ShardState, Snapshot};
 
 use crate::auth::Throttle;
@@ -90,6 +91,7 @@ pub fn run(start: Start) -> Result<(), StartError> {
         mailboxes: Vec::new(),
         plans: None,
         retired: RefCell::default(),
+        known: RefCell::default(),
         shared: plan::Memory::default(),
         book: Arc::new(book),
         memory: Arc::default(),
@@ -139,6 +141,8 @@ struct Node {
     /// Replaced plans, until no shard has them any more: a large one takes long to free, so this
     /// thread does it.
     retired: RefCell<Vec<Arc<Plan>>>,
+    /// What the last snapshot may have in common with the next one.
+    known: RefCell<Option<Known>>,
     /// TLS sessions and configurations, kept over plans.
     shared: plan::Memory,
     /// What is known of upstreams and targets, kept over plans.
@@ -213,7 +217,9 @@ impl Node {
 
     fn build(&self, epoch: u64, fd: &OwnedFd) -> Result<Plan, String> {
         let bytes = read_sealed(fd).map_err(|error| error.to_string())?;
-        let snapshot = Snapshot::decode(&bytes).map_err(|error| error.to_string())?;
+        let snapshot = Snapshot::decode_after(&bytes, self.known.borrow().as_ref());
+        let snapshot = snapshot.map_err(|error| error.to_string())?;
+        *self.known.borrow_mut() = Some(Known::of(&snapshot));
         if snapshot.epoch != epoch {
             return Err(format!("epoch {} where {epoch} was announced", snapshot.epoch));
         }

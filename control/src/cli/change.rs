@@ -240,8 +240,8 @@ mod tests {
             created_ms: 0,
             author: String::new(),
             message: String::new(),
-            spec: json(port).to_string(),
-            source: text(port),
+            spec: json(port).to_string().into(),
+            source: text(port).into(),
             source_name: String::new(),
             diff: serde_json::Value::Null,
         };

@@ -5,10 +5,14 @@ use std::{
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use tokio::sync::{MutexGuard as Held, Notify};
 
 use super::{Current, Publisher, Refused, Running, load};
@@ -16,7 +20,8 @@ use crate::{
     api::model::{Cluster, ClusterNode},
     fit::Whole,
     keys,
-    store::{Load, NodeReport, Revision, Store, StoreError},
+    store::{Load, NodeReport, Revision, Store, StoreError, Text},
+    yaml::Yaml,
 };
 
 /// How often a revision that this node could not take is tried again, and the store is looked at
@@ -25,6 +30,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often the store is told how this node stands; at once when that changes.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long large revisions wait before they are kept, so that many changes are one writing.
+const KEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A node that has not reported for longer is taken for gone, in milliseconds.
 const MAX_SILENT_MS: u64 = 10_000;
@@ -38,6 +46,8 @@ pub(super) struct Following {
     state: Mutex<State>,
     /// There is something to report.
     news: Notify,
+    /// A large revision is about to be kept.
+    keeping: AtomicBool,
 }
 
 #[derive(Default)]
@@ -54,7 +64,7 @@ struct State {
 
 impl Following {
     pub fn new(name: String, last: PathBuf) -> Following {
-        Following { name, last, state: Mutex::default(), news: Notify::new() }
+        Following { name, last, state: Mutex::default(), news: Notify::new(), keeping: AtomicBool::new(false) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -107,7 +117,16 @@ impl LastRevision {
 
     /// What was kept, if anything was that can be read.
     pub fn read(&self) -> Option<Revision> {
-        serde_json::from_slice(&std::fs::read(&self.0).ok()?).ok()
+        let revision: Revision = serde_json::from_slice(&std::fs::read(&self.0).ok()?).ok()?;
+        if !revision.source.is_empty() || revision.spec.is_empty() {
+            return Some(revision);
+        }
+        let spec = revision.spec.clone();
+        let source = Text::later(move || {
+            let value: Value = serde_json::from_str(&spec).unwrap_or_default();
+            Yaml::from(&value).document()
+        });
+        Some(Revision { source, ..revision })
     }
 
     fn write(&self, revision: &Revision) -> std::io::Result<()> {
@@ -115,7 +134,13 @@ impl LastRevision {
         // Specs are nobody else's: secrets may stand in them.
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
-        options.open(&new)?.write_all(&serde_json::to_vec(revision)?)?;
+        // One that nobody has read yet can be made of the spec again.
+        let source = match revision.source.is_made() {
+            true => revision.source.clone(),
+            false => Text::default(),
+        };
+        let revision = Revision { source, ..revision.clone() };
+        options.open(&new)?.write_all(&serde_json::to_vec(&revision)?)?;
         std::fs::rename(new, &self.0)
     }
 }
@@ -223,7 +248,28 @@ impl Running {
 
     /// Keeps `revision` for a start without the store.
     pub(super) async fn keep(&self, revision: Revision) {
-        keep(LastRevision(self.following().last.clone()), revision).await;
+        let last = LastRevision(self.following().last.clone());
+        if revision.spec.is_made() {
+            return keep(last, revision).await;
+        }
+        // Writing out a large spec takes longer than many changes of it.
+        if self.following().keeping.swap(true, Relaxed) {
+            return;
+        }
+        let running = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(KEEP_INTERVAL).await;
+            running.following().keeping.store(false, Relaxed);
+            keep(last, running.current().revision.clone()).await;
+        });
+    }
+
+    /// Keeps what waits for it.
+    pub(super) async fn keep_now(&self) {
+        if self.following().keeping.swap(false, Relaxed) {
+            let last = LastRevision(self.following().last.clone());
+            keep(last, self.current().revision.clone()).await;
+        }
     }
 
     /// How this node stands. `metered`: for the store, which gets the rate since the last time.

@@ -12,7 +12,7 @@ use contract::snapshot::{Snapshot, TicketKey};
 
 use super::{Current, Refused, Running};
 use crate::{
-    compile::{Inputs, compile},
+    compile::{Before, Inputs, compile},
     fit::{self, unix_now},
     keys::{self, Fetched, Source},
     material::{self, Fault, Material, Stamp, outside},
@@ -215,7 +215,14 @@ impl Running {
         let keys = self.node_keys(spec);
         let fetched = self.shared.providers.fetched(&keys::sources(spec));
         let resolver = &self.shared.resolver;
-        compiled(spec, epoch, revision, resolver, material, &keys, &fetched)
+        let current = self.current();
+        let before = Before {
+            spec: &current.spec,
+            material: &current.material,
+            auth: &current.snapshot.auth,
+        };
+        let inputs = (resolver, material);
+        compiled(spec, epoch, revision, inputs, &keys, &fetched, Some(before))
     }
 
     /// The node's keys in force, which is where those of a cluster would come from; none when nothing
@@ -273,10 +280,10 @@ pub(super) fn compiled(
     spec: &Spec,
     epoch: u64,
     revision: u64,
-    resolver: &Resolver,
-    material: &Material,
+    (resolver, material): (&Resolver, &Material),
     keys: &NodeKeys,
     fetched: &Fetched,
+    before: Option<Before<'_>>,
 ) -> Snapshot {
     let inputs = Inputs {
         resolve: &|host: &str| resolver.addresses(host),
@@ -284,6 +291,7 @@ pub(super) fn compiled(
         ticket_keys: &keys.tickets,
         cookie_keys: &keys.cookies,
         fetched,
+        before,
     };
     compile(spec, epoch, revision, &inputs)
 }

@@ -23,7 +23,7 @@ mod validate;
 use std::collections::HashMap;
 
 pub use consumers::REDACTED;
-pub use parts::spec;
+pub use parts::{route_alone, spec};
 
 /// A place in the text; lines and columns count from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

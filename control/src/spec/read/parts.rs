@@ -29,6 +29,12 @@ pub fn spec(root: &Node, places: Places, problems: &mut Problems) -> Option<(Spe
     Some((spec, walk.places))
 }
 
+/// Reads a route that stands by itself.
+pub fn route_alone(root: &Node, problems: &mut Problems) -> Option<Route> {
+    let mut walk = Walk { problems, places: Places::few() };
+    route(&mut walk, root, "routes[0]")
+}
+
 fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
     const KNOWN: &[&str] = &[
         "version",
