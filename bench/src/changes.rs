@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use admin::{Admin, Made};
+pub use report::quantile;
 use report::{Report, Resident, Times, Traffic};
 use spec::{Ports, Size};
 

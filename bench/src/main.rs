@@ -10,6 +10,7 @@
 mod agree;
 mod auth;
 mod changes;
+mod cluster;
 mod compare;
 mod faults;
 mod h2;
@@ -62,6 +63,7 @@ enum Command {
     Auth(auth::Args),
     Limits(limits::Args),
     Changes(changes::Args),
+    Cluster(cluster::Args),
     Faults(FaultsArgs),
     Peers(PeersArgs),
     Agree(AgreeArgs),
@@ -373,6 +375,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Handshakes(args) => compare(args, true),
         Command::Auth(args) => auth::run(args, &*stop_flag()?),
         Command::Limits(args) => limits::run(args, &*stop_flag()?),
+        Command::Cluster(args) => cluster::run(&args, &*stop_flag()?),
         Command::Changes(args) => changes::run(&args, &*stop_flag()?),
         Command::Faults(args) => faults(args),
         Command::Peers(args) => peers(args),

@@ -39,6 +39,8 @@ pub struct Start {
 
 /// How long after its bytes a snapshot may be published; an unpublished one is forgotten.
 const PUBLISH_WAIT: Duration = Duration::from_secs(5);
+/// How nice the thread is that builds plans, beside shards of 0: they go first.
+const LESS: i32 = 15;
 /// A shard that panics is started again; this often within a life, then the process gives up and
 /// the supervisor starts a new one.
 const SHARD_RESTARTS: u32 = 100;
@@ -114,6 +116,8 @@ pub fn run(start: Start) -> Result<(), StartError> {
     }
     let ready = Message::Ready { pid: std::process::id(), shards: start.cpus.len() as u16 };
     let _ = node.bus.send(&ready);
+    // From here on this thread builds plans, for which no request waits.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LESS);
     node.listen();
     let failed = threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
     // Nothing is spent any more.

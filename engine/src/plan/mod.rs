@@ -38,11 +38,14 @@ pub struct Plan {
     pub auth: Arc<Registry>,
     /// How much they may.
     pub limits: limit::Policies,
-    pub upstreams: Vec<Upstream>,
+    /// Those that are as in the plan before are the same memory.
+    pub upstreams: Vec<Arc<Upstream>>,
     /// In the order of the spec; access records carry indexes into this.
     pub routes: Vec<Route>,
     /// Finds the route of a request; its answers index [`Plan::routes`].
     pub router: Router,
+    /// Routes with something to choose between upstreams.
+    pub canaries: Vec<RouteIndex>,
 }
 
 /// Settings of the node as a whole.
@@ -170,7 +173,32 @@ pub struct Memory {
     policies: policy::Memory,
     schemas: validate::Memory,
     registry: Mutex<Weak<Registry>>,
+    upstreams: Mutex<Vec<Kept>>,
     grants: Mutex<HashMap<Fingerprint, Weak<Grant>>>,
+}
+
+/// An upstream of the last plan, with all that it was made of.
+#[derive(Debug)]
+struct Kept {
+    from: snapshot::Upstream,
+    locality: String,
+    upstream: Arc<Upstream>,
+}
+
+impl Kept {
+    fn suits(
+        &self,
+        from: &snapshot::Upstream,
+        locality: &str,
+        tls: Option<&Arc<ClientSide>>,
+        grant: Option<&Arc<Grant>>,
+    ) -> bool {
+        let Upstream { tls: own_tls, credentials, .. } = &*self.upstream;
+        self.locality == locality
+            && own_tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
+            && credentials.as_ref().map(Arc::as_ptr) == grant.map(Arc::as_ptr)
+            && self.from == *from
+    }
 }
 
 impl Memory {
@@ -234,8 +262,9 @@ impl Plan {
             let tls = tls.map_err(|error| unusable("listener", &from.name, error))?;
             listeners.push(listener(from, tls));
         }
+        let mut kept = shared.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
         let mut upstreams = Vec::with_capacity(snapshot.upstreams.len());
-        for from in std::mem::take(&mut snapshot.upstreams) {
+        for (at, from) in std::mem::take(&mut snapshot.upstreams).into_iter().enumerate() {
             let tls = from.tls.as_ref();
             let tls = tls.map(|tls| memory.upstream(tls, from.protocol, &snapshot)).transpose();
             let tls = tls.map_err(|error| unusable("upstream", &from.name, error))?;
@@ -246,15 +275,33 @@ impl Plan {
                 field: format!("credentials.{field}"),
                 problem,
             })?;
-            let upstream = upstream(from, tls, &snapshot.node.locality);
-            upstreams.push(Upstream { credentials: grant, ..upstream });
+            let locality = &snapshot.node.locality;
+            let known = kept.get(at).filter(|kept| {
+                kept.suits(&from, locality, tls.as_ref(), grant.as_ref())
+            });
+            if let Some(known) = known {
+                upstreams.push(known.upstream.clone());
+                continue;
+            }
+            let built = upstream(from.clone(), tls, locality);
+            let built = Arc::new(Upstream { credentials: grant, ..built });
+            let new = Kept { from, locality: locality.clone(), upstream: built.clone() };
+            match kept.get_mut(at) {
+                Some(place) => *place = new,
+                None => kept.push(new),
+            }
+            upstreams.push(built);
         }
+        kept.truncate(upstreams.len());
+        drop(kept);
         let apis = apis(&snapshot, &shared.schemas)?;
         let routes = snapshot
             .routes
             .into_iter()
             .map(|route| Route::build(route, upstreams.len(), policies, &limits, &apis))
             .collect::<Result<Vec<Route>, PlanError>>()?;
+        let canaries = (0..).zip(&routes).filter(|(_, route)| route.is_canary()).map(|(at, _)| at);
+        let canaries = canaries.collect();
         let snapshot::Node { via, drain_timeout_ms, locality, overload, name: _ } = snapshot.node;
         Ok(Plan {
             epoch: snapshot.epoch,
@@ -266,6 +313,7 @@ impl Plan {
             upstreams,
             routes,
             router,
+            canaries,
         })
     }
 
