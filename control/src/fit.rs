@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use contract::snapshot::Snapshot;
+use contract::snapshot::{self as flat, Snapshot};
 
 use crate::{
     compile::{Inputs, compile},
@@ -36,6 +36,8 @@ pub struct Whole {
     /// Its file names are absolute.
     pub spec: Spec,
     pub material: Material,
+    /// What was compiled of it to be judged, which need not be compiled again.
+    pub auth: Option<flat::Auth>,
 }
 
 /// What [`load`] found.
@@ -94,12 +96,16 @@ fn judged(
     problems.extend(faults.into_iter().map(|fault| fault.problem(file_name, places)));
     let errors = |list: &[Problem]| list.iter().any(|one| one.severity == Severity::Error);
     let mut whole = (!errors(problems.get(before..).unwrap_or_default()))
-        .then(|| Whole { spec: spec.clone(), material });
-    if let Some(Whole { spec, material }) = &whole
-        && let Err(unfit) = judge(&plain(spec, material))
-    {
-        problems.push(problem(file_name, spec, places, unfit));
-        whole = None;
+        .then(|| Whole { spec: spec.clone(), material, auth: None });
+    if let Some(found) = &mut whole {
+        let snapshot = plain(&found.spec, &found.material);
+        match judge(&snapshot) {
+            Ok(()) => found.auth = Some(snapshot.auth),
+            Err(unfit) => {
+                problems.push(problem(file_name, &found.spec, places, unfit));
+                whole = None;
+            }
+        }
     }
     problems.sort_by_key(|problem| (problem.line, problem.column, problem.severity));
     Checked { whole, problems, spec: Some(spec), text }

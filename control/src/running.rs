@@ -24,6 +24,7 @@ use tokio::sync::Mutex;
 use crate::{
     access::Principal,
     api::model::Applied,
+    compile::Before,
     diff::diff,
     entry::EngineEntry,
     fit::{self, Checked, Judge, Whole, unix_now},
@@ -123,7 +124,7 @@ fn errors(problems: &[Problem]) -> String {
 
 /// What runs.
 pub struct Current {
-    pub revision: Revision,
+    pub revision: Arc<Revision>,
     pub spec: Arc<Spec>,
     /// What its files hold.
     pub material: Arc<Material>,
@@ -192,7 +193,7 @@ impl Running {
         let Parts { store, resolver, mut publisher, records, segment, engine, .. } = parts;
         let (name, last_revision) = (parts.name, parts.last_revision);
         let (mut tickets, mut cookies) = (parts.tickets, parts.cookies);
-        let Whole { spec, material } = whole;
+        let Whole { spec, material, auth } = whole;
         let (providers, sources) = (Providers::new(resolver.clone()), keys::sources(&spec));
         if let Some(last) = last.as_ref().filter(|last| last.revision == revision.id) {
             providers.recover(&sources, &keys::recover(&spec, last));
@@ -217,7 +218,8 @@ impl Running {
             cookies: cookie_keys(&mut cookies, &spec),
         };
         let fetched = providers.fetched(&sources);
-        let snapshot = compiled(&spec, epoch, revision.id, (&resolver, &material), &keys, &fetched, None);
+        let before = auth.as_ref().map(|auth| Before { spec: &spec, material: &material, auth });
+        let snapshot = compiled(&spec, epoch, revision.id, (&resolver, &material), &keys, &fetched, before);
         let (snapshot, convergence) = match last {
             Some(last) if last == snapshot => (last, None),
             _ => {
@@ -232,7 +234,8 @@ impl Running {
         let (engine_state, inquiry) = (publisher.engine(), publisher.inquiry());
         let key_uses = key_uses::Known::of(&store).await;
         let following = Following::new(name, last_revision.path().to_owned());
-        follow::keep(last_revision, revision.clone()).await;
+        let revision = Arc::new(revision);
+        follow::keep(last_revision, Arc::clone(&revision)).await;
         let current = Current {
             revision,
             spec: Arc::new(spec),
@@ -336,7 +339,7 @@ impl Running {
         // What runs is known without the store.
         let current = self.current();
         if current.revision.id == id {
-            return Ok(current.revision.clone());
+            return Ok(Revision::clone(&current.revision));
         }
         let found = self.shared.store.get(id).await?;
         found.ok_or(Refused::NoRevision(id))
@@ -432,7 +435,7 @@ impl Running {
         applied.revision = revision.id;
         applied.epoch = snapshot.epoch;
         let Some(whole) = given.take() else { return Err(Refused::NoSpec) };
-        let convergence = self.put(&mut publisher, revision, whole, snapshot).await?;
+        let convergence = self.put(&mut publisher, revision.into(), whole, snapshot).await?;
         applied.convergence_us = Some(convergence.as_micros() as u64);
         Ok(applied)
     }
@@ -441,7 +444,7 @@ impl Running {
     async fn publish(
         &self,
         publisher: &mut Publisher,
-        revision: Revision,
+        revision: Arc<Revision>,
         (spec, material): (Arc<Spec>, Arc<Material>),
         snapshot: Snapshot,
     ) -> Result<Duration, Refused> {
@@ -459,7 +462,7 @@ impl Running {
         let convergence = publisher.converge(epoch, began).await.map_err(Refused::Publish)?;
         let current = self.current();
         self.set(Current {
-            revision: current.revision.clone(),
+            revision: Arc::clone(&current.revision),
             spec: Arc::clone(&current.spec),
             material: Arc::clone(&current.material),
             snapshot: Arc::clone(&current.snapshot),

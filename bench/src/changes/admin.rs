@@ -19,7 +19,6 @@ pub struct Admin {
 /// A change that was made.
 #[derive(Clone, Copy, Debug)]
 pub struct Made {
-    pub revision: u64,
     /// From the request's first byte to the answer, which comes when all shards have it.
     pub whole: Duration,
     /// From the publish to the last shard's adoption.
@@ -106,7 +105,6 @@ impl Admin {
         let answer: Value = serde_json::from_slice(&answer)?;
         let adoption = answer["convergence_us"].as_u64().ok_or("the change changed nothing")?;
         Ok(Made {
-            revision: answer["revision"].as_u64().unwrap_or_default(),
             whole,
             adoption: Duration::from_micros(adoption),
         })

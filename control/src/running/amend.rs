@@ -75,7 +75,7 @@ pub fn route(current: &Current, placing: &Placing, judge: Judge) -> Option<(Whol
             None => None,
         },
     };
-    Some((Whole { spec, material: (*current.material).clone() }, delta))
+    Some((Whole { spec, material: (*current.material).clone(), auth: None }, delta))
 }
 
 /// A route that is good by itself, with nothing to say about it.

@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -18,6 +18,7 @@ use tokio::sync::{MutexGuard as Held, Notify};
 use super::{Current, Publisher, Refused, Running, load};
 use crate::{
     api::model::{Cluster, ClusterNode},
+    compile::Before,
     fit::Whole,
     keys,
     store::{Load, NodeReport, Revision, Store, StoreError, Text},
@@ -33,6 +34,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long large revisions wait before they are kept, so that many changes are one writing.
 const KEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Larger specs than this, in bytes, are kept after a change was answered.
+const MAX_KEPT_AT_ONCE: usize = 1 << 20;
 
 /// A node that has not reported for longer is taken for gone, in milliseconds.
 const MAX_SILENT_MS: u64 = 10_000;
@@ -232,7 +236,7 @@ impl Running {
     ) -> Result<(), Refused> {
         let before = self.current();
         let snapshot = self.prepared(publisher, &whole, revision.id).await?;
-        let done = self.put(publisher, revision, whole, snapshot).await.map(drop);
+        let done = self.put(publisher, revision.into(), whole, snapshot).await.map(drop);
         if done.is_err() && self.current().revision.id == before.revision.id {
             publisher.close_others(&before.snapshot.listeners).await;
         }
@@ -247,20 +251,22 @@ impl Running {
     }
 
     /// Keeps `revision` for a start without the store.
-    pub(super) async fn keep(&self, revision: Revision) {
+    pub(super) async fn keep(&self, revision: Arc<Revision>) {
         let last = LastRevision(self.following().last.clone());
-        if revision.spec.is_made() {
+        let (made, most) = (revision.spec.is_made(), MAX_KEPT_AT_ONCE);
+        if made && revision.spec.len() <= most {
             return keep(last, revision).await;
         }
+        let pause = if made { Duration::ZERO } else { KEEP_INTERVAL };
         // Writing out a large spec takes longer than many changes of it.
         if self.following().keeping.swap(true, Relaxed) {
             return;
         }
         let running = self.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(KEEP_INTERVAL).await;
+            tokio::time::sleep(pause).await;
             running.following().keeping.store(false, Relaxed);
-            keep(last, running.current().revision.clone()).await;
+            keep(last, Arc::clone(&running.current().revision)).await;
         });
     }
 
@@ -268,7 +274,7 @@ impl Running {
     pub(super) async fn keep_now(&self) {
         if self.following().keeping.swap(false, Relaxed) {
             let last = LastRevision(self.following().last.clone());
-            keep(last, self.current().revision.clone()).await;
+            keep(last, Arc::clone(&self.current().revision)).await;
         }
     }
 
@@ -347,7 +353,7 @@ impl Running {
 }
 
 /// Writes the last revision where a disk may be slow.
-pub(super) async fn keep(last: LastRevision, revision: Revision) {
+pub(super) async fn keep(last: LastRevision, revision: Arc<Revision>) {
     let written = tokio::task::spawn_blocking(move || last.write(&revision)).await;
     if let Ok(Err(error)) = written {
         eprintln!(
@@ -366,14 +372,15 @@ impl Running {
         whole: &Whole,
         revision: u64,
     ) -> Result<contract::snapshot::Snapshot, Refused> {
-        let Whole { spec, material } = whole;
+        let Whole { spec, material, auth } = whole;
         let (providers, sources) = (&self.shared.providers, keys::sources(spec));
         let hosts = super::hosts(spec);
         tokio::join!(
             self.shared.resolver.ensure(&hosts, super::RESOLVE_TIMEOUT),
             providers.ensure(&sources, material, super::PROVIDER_TIMEOUT),
         );
-        let snapshot = self.compiled(spec, publisher.next_epoch(), revision, material);
+        let own = auth.as_ref().map(|auth| Before { spec, material, auth });
+        let snapshot = self.compiled(spec, publisher.next_epoch(), revision, material, own);
         publisher.open(&snapshot.listeners).await.map_err(Refused::Listener)?;
         Ok(snapshot)
     }
@@ -382,8 +389,8 @@ impl Running {
     pub(super) async fn put(
         &self,
         publisher: &mut Publisher,
-        revision: Revision,
-        Whole { spec, material }: Whole,
+        revision: Arc<Revision>,
+        Whole { spec, material, .. }: Whole,
         snapshot: contract::snapshot::Snapshot,
     ) -> Result<Duration, Refused> {
         self.shared.records.write_to(&spec.access_log);
@@ -392,7 +399,7 @@ impl Running {
         let published = self.publish(publisher, revision, whole, snapshot).await;
         let current = self.current();
         if current.revision.id == id {
-            self.keep(current.revision.clone()).await;
+            self.keep(Arc::clone(&current.revision)).await;
         }
         let convergence = published?;
         self.served(&current);

@@ -177,7 +177,7 @@ impl Running {
         questions: Vec<Question>,
         enough: impl Fn() -> bool + Send + 'static,
     ) -> Result<(Diff, Vec<(Question, Explanation, Explanation)>), Refused> {
-        let Whole { spec, material } = load("request", source, self.shared.engine.check).await?;
+        let Whole { spec, material, .. } = load("request", source, self.shared.engine.check).await?;
         let current = self.current();
         let diff = crate::diff::diff(&current.spec, &spec);
         let explain = self.shared.engine.explain;

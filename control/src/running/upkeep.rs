@@ -171,7 +171,7 @@ impl Running {
             return Ok(());
         }
         let Current { revision, spec, snapshot: old, .. } = &*current;
-        let snapshot = self.compiled(spec, old.epoch, revision.id, &material);
+        let snapshot = self.compiled(spec, old.epoch, revision.id, &material, None);
         if snapshot == **old {
             self.set(Current {
                 revision: revision.clone(),
@@ -195,7 +195,7 @@ impl Running {
         let mut publisher = self.shared.publisher.lock().await;
         let current = self.current();
         let Current { revision, spec, material, snapshot: old, .. } = &*current;
-        let snapshot = self.compiled(spec, old.epoch, revision.id, material);
+        let snapshot = self.compiled(spec, old.epoch, revision.id, material, None);
         if snapshot == **old {
             return Ok(());
         }
@@ -211,6 +211,7 @@ impl Running {
         epoch: u64,
         revision: u64,
         material: &Material,
+        own: Option<Before<'_>>,
     ) -> Snapshot {
         let keys = self.node_keys(spec);
         let fetched = self.shared.providers.fetched(&keys::sources(spec));
@@ -222,7 +223,7 @@ impl Running {
             auth: &current.snapshot.auth,
         };
         let inputs = (resolver, material);
-        compiled(spec, epoch, revision, inputs, &keys, &fetched, Some(before))
+        compiled(spec, epoch, revision, inputs, &keys, &fetched, own.or(Some(before)))
     }
 
     /// The node's keys in force, which is where those of a cluster would come from; none when nothing
