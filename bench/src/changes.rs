@@ -174,7 +174,7 @@ fn measure(
     for turn in 0..args.patches {
         going()?;
         let route = spec::route(turn as usize * 97 % size.routes);
-        patches.push(gateway.admin.patch(&route, turn)?);
+        patches.push(gateway.admin.patch(&route)?);
     }
     let large = gateway.resident();
 
@@ -205,7 +205,7 @@ fn measure(
                 memory.push((turn, gateway.resident()));
             }
             let route = spec::route(turn as usize % size.routes);
-            gateway.admin.patch(&route, turn)?;
+            gateway.admin.patch(&route)?;
         }
     }
     Ok(Report {
@@ -279,14 +279,11 @@ fn change(
     over: &AtomicBool,
 ) -> Result<Vec<Made>, String> {
     let (begun, mut made) = (Instant::now(), Vec::new());
-    // No turn before has used these.
-    let first = begun.elapsed().as_nanos() as u64 + u64::from(std::process::id());
     while per_s > 0 && !over.load(Relaxed) {
         let due = begun + Duration::from_secs_f64(made.len() as f64 / f64::from(per_s));
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        let turn = first % 1_000_000 + 1_000_000 + made.len() as u64;
         let route = spec::route(made.len() * 89 % size.routes);
-        made.push(admin.patch(&route, turn).map_err(|error| error.to_string())?);
+        made.push(admin.patch(&route).map_err(|error| error.to_string())?);
     }
     Ok(made)
 }

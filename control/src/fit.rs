@@ -95,8 +95,11 @@ fn judged(
     }
     problems.extend(faults.into_iter().map(|fault| fault.problem(file_name, places)));
     let errors = |list: &[Problem]| list.iter().any(|one| one.severity == Severity::Error);
-    let mut whole = (!errors(problems.get(before..).unwrap_or_default()))
-        .then(|| Whole { spec: spec.clone(), material, auth: None });
+    let mut whole = (!errors(problems.get(before..).unwrap_or_default())).then(|| Whole {
+        spec: spec.clone(),
+        material,
+        auth: None,
+    });
     if let Some(found) = &mut whole {
         let snapshot = plain(&found.spec, &found.material);
         match judge(&snapshot) {

@@ -38,10 +38,10 @@ use crate::{
     store::{AuditDraft, Draft, Revision, RevisionLine, Store, StoreError},
     tickets::Tickets,
 };
+pub use amend::Placing;
 pub use choose::choose;
 use follow::Following;
 pub use follow::LastRevision;
-pub use amend::Placing;
 pub use revise::{Aim, Edit};
 use told::told;
 use upkeep::{NodeKeys, compiled};
@@ -219,7 +219,8 @@ impl Running {
         };
         let fetched = providers.fetched(&sources);
         let before = auth.as_ref().map(|auth| Before { spec: &spec, material: &material, auth });
-        let snapshot = compiled(&spec, epoch, revision.id, (&resolver, &material), &keys, &fetched, before);
+        let snapshot =
+            compiled(&spec, epoch, revision.id, (&resolver, &material), &keys, &fetched, before);
         let (snapshot, convergence) = match last {
             Some(last) if last == snapshot => (last, None),
             _ => {

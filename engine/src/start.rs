@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use contract::bus::{Bus, Message};
-use contract::sealed::{read_sealed, seal};
 use contract::encode::Known;
+use contract::sealed::{read_sealed, seal};
 use contract::{LimitLine, Segment, ShardState, Snapshot};
 
 use crate::auth::Throttle;

@@ -14,6 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Admin {
     port: u16,
     stream: Option<BufReader<TcpStream>>,
+    /// Changes of routes so far.
+    turn: u64,
 }
 
 /// A change that was made.
@@ -27,7 +29,7 @@ pub struct Made {
 
 impl Admin {
     pub fn at(port: u16) -> Self {
-        Self { port, stream: None }
+        Self { port, stream: None, turn: 0 }
     }
 
     /// The status and body of an answer.
@@ -93,7 +95,12 @@ impl Admin {
     }
 
     /// Makes a change, and waits until all shards have it.
-    pub fn change(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Made, Box<dyn Error>> {
+    pub fn change(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &[u8],
+    ) -> Result<Made, Box<dyn Error>> {
         let begun = Instant::now();
         let (status, answer) = self.ask(method, path, body)?;
         let whole = begun.elapsed();
@@ -104,10 +111,7 @@ impl Admin {
         }
         let answer: Value = serde_json::from_slice(&answer)?;
         let adoption = answer["convergence_us"].as_u64().ok_or("the change changed nothing")?;
-        Ok(Made {
-            whole,
-            adoption: Duration::from_micros(adoption),
-        })
+        Ok(Made { whole, adoption: Duration::from_micros(adoption) })
     }
 
     /// Applies a whole spec.
@@ -115,9 +119,10 @@ impl Admin {
         self.change("POST", "/v1/apply", spec.as_bytes())
     }
 
-    /// Changes one route; each `turn` makes another one of it.
-    pub fn patch(&mut self, route: &str, turn: u64) -> Result<Made, Box<dyn Error>> {
-        let body = format!("{{\"max_body_bytes\":{}}}", 2_000_000 + turn);
+    /// Changes one route to what it has not been before.
+    pub fn patch(&mut self, route: &str) -> Result<Made, Box<dyn Error>> {
+        self.turn += 1;
+        let body = format!("{{\"max_body_bytes\":{}}}", 2_000_000 + self.turn);
         self.change("PATCH", &format!("/v1/spec/routes/{route}"), body.as_bytes())
     }
 

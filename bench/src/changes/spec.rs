@@ -53,10 +53,8 @@ pub fn json(size: Size, ports: Ports, name: &str, turn: u64) -> String {
     });
     out.push_str("],\"upstreams\":[");
     list(&mut out, upstreams, |out, at| {
-        let _ = write!(
-            out,
-            "{{\"name\":\"upstream-{at:04}\",\"targets\":[\"127.0.0.1:{origin}\"]}}"
-        );
+        let _ =
+            write!(out, "{{\"name\":\"upstream-{at:04}\",\"targets\":[\"127.0.0.1:{origin}\"]}}");
     });
     out.push_str("],\"routes\":[");
     list(&mut out, routes, |out, at| {

@@ -52,13 +52,12 @@ impl Node {
         let (state, cpu) = (state.display().to_string(), cpu.to_string());
         let inside = "ip link set lo up && exec \"$@\"";
         let arguments = [
-            "-n", "sh", "-c", inside, "sh", &program, "up", "-f", &spec, "--state", &state, "--cpus",
-            &cpu,
+            "-n", "sh", "-c", inside, "sh", &program, "up", "-f", &spec, "--state", &state,
+            "--cpus", &cpu,
         ];
         let environment = [("SLUICE_STORE", url), ("SLUICE_NODE", &name)];
         let unshare = Path::new("unshare");
-        let process =
-            Pinned::start_with(&name, None, directory, unshare, arguments, &environment)?;
+        let process = Pinned::start_with(&name, None, directory, unshare, arguments, &environment)?;
         let mut node = Self { process, seen: Arc::default(), watcher: None };
         node.inside(|| Admin::at(ADMIN).wait(PATIENCE).map_err(|error| error.to_string()))
             .map_err(|error| node.process.failure(&error))?;
@@ -74,9 +73,8 @@ impl Node {
         work: impl FnOnce() -> Result<T, String> + Send,
     ) -> Result<T, String> {
         let id = self.process.id();
-        let done = std::thread::scope(|scope| {
-            scope.spawn(move || enter(id).and_then(|()| work())).join()
-        });
+        let done =
+            std::thread::scope(|scope| scope.spawn(move || enter(id).and_then(|()| work())).join());
         done.unwrap_or_else(|_| Err("a thread panicked".into()))
     }
 

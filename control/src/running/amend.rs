@@ -105,9 +105,7 @@ fn part(spec: &Spec, at: usize) -> Spec {
         .iter()
         .filter(|one| {
             own.is_some_and(|(path, regex, any)| {
-                one.matches.path == *path
-                    || (regex || any) && is_regex(one)
-                    || regex && is_any(one)
+                one.matches.path == *path || (regex || any) && is_regex(one) || regex && is_any(one)
             })
         })
         .map(|one| Route::clone(one))
@@ -153,4 +151,126 @@ fn part(spec: &Spec, at: usize) -> Spec {
             .collect(),
     };
     Spec { upstreams, consumers, routes: routes.into(), ..spec.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{material::Material, store::Revision};
+
+    const SPEC: &str = "version: 1
+listeners: [{name: web, listen: ':8080'}]
+authenticators: [{name: keys, api_key: {}}]
+consumers: [{name: guest}]
+limits: [{name: slow, requests: 1, per: 1s}]
+upstreams:
+- {name: a, targets: ['127.0.0.1:9001'], fallback: {upstream: b}}
+- {name: b, targets: ['127.0.0.1:9002']}
+routes:
+- {name: one, upstream: a, match: {path: /x}, auth: keys}
+- {name: two, upstream: b, match: {path: /x, hosts: [a.test]}}
+- {name: three, upstream: b, match: {path: {regex: '/y/[0-9]+'}, hosts: [b.test]}}
+- {name: four, upstream: b, match: {path: /z, methods: [GET]}}
+";
+
+    fn current() -> Current {
+        let loaded = spec::load("t.yaml", SPEC);
+        let spec = loaded.spec.unwrap_or_else(|| panic!("{:?}", loaded.problems));
+        let revision = Revision {
+            id: 7,
+            created_ms: 0,
+            author: String::new(),
+            message: String::new(),
+            spec: "".into(),
+            source: "".into(),
+            source_name: String::new(),
+            diff: Value::Null,
+        };
+        Current {
+            revision: revision.into(),
+            spec: spec.into(),
+            material: Material::default().into(),
+            snapshot: Arc::default(),
+            convergence: None,
+        }
+    }
+
+    /// What the short way makes of a change is what the long way does, and what the long way refuses it
+    /// leaves alone.
+    #[track_caller]
+    fn agrees(take: Option<usize>, put: Option<(usize, Value)>) -> bool {
+        let current = current();
+        let placing = Placing { take, put };
+        let mut value = serde_json::to_value(&*current.spec).unwrap();
+        let Placing { take, put } = placing.clone();
+        let whole = Delta { base: 7, list: "routes".into(), take, put };
+        assert!(whole.apply(&mut value));
+        let long = spec::load("t.json", &value.to_string()).spec;
+        let Some((short, delta)) = route(&current, &placing, |_| Ok(())) else { return false };
+        assert_eq!(Some(&short.spec), long.as_ref());
+        let mut value = serde_json::to_value(&*current.spec).unwrap();
+        assert!(delta.apply(&mut value));
+        assert_eq!(value, serde_json::to_value(&short.spec).unwrap());
+        true
+    }
+
+    #[test]
+    fn good_changes_take_the_short_way() {
+        let own = |path: Value| json!({"name": "new", "upstream": "a", "match": {"path": path}});
+        assert!(agrees(None, Some((0, own(json!("/new"))))));
+        assert!(agrees(None, Some((4, own(json!("/x/y"))))));
+        assert!(agrees(Some(3), Some((1, json!({"name": "four", "upstream": "a"})))));
+        assert!(agrees(Some(0), None) && agrees(Some(3), None));
+        let limited = json!({
+            "name": "one", "upstreams": [{"name": "a"}, {"name": "b", "weight": 9}],
+            "match": {"path": "/x"}, "limits": ["slow"],
+            "auth": {"any": ["keys"], "anonymous": "guest"}
+        });
+        assert!(agrees(Some(0), Some((0, limited))));
+        assert!(agrees(None, Some((2, own(json!({"regex": "/n/.*"}))))));
+    }
+
+    #[test]
+    fn what_is_wrong_or_not_certain_takes_the_long_way() {
+        let one = |more: Value| {
+            let mut new = json!({"name": "new", "upstream": "a", "match": {"path": "/new"}});
+            let fields = new.as_object_mut().unwrap();
+            fields.extend(more.as_object().unwrap().clone());
+            agrees(None, Some((4, new)))
+        };
+        assert!(one(json!({})));
+        for wrong in [
+            json!({"upstream": "nobody"}),
+            json!({"limits": ["none"]}),
+            json!({"auth": "nobody"}),
+            json!({"auth": null}),
+            json!({"auth": {"any": ["keys"], "anonymous": "nobody"}}),
+            json!({"mirror": {"upstream": "nobody"}}),
+            json!({"match": {"path": "no path"}}),
+            json!({"match": {"path": "/new", "methods": ["BREW"]}}),
+            json!({"unknown": 1}),
+            // The same requests as another route, or as others leave.
+            json!({"match": {"path": "/x"}}),
+            json!({"match": {"path": "/x", "hosts": ["a.test"]}}),
+            json!({"match": {"path": "/z", "methods": ["GET"]}}),
+            json!({"match": {"path": "/", "hosts": ["b.test"]}}),
+            json!({"cors": {"origins": "*", "credentials": true}}),
+            json!({"validate": {"body": {"schema": {"inline": {}}}}}),
+        ] {
+            assert!(!one(wrong.clone()), "{wrong}");
+        }
+        assert!(route(&current(), &Placing { take: Some(9), put: None }, |_| Ok(())).is_none());
+        let judge: Judge = |_| {
+            Err(fit::Unfit {
+                entity: "route",
+                name: String::new(),
+                field: String::new(),
+                problem: String::new(),
+            })
+        };
+        let put = Some((0, json!({"name": "new", "upstream": "a", "match": {"path": "/new"}})));
+        assert!(route(&current(), &Placing { take: None, put }, judge).is_none());
+    }
 }

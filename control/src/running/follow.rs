@@ -68,7 +68,13 @@ struct State {
 
 impl Following {
     pub fn new(name: String, last: PathBuf) -> Following {
-        Following { name, last, state: Mutex::default(), news: Notify::new(), keeping: AtomicBool::new(false) }
+        Following {
+            name,
+            last,
+            state: Mutex::default(),
+            news: Notify::new(),
+            keeping: AtomicBool::new(false),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

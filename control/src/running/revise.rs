@@ -51,8 +51,8 @@ impl Running {
         let edit: Edit = Arc::new(move |current, spec| {
             let Placing { take, put } = own(current)?;
             let places = spec.get_mut(list).and_then(Value::as_array_mut);
-            let places = places
-                .ok_or_else(|| Refused::Internal(format!("the spec has no {list}")))?;
+            let places =
+                places.ok_or_else(|| Refused::Internal(format!("the spec has no {list}")))?;
             if let Some(at) = take {
                 places.remove(at);
             }
@@ -177,7 +177,8 @@ impl Running {
         questions: Vec<Question>,
         enough: impl Fn() -> bool + Send + 'static,
     ) -> Result<(Diff, Vec<(Question, Explanation, Explanation)>), Refused> {
-        let Whole { spec, material, .. } = load("request", source, self.shared.engine.check).await?;
+        let Whole { spec, material, .. } =
+            load("request", source, self.shared.engine.check).await?;
         let current = self.current();
         let diff = crate::diff::diff(&current.spec, &spec);
         let explain = self.shared.engine.explain;

@@ -138,7 +138,8 @@ impl Reader<'_> {
         let mut text = String::new();
         loop {
             let rest = self.bytes.get(self.at..)?;
-            let length = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20 | 0x7f))?;
+            let length =
+                rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20 | 0x7f))?;
             let plain = self.text.get(self.at..self.at + length)?;
             text.push_str(plain);
             if !plain.is_ascii() {
@@ -208,9 +209,22 @@ mod tests {
     #[test]
     fn what_is_no_json_is_left_to_the_yaml_parser() {
         for text in [
-            "", "{", "{a: 1}", "{\"a\":1,}", "[1 2]", "{\"a\" 1}", "{\"a\":01x}", "{\"a\":nul}",
-            "{} {}", "{\"a\":\"\\ud800\"}", "{\"a\":\"\\x\"}", "{\"a\":\"\u{1}\"}", "{\"a\":\"",
-            "{\"a\":1e}", "{\"a\":'x'}", "{1:2}",
+            "",
+            "{",
+            "{a: 1}",
+            "{\"a\":1,}",
+            "[1 2]",
+            "{\"a\" 1}",
+            "{\"a\":01x}",
+            "{\"a\":nul}",
+            "{} {}",
+            "{\"a\":\"\\ud800\"}",
+            "{\"a\":\"\\x\"}",
+            "{\"a\":\"\u{1}\"}",
+            "{\"a\":\"",
+            "{\"a\":1e}",
+            "{\"a\":'x'}",
+            "{1:2}",
         ] {
             assert!(parse(text).is_none(), "{text}");
         }

@@ -178,10 +178,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// As [`Snapshot::decode`].
-    pub fn decode_after(
-        bytes: &[u8],
-        before: Option<&Known>,
-    ) -> Result<Snapshot, DecodeError> {
+    pub fn decode_after(bytes: &[u8], before: Option<&Known>) -> Result<Snapshot, DecodeError> {
         let mut input = In::new(bytes, 0);
         if bytes.len() > MAX_SNAPSHOT {
             let fault =

@@ -276,9 +276,9 @@ impl Plan {
                 problem,
             })?;
             let locality = &snapshot.node.locality;
-            let known = kept.get(at).filter(|kept| {
-                kept.suits(&from, locality, tls.as_ref(), grant.as_ref())
-            });
+            let known = kept
+                .get(at)
+                .filter(|kept| kept.suits(&from, locality, tls.as_ref(), grant.as_ref()));
             if let Some(known) = known {
                 upstreams.push(known.upstream.clone());
                 continue;

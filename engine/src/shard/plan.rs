@@ -60,8 +60,7 @@ impl ShardPlan {
         book: &Book,
         shard: u16,
     ) -> Rc<[Rc<UpstreamState>]> {
-        plan
-            .upstreams
+        plan.upstreams
             .iter()
             .map(|upstream| {
                 let mut pool = |target: &Target| {

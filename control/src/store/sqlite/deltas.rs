@@ -72,8 +72,8 @@ pub fn texts(connection: &Connection, id: i64) -> rusqlite::Result<Option<(Text,
     let text: String = connection.query_row(query, [whole], |row| row.get(0))?;
     // What is damaged becomes a text that no spec is read from.
     let mut spec: Value = serde_json::from_str(&text).unwrap_or_default();
-    let mut deltas = connection
-        .prepare("SELECT delta FROM deltas WHERE id > ?1 AND id <= ?2 ORDER BY id")?;
+    let mut deltas =
+        connection.prepare("SELECT delta FROM deltas WHERE id > ?1 AND id <= ?2 ORDER BY id")?;
     for delta in deltas.query_map([whole, id], |row| row.get::<_, String>(0))? {
         let applied = serde_json::from_str::<Delta>(&delta?).is_ok_and(|one| one.apply(&mut spec));
         if !applied {
@@ -131,7 +131,11 @@ mod tests {
             for id in [302, 303, 557, 558, 800, 1_299, 1_300] {
                 let found = store.get(id).await.unwrap().unwrap();
                 let (spec, source) = &wanted[id as usize - 1];
-                assert_eq!((&*found.spec, &*found.source), (spec.as_str(), source.as_str()), "{id}");
+                assert_eq!(
+                    (&*found.spec, &*found.source),
+                    (spec.as_str(), source.as_str()),
+                    "{id}"
+                );
                 assert_eq!(offline::read(&path, Some(id)).unwrap().unwrap().spec, found.spec);
             }
             assert_eq!(store.latest().await.unwrap().unwrap().spec, wanted[1_299].0);

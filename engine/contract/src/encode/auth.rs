@@ -4,7 +4,8 @@
 
 use super::key::MAX_KEY_SETS;
 use super::{
-    Counts, DecodeError, In, Known, MAX_ENTRIES, Out, authenticator, consumer, key, read_cidr, write_cidr,
+    Counts, DecodeError, In, Known, MAX_ENTRIES, Out, authenticator, consumer, key, read_cidr,
+    write_cidr,
 };
 use crate::snapshot::*;
 

@@ -33,8 +33,7 @@ pub(super) fn read_all(
     {
         return Ok(before.consumers.clone());
     }
-    let consumers =
-        part.list("auth.consumers", MAX_CONSUMERS, |input| read(input, counts))?;
+    let consumers = part.list("auth.consumers", MAX_CONSUMERS, |input| read(input, counts))?;
     part.end()?;
     Ok(consumers.into())
 }
