@@ -182,22 +182,24 @@ pub struct Memory {
 struct Kept {
     from: snapshot::Upstream,
     locality: String,
-    upstream: Arc<Upstream>,
+    upstream: Weak<Upstream>,
 }
 
 impl Kept {
-    fn suits(
+    /// The upstream, if a plan still has it and it would be made the same way.
+    fn same(
         &self,
         from: &snapshot::Upstream,
         locality: &str,
         tls: Option<&Arc<ClientSide>>,
         grant: Option<&Arc<Grant>>,
-    ) -> bool {
-        let Upstream { tls: own_tls, credentials, .. } = &*self.upstream;
-        self.locality == locality
-            && own_tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
-            && credentials.as_ref().map(Arc::as_ptr) == grant.map(Arc::as_ptr)
-            && self.from == *from
+    ) -> Option<Arc<Upstream>> {
+        let upstream = self.upstream.upgrade()?;
+        let same = self.locality == locality
+            && upstream.tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
+            && upstream.credentials.as_ref().map(Arc::as_ptr) == grant.map(Arc::as_ptr)
+            && self.from == *from;
+        same.then_some(upstream)
     }
 }
 
@@ -276,16 +278,17 @@ impl Plan {
                 problem,
             })?;
             let locality = &snapshot.node.locality;
-            let known = kept
-                .get(at)
-                .filter(|kept| kept.suits(&from, locality, tls.as_ref(), grant.as_ref()));
+            let known = kept.get(at);
+            let known =
+                known.and_then(|one| one.same(&from, locality, tls.as_ref(), grant.as_ref()));
             if let Some(known) = known {
-                upstreams.push(known.upstream.clone());
+                upstreams.push(known);
                 continue;
             }
             let built = upstream(from.clone(), tls, locality);
             let built = Arc::new(Upstream { credentials: grant, ..built });
-            let new = Kept { from, locality: locality.clone(), upstream: built.clone() };
+            let upstream = Arc::downgrade(&built);
+            let new = Kept { from, locality: locality.clone(), upstream };
             match kept.get_mut(at) {
                 Some(place) => *place = new,
                 None => kept.push(new),
@@ -400,6 +403,24 @@ fn upstream(from: snapshot::Upstream, tls: Option<Arc<ClientSide>>, locality: &s
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn upstreams_that_stay_as_they_are_are_the_same_memory() {
+        let upstream = |name: &str| snapshot::Upstream { name: name.into(), ..Default::default() };
+        let memory = Memory::default();
+        let build = |upstreams: Vec<snapshot::Upstream>| {
+            Plan::build_with(Snapshot { upstreams, ..Default::default() }, &memory).unwrap()
+        };
+        let first = build(vec![upstream("a"), upstream("b")]);
+        let other = snapshot::Upstream { min_live_percent: 7, ..upstream("b") };
+        let second = build(vec![upstream("a"), other]);
+        assert!(Arc::ptr_eq(&first.upstreams[0], &second.upstreams[0]));
+        let floors = [&first, &second].map(|plan| plan.upstreams[1].min_live_percent);
+        assert_eq!(floors, [0, 7]);
+        let place = Arc::downgrade(&first.upstreams[0]);
+        drop((first, second));
+        assert!(place.upgrade().is_none(), "nobody keeps what no plan has");
+    }
 
     #[test]
     fn rings_are_made_with_the_plan_and_only_where_they_are_needed() {
