@@ -9,6 +9,8 @@
 
 mod agree;
 mod auth;
+mod changes;
+mod cluster;
 mod compare;
 mod faults;
 mod h2;
@@ -60,6 +62,8 @@ enum Command {
     Handshakes(CompareArgs),
     Auth(auth::Args),
     Limits(limits::Args),
+    Changes(changes::Args),
+    Cluster(cluster::Args),
     Faults(FaultsArgs),
     Peers(PeersArgs),
     Agree(AgreeArgs),
@@ -316,7 +320,7 @@ struct AgreeArgs {
 #[derive(Args)]
 struct PinnedArgs {
     #[arg(long)]
-    cpu: usize,
+    cpu: Option<usize>,
     #[arg(long)]
     parent: i32,
     #[arg(last = true)]
@@ -371,6 +375,8 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Handshakes(args) => compare(args, true),
         Command::Auth(args) => auth::run(args, &*stop_flag()?),
         Command::Limits(args) => limits::run(args, &*stop_flag()?),
+        Command::Cluster(args) => cluster::run(&args, &*stop_flag()?),
+        Command::Changes(args) => changes::run(&args, &*stop_flag()?),
         Command::Faults(args) => faults(args),
         Command::Peers(args) => peers(args),
         Command::Agree(args) => {

@@ -54,11 +54,11 @@ pub fn raise_open_files() -> u64 {
 /// What `bench pinned --cpu N -- COMMAND…` does: become COMMAND, on CPU N, with a raised bound
 /// on open files, ended by the kernel when the parent ends. A step of its own because doing it
 /// between fork and exec would need unsafe code.
-pub fn exec(cpu: usize, parent: i32, command: &[String]) -> io::Error {
+pub fn exec(cpu: Option<usize>, parent: i32, command: &[String]) -> io::Error {
     let Some((program, arguments)) = command.split_first() else {
         return io::Error::other("no command was given");
     };
-    if let Err(error) = this_thread(cpu) {
+    if let Some(Err(error)) = cpu.map(this_thread) {
         return error;
     }
     raise_open_files();
@@ -90,13 +90,37 @@ impl Pinned {
         program: &Path,
         arguments: impl IntoIterator<Item = I>,
     ) -> io::Result<Self> {
+        Self::start_with(name, Some(cpu), directory, program, arguments, &[])
+    }
+
+    /// As [`Pinned::start`], on any CPU.
+    pub fn start_anywhere<I: AsRef<OsStr>>(
+        name: &str,
+        directory: &Path,
+        program: &Path,
+        arguments: impl IntoIterator<Item = I>,
+    ) -> io::Result<Self> {
+        Self::start_with(name, None, directory, program, arguments, &[])
+    }
+
+    /// As [`Pinned::start`], on `cpu` or any, with more in its environment.
+    pub fn start_with<I: AsRef<OsStr>>(
+        name: &str,
+        cpu: Option<usize>,
+        directory: &Path,
+        program: &Path,
+        arguments: impl IntoIterator<Item = I>,
+        environment: &[(&str, &str)],
+    ) -> io::Result<Self> {
         let log = directory.join(format!("{name}.log"));
         let out = File::create(&log)?;
         let child = Command::new(std::env::current_exe()?)
-            .args(["pinned", "--cpu", &cpu.to_string()])
+            .arg("pinned")
+            .args(cpu.map(|cpu| format!("--cpu={cpu}")))
             .args(["--parent", &std::process::id().to_string(), "--"])
             .arg(program)
             .args(arguments)
+            .envs(environment.iter().copied())
             .current_dir(directory)
             .process_group(0)
             .stdin(Stdio::null())

@@ -37,6 +37,27 @@ pub struct Inputs<'a> {
     pub cookie_keys: &'a [[u8; 32]],
     /// What providers have said.
     pub fetched: &'a Fetched,
+    /// What was compiled last.
+    pub before: Option<Before<'a>>,
+}
+
+/// What was compiled last. Its consumers are taken again where nothing of them has changed.
+#[derive(Clone, Copy)]
+pub struct Before<'a> {
+    pub spec: &'a Spec,
+    pub material: &'a Material,
+    pub auth: &'a flat::Auth,
+}
+
+impl<'a> Before<'a> {
+    fn consumers(self, spec: &Spec, material: &Material) -> Option<&'a flat::Consumers> {
+        let names = |spec: &'a Spec| spec.authenticators.iter().map(|one| &one.name);
+        let same = spec.consumers.is(&self.spec.consumers)
+            && spec.groups == self.spec.groups
+            && spec.authenticators.iter().map(|one| &one.name).eq(names(self.spec))
+            && *material == *self.material;
+        same.then_some(&self.auth.consumers)
+    }
 }
 
 /// Compiles a spec that passed [`crate::spec::load`].
@@ -54,7 +75,7 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
     let listeners: Vec<_> =
         spec.listeners.iter().map(|one| listener(one, &mut identities)).collect();
     let auth = callers::auth(spec, &places, inputs, &mut identities);
-    let version = callers::version(&auth, &identities);
+    let version = callers::version(&auth, &identities, inputs.before.map(|before| before.auth));
     let upstreams = spec
         .upstreams
         .iter()

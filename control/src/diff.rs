@@ -1,14 +1,16 @@
 //! What changes from one spec to another, in the words of the spec and not of its text.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::spec::{
-    self, ApiDocument, Authenticator, Consumer, Group, Limit, Listener, Route, Spec, Upstream,
+    self, ApiDocument, Authenticator, Consumer, Group, Limit, List, Listener, Route, Spec, Upstream,
 };
 
 /// The difference of two specs; see [`diff`].
@@ -86,14 +88,14 @@ pub fn diff(old: &Spec, new: &Spec) -> Diff {
     field_changes("auth", &value(&old.auth), &value(&new.auth), &mut settings);
     Diff {
         settings,
-        authenticators: changes(&old.authenticators, &new.authenticators),
-        groups: changes(&old.groups, &new.groups),
-        consumers: changes(&old.consumers, &new.consumers),
-        limits: changes(&old.limits, &new.limits),
-        apis: changes(&old.apis, &new.apis),
-        listeners: changes(&old.listeners, &new.listeners),
-        upstreams: changes(&old.upstreams, &new.upstreams),
-        routes: changes(&old.routes, &new.routes),
+        authenticators: changes::<Authenticator, _>(&old.authenticators, &new.authenticators),
+        groups: changes::<Group, _>(&old.groups, &new.groups),
+        consumers: list_changes(&old.consumers, &new.consumers),
+        limits: changes::<Limit, _>(&old.limits, &new.limits),
+        apis: changes::<ApiDocument, _>(&old.apis, &new.apis),
+        listeners: changes::<Listener, _>(&old.listeners, &new.listeners),
+        upstreams: list_changes(&old.upstreams, &new.upstreams),
+        routes: list_changes(&old.routes, &new.routes),
         moved_routes: moved(&old.routes, &new.routes),
     }
 }
@@ -264,20 +266,36 @@ impl Thing for Route {
     }
 }
 
-fn changes<T: Thing>(old: &[T], new: &[T]) -> Changes {
-    let before: HashMap<&str, &T> = old.iter().map(|one| (one.name(), one)).collect();
-    let after: HashMap<&str, &T> = new.iter().map(|one| (one.name(), one)).collect();
+/// Only what may differ is compared: long lists have most of their elements in common.
+fn list_changes<T: Thing>(old: &List<T>, new: &List<T>) -> Changes {
+    if old.is(new) {
+        return Changes::default();
+    }
+    let same = |(one, two): &(&Arc<T>, &Arc<T>)| Arc::ptr_eq(one, two);
+    let front = old.iter().zip(new).take_while(same).count();
+    let least = old.len().min(new.len()) - front;
+    let back = old.iter().rev().zip(new.iter().rev()).take(least).take_while(same).count();
+    let part = |list: &List<T>| -> Vec<Arc<T>> {
+        list.get(front..list.len() - back).unwrap_or_default().to_vec()
+    };
+    changes::<T, _>(&part(old), &part(new))
+}
+
+fn changes<T: Thing, A: Borrow<T>>(old: &[A], new: &[A]) -> Changes {
+    let (old, new) = (old.iter().map(A::borrow), new.iter().map(A::borrow));
+    let before: HashMap<&str, &T> = old.clone().map(|one| (one.name(), one)).collect();
+    let after: HashMap<&str, &T> = new.clone().map(|one| (one.name(), one)).collect();
     let named = |one: &T| Named { name: one.name().into(), summary: one.summary() };
     let mut changed = Vec::new();
-    for one in new {
+    for one in new.clone() {
         let Some(was) = before.get(one.name()).filter(|was| **was != one) else { continue };
         let mut fields = Vec::new();
         field_changes("", &value(was), &value(one), &mut fields);
         changed.push(Changed { name: one.name().into(), fields });
     }
     Changes {
-        added: new.iter().filter(|one| !before.contains_key(one.name())).map(named).collect(),
-        removed: old.iter().filter(|one| !after.contains_key(one.name())).map(named).collect(),
+        added: new.filter(|one| !before.contains_key(one.name())).map(named).collect(),
+        removed: old.filter(|one| !after.contains_key(one.name())).map(named).collect(),
         changed,
     }
 }
@@ -368,7 +386,11 @@ fn in_order<'a>(old: &'a [Value], new: &'a [Value]) -> Vec<(&'a str, &'a Value)>
 }
 
 /// The fewest routes whose moving explains the new order.
-fn moved(old: &[Route], new: &[Route]) -> Vec<Moved> {
+fn moved(old: &List<Route>, new: &List<Route>) -> Vec<Moved> {
+    // Without new places there is no move.
+    if old.is(new) || old.iter().map(|one| &one.name).eq(new.iter().map(|one| &one.name)) {
+        return Vec::new();
+    }
     let before: HashMap<&str, usize> = old.iter().map(|one| one.name.as_str()).zip(0..).collect();
     let stay: Vec<(&str, usize)> = new
         .iter()

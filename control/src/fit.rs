@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use contract::snapshot::Snapshot;
+use contract::snapshot::{self as flat, Snapshot};
 
 use crate::{
     compile::{Inputs, compile},
@@ -36,6 +36,8 @@ pub struct Whole {
     /// Its file names are absolute.
     pub spec: Spec,
     pub material: Material,
+    /// What was compiled of it to be judged, which need not be compiled again.
+    pub auth: Option<flat::Auth>,
 }
 
 /// What [`load`] found.
@@ -55,7 +57,23 @@ pub struct Checked {
 ///
 /// Relative file names are taken from `directory`; without one they are errors.
 pub fn load(file_name: &str, bytes: &[u8], directory: Option<&Path>, judge: Judge) -> Checked {
-    let mut loaded = spec::load_bytes(file_name, bytes);
+    if directory.is_none() {
+        let loaded = spec::load_quickly(file_name, bytes);
+        let checked = judged(loaded, file_name, bytes, None, judge);
+        if checked.problems.is_empty() {
+            return checked;
+        }
+    }
+    judged(spec::load_bytes(file_name, bytes), file_name, bytes, directory, judge)
+}
+
+fn judged(
+    mut loaded: spec::Loaded,
+    file_name: &str,
+    bytes: &[u8],
+    directory: Option<&Path>,
+    judge: Judge,
+) -> Checked {
     let text = String::from_utf8_lossy(bytes);
     let Some(spec) = loaded.spec.take() else {
         let (problems, text) = (loaded.problems, text.into_owned());
@@ -77,13 +95,20 @@ pub fn load(file_name: &str, bytes: &[u8], directory: Option<&Path>, judge: Judg
     }
     problems.extend(faults.into_iter().map(|fault| fault.problem(file_name, places)));
     let errors = |list: &[Problem]| list.iter().any(|one| one.severity == Severity::Error);
-    let mut whole = (!errors(problems.get(before..).unwrap_or_default()))
-        .then(|| Whole { spec: spec.clone(), material });
-    if let Some(Whole { spec, material }) = &whole
-        && let Err(unfit) = judge(&plain(spec, material))
-    {
-        problems.push(problem(file_name, spec, places, unfit));
-        whole = None;
+    let mut whole = (!errors(problems.get(before..).unwrap_or_default())).then(|| Whole {
+        spec: spec.clone(),
+        material,
+        auth: None,
+    });
+    if let Some(found) = &mut whole {
+        let snapshot = plain(&found.spec, &found.material);
+        match judge(&snapshot) {
+            Ok(()) => found.auth = Some(snapshot.auth),
+            Err(unfit) => {
+                problems.push(problem(file_name, &found.spec, places, unfit));
+                whole = None;
+            }
+        }
     }
     problems.sort_by_key(|problem| (problem.line, problem.column, problem.severity));
     Checked { whole, problems, spec: Some(spec), text }
@@ -98,6 +123,7 @@ pub fn plain(spec: &Spec, material: &Material) -> Snapshot {
         // Any will do: nothing is ever sealed with it.
         cookie_keys: &[[0; 32]],
         fetched: &Fetched::default(),
+        before: None,
     };
     compile(spec, 1, 0, &inputs)
 }

@@ -30,6 +30,9 @@ use crate::{
     tickets::Tickets,
 };
 
+/// How nice this process is, beside an engine of 0.
+const NICE: i32 = 10;
+
 /// Names of the environment by which control learns where the store is and what this node is called:
 /// command lines can be read by everybody on the machine.
 pub const STORE: &str = "SLUICE_STORE";
@@ -60,6 +63,8 @@ pub struct Inherited {
 /// Runs the control process until the supervisor ends it.
 pub fn control(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure> {
     follow_parent(inherited.parent, Signal::TERM, c"sluice-control")?;
+    // The shards go first: a change may wait, requests should not.
+    _ = rustix::process::nice(NICE);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)

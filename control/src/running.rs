@@ -1,5 +1,6 @@
 //! The running configuration: everything that changes it goes through here, one at a time.
 
+mod amend;
 mod choose;
 mod follow;
 mod key_uses;
@@ -21,6 +22,7 @@ use tokio::sync::Mutex;
 use crate::{
     access::Principal,
     api::model::Applied,
+    compile::Before,
     diff::diff,
     entry::EngineEntry,
     fit::{self, Checked, Judge, Whole, unix_now},
@@ -35,10 +37,11 @@ use crate::{
     store::{AuditDraft, Draft, Revision, RevisionLine, Store, StoreError, Trial},
     tickets::Tickets,
 };
+pub use amend::Placing;
 pub use choose::choose;
 use follow::Following;
 pub use follow::LastRevision;
-pub use revise::Edit;
+pub use revise::{Aim, Edit};
 use told::told;
 use upkeep::{NodeKeys, compiled, cookie_keys, ticket_keys};
 
@@ -122,7 +125,7 @@ fn errors(problems: &[Problem]) -> String {
 
 /// What runs.
 pub struct Current {
-    pub revision: Revision,
+    pub revision: Arc<Revision>,
     pub spec: Arc<Spec>,
     /// What its files hold.
     pub material: Arc<Material>,
@@ -191,7 +194,7 @@ impl Running {
         let Parts { store, resolver, mut publisher, records, segment, engine, .. } = parts;
         let (name, last_revision) = (parts.name, parts.last_revision);
         let (mut tickets, mut cookies) = (parts.tickets, parts.cookies);
-        let Whole { spec, material } = whole;
+        let Whole { spec, material, auth } = whole;
         let (providers, sources) = (Providers::new(resolver.clone()), keys::sources(&spec));
         if let Some(last) = last.as_ref().filter(|last| last.revision == revision.id) {
             providers.recover(&sources, &keys::recover(&spec, last));
@@ -216,7 +219,9 @@ impl Running {
             cookies: cookie_keys(&mut cookies, &spec),
         };
         let fetched = providers.fetched(&sources);
-        let snapshot = compiled(&spec, epoch, revision.id, &resolver, &material, &keys, &fetched);
+        let before = auth.as_ref().map(|auth| Before { spec: &spec, material: &material, auth });
+        let snapshot =
+            compiled(&spec, epoch, revision.id, (&resolver, &material), &keys, &fetched, before);
         let (snapshot, convergence) = match last {
             Some(last) if last == snapshot => (last, None),
             _ => {
@@ -231,7 +236,8 @@ impl Running {
         let (engine_state, inquiry) = (publisher.engine(), publisher.inquiry());
         let key_uses = key_uses::Known::of(&store).await;
         let following = Following::new(name, last_revision.path().to_owned());
-        follow::keep(last_revision, revision.clone()).await;
+        let revision = Arc::new(revision);
+        follow::keep(last_revision, Arc::clone(&revision)).await;
         let current = Current {
             revision,
             spec: Arc::new(spec),
@@ -286,8 +292,8 @@ impl Running {
         let draft = Draft {
             author: cut(author, MAX_NAME),
             message: cut(message, MAX_MESSAGE),
-            spec: canonical(&whole.spec)?,
-            source: String::from_utf8_lossy(&source).into_owned(),
+            spec: canonical(&whole.spec)?.into(),
+            source: String::from_utf8_lossy(&source).into_owned().into(),
             source_name: cut(source_name, MAX_NAME),
             audit,
             ..Draft::default()
@@ -310,7 +316,7 @@ impl Running {
                 true => format!("rollback to revision {to}"),
                 false => cut(change.message, MAX_MESSAGE),
             },
-            spec: canonical(&whole.spec)?,
+            spec: canonical(&whole.spec)?.into(),
             source: old.source,
             source_name: old.source_name,
             audit: change.audit,
@@ -337,7 +343,7 @@ impl Running {
         // What runs is known without the store.
         let current = self.current();
         if current.revision.id == id {
-            return Ok(current.revision.clone());
+            return Ok(Revision::clone(&current.revision));
         }
         let found = self.shared.store.get(id).await?;
         found.ok_or(Refused::NoRevision(id))
@@ -452,7 +458,7 @@ impl Running {
         snapshot.revision = revision.id;
         applied.epoch = snapshot.epoch;
         let Some(whole) = given.take() else { return Err(Refused::NoSpec) };
-        let convergence = self.put(&mut publisher, revision, whole, snapshot).await?;
+        let convergence = self.put(&mut publisher, revision.into(), whole, snapshot).await?;
         applied.convergence_us = Some(convergence.as_micros() as u64);
         Ok(applied)
     }
@@ -461,7 +467,7 @@ impl Running {
     async fn publish(
         &self,
         publisher: &mut Publisher,
-        revision: Revision,
+        revision: Arc<Revision>,
         (spec, material): (Arc<Spec>, Arc<Material>),
         snapshot: Snapshot,
     ) -> Result<Duration, Refused> {
@@ -479,7 +485,7 @@ impl Running {
         let convergence = publisher.converge(epoch, began).await.map_err(Refused::Publish)?;
         let current = self.current();
         self.set(Current {
-            revision: current.revision.clone(),
+            revision: Arc::clone(&current.revision),
             spec: Arc::clone(&current.spec),
             material: Arc::clone(&current.material),
             snapshot: Arc::clone(&current.snapshot),
@@ -501,6 +507,7 @@ impl Running {
     pub async fn finish(&self) {
         self.shared.records.finish();
         self.write_key_uses().await;
+        self.keep_now().await;
     }
 
     fn notes(&self, spec: &Spec) -> Vec<String> {

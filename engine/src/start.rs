@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use contract::bus::{Bus, Message};
+use contract::encode::Known;
 use contract::sealed::{read_sealed, seal};
 use contract::{LimitLine, Segment, ShardState, Snapshot};
 
@@ -38,6 +39,8 @@ pub struct Start {
 
 /// How long after its bytes a snapshot may be published; an unpublished one is forgotten.
 const PUBLISH_WAIT: Duration = Duration::from_secs(5);
+/// How nice the thread is that builds plans, beside shards of 0: they go first.
+const LESS: i32 = 15;
 /// A shard that panics is started again; this often within a life, then the process gives up and
 /// the supervisor starts a new one.
 const SHARD_RESTARTS: u32 = 100;
@@ -90,6 +93,7 @@ pub fn run(start: Start) -> Result<(), StartError> {
         mailboxes: Vec::new(),
         plans: None,
         retired: RefCell::default(),
+        known: RefCell::default(),
         shared: plan::Memory::default(),
         book: Arc::new(book),
         memory: Arc::default(),
@@ -112,6 +116,8 @@ pub fn run(start: Start) -> Result<(), StartError> {
     }
     let ready = Message::Ready { pid: std::process::id(), shards: start.cpus.len() as u16 };
     let _ = node.bus.send(&ready);
+    // From here on this thread builds plans, for which no request waits.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LESS);
     node.listen();
     let failed = threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
     // Nothing is spent any more.
@@ -139,6 +145,8 @@ struct Node {
     /// Replaced plans, until no shard has them any more: a large one takes long to free, so this
     /// thread does it.
     retired: RefCell<Vec<Arc<Plan>>>,
+    /// What the last snapshot may have in common with the next one.
+    known: RefCell<Option<Known>>,
     /// TLS sessions and configurations, kept over plans.
     shared: plan::Memory,
     /// What is known of upstreams and targets, kept over plans.
@@ -213,7 +221,9 @@ impl Node {
 
     fn build(&self, epoch: u64, fd: &OwnedFd) -> Result<Plan, String> {
         let bytes = read_sealed(fd).map_err(|error| error.to_string())?;
-        let snapshot = Snapshot::decode(&bytes).map_err(|error| error.to_string())?;
+        let snapshot = Snapshot::decode_after(&bytes, self.known.borrow().as_ref());
+        let snapshot = snapshot.map_err(|error| error.to_string())?;
+        *self.known.borrow_mut() = Some(Known::of(&snapshot));
         if snapshot.epoch != epoch {
             return Err(format!("epoch {} where {epoch} was announced", snapshot.epoch));
         }

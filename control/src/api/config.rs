@@ -203,5 +203,5 @@ pub async fn revision(
 ) -> Result<Json<Revision>, Problem> {
     let revision = running.revision(id).await?;
     let (spec, source) = redacted(&revision.spec, &revision.source);
-    Ok(Json(Revision { spec: spec.to_string(), source, ..revision }))
+    Ok(Json(Revision { spec: spec.to_string().into(), source: source.into(), ..revision }))
 }

@@ -30,7 +30,7 @@ use super::{
     page::Page,
 };
 use crate::{
-    running::{Change, Current, Edit, Refused, Running},
+    running::{Aim, Change, Current, Placing, Refused, Running},
     spec::{self, DEFAULT_WORKSPACE, Spec},
 };
 
@@ -60,7 +60,7 @@ macro_rules! with_list {
                 $do
             }
             Kind::Consumers => {
-                let $list = &$spec.consumers;
+                let $list = $spec.consumers.plain();
                 $do
             }
             Kind::Limits => {
@@ -76,11 +76,11 @@ macro_rules! with_list {
                 $do
             }
             Kind::Upstreams => {
-                let $list = &$spec.upstreams;
+                let $list = $spec.upstreams.plain();
                 $do
             }
             Kind::Routes => {
-                let $list = &$spec.routes;
+                let $list = $spec.routes.plain();
                 $do
             }
         }
@@ -142,6 +142,15 @@ fn find(spec: &Spec, kind: Kind, name: &str) -> Option<Value> {
         let one = list.iter().find(|one| one.name == name)?;
         serde_json::to_value(one).ok()
     })
+}
+
+/// Where the thing of this name stands in its list.
+fn place(spec: &Spec, kind: Kind, name: &str) -> Option<usize> {
+    with_list!(kind, spec, list => list.iter().position(|one| one.name == name))
+}
+
+fn count(spec: &Spec, kind: Kind) -> usize {
+    with_list!(kind, spec, list => list.len())
 }
 
 /// The tag of a thing: it changes with whatever changes of it.
@@ -342,10 +351,6 @@ pub fn entries(spec: &mut Value, kind: Kind) -> Result<&mut Vec<Value>, Refused>
     list.ok_or_else(|| Refused::Internal(format!("the spec has no {}", kind.plural())))
 }
 
-fn position(list: &[Value], name: &str) -> Option<usize> {
-    list.iter().position(|one| one["name"] == name)
-}
-
 /// What becomes of a thing.
 #[derive(Clone)]
 enum Wish {
@@ -422,25 +427,20 @@ async fn alter(
         Wish::Delete => "delete",
     };
     let change = query.change(caller, format!("{verb} {} {name}", kind.noun()));
-    let edit: Edit = {
+    let aim: Aim = {
         let (what, name) = (what.clone(), name.clone());
-        Arc::new(move |current: &Current, spec: &mut Value| {
+        Arc::new(move |current: &Current| {
             let was = find(&current.spec, kind, &name);
             if was.is_none() && !matches!(wish, Wish::Put(_)) {
                 return Err(Refused::NoEntity(kind.missing(&name)));
             }
             conditions.judge(&what, was.as_ref())?;
-            let list = entries(spec, kind)?;
-            let at = position(list, &name);
-            let new = match (&wish, at) {
-                (Wish::Delete, Some(at)) => {
-                    list.remove(at);
-                    return Ok(());
-                }
-                (Wish::Delete, None) => return Ok(()),
-                (Wish::Put(fields), _) => Value::Object(fields.clone()),
-                (Wish::Patch(fields), at) => {
-                    let mut new = at.and_then(|at| list.get(at)).cloned().unwrap_or_default();
+            let at = place(&current.spec, kind, &name);
+            let new = match &wish {
+                Wish::Delete => return Ok(Placing { take: at, put: None }),
+                Wish::Put(fields) => Value::Object(fields.clone()),
+                Wish::Patch(fields) => {
+                    let mut new = was.unwrap_or_default();
                     // The short form takes the place of the long one.
                     if kind == Kind::Routes
                         && fields.contains_key("upstream")
@@ -452,33 +452,22 @@ async fn alter(
                     new
                 }
             };
-            let anchor = before.as_deref().or(after.as_deref());
-            match (at, anchor) {
-                (Some(at), None) => {
-                    if let Some(place) = list.get_mut(at) {
-                        *place = new;
-                    }
+            // Of what stays when it is taken out.
+            let without = |place: usize| place - usize::from(at.is_some_and(|at| at < place));
+            let to = match (at, before.as_deref().or(after.as_deref())) {
+                (Some(at), None) => at,
+                (None, None) => count(&current.spec, kind),
+                (at, Some(anchor)) => {
+                    let found = place(&current.spec, kind, anchor);
+                    let found = found.filter(|found| Some(*found) != at);
+                    let found = found.ok_or_else(|| Refused::Conflict(kind.missing(anchor)))?;
+                    without(found) + usize::from(after.is_some())
                 }
-                (at, anchor) => {
-                    if let Some(at) = at {
-                        list.remove(at);
-                    }
-                    let to = match anchor {
-                        None => list.len(),
-                        Some(anchor) => {
-                            let found = position(list, anchor);
-                            let found =
-                                found.ok_or_else(|| Refused::Conflict(kind.missing(anchor)))?;
-                            found + usize::from(after.is_some())
-                        }
-                    };
-                    list.insert(to, new);
-                }
-            }
-            Ok(())
+            };
+            Ok(Placing { take: at, put: Some((to, new)) })
         })
     };
-    let applied = running.revise(change, edit).await?;
+    let applied = running.revise_one(change, kind.plural(), aim).await?;
     Ok(answer(kind, &running, &name, applied))
 }
 

@@ -161,7 +161,7 @@ fn unusable(check: &mut Check<'_>) {
     ];
     for (word, field, has) in kinds {
         let taken = spec.authenticators.iter().any(|one| one.kind.word() == word);
-        let given = spec.consumers.iter().position(has);
+        let given = spec.consumers.iter().position(|one| has(one));
         if let (false, Some(at)) = (taken, given) {
             let message = format!(
                 "no authenticator takes them, so they are good for nothing; add one like \

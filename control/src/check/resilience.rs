@@ -26,7 +26,7 @@ pub fn check(check: &mut Check<'_>) {
         upstream(check, &format!("upstreams[{at}]"), one);
     }
     let upstreams: HashMap<&str, &Upstream> =
-        spec.upstreams.iter().map(|upstream| (upstream.name.as_str(), upstream)).collect();
+        spec.upstreams.iter().map(|upstream| (upstream.name.as_str(), &**upstream)).collect();
     for (at, one) in spec.routes.iter().enumerate() {
         route(check, &format!("routes[{at}]"), one, &upstreams);
     }

@@ -23,8 +23,13 @@ pub fn shadows(check: &mut Check<'_>) {
     let judged = |at: &usize, route: &Route| {
         !route.name.is_empty() && !check.problems.is_broken(&format!("routes[{at}].match"))
     };
-    let routes: Vec<(usize, &Route)> =
-        spec.routes.iter().enumerate().filter(|(at, route)| judged(at, route)).collect();
+    let routes: Vec<(usize, &Route)> = spec
+        .routes
+        .plain()
+        .into_iter()
+        .enumerate()
+        .filter(|(at, route)| judged(at, route))
+        .collect();
     let catch_all = catch_all(&routes);
     let mut groups: Groups<'_> = HashMap::new();
     for &(at, route) in &routes {

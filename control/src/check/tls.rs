@@ -129,7 +129,7 @@ fn grpc_web(check: &mut Check<'_>) {
         .upstreams
         .iter()
         .filter(|upstream| upstream.protocol == Protocol::Http1)
-        .map(|upstream| (upstream.name.as_str(), upstream))
+        .map(|upstream| (upstream.name.as_str(), &**upstream))
         .collect();
     for (at, route) in spec.routes.iter().enumerate().filter(|(_, route)| route.grpc_web) {
         if let Some(backend) =

@@ -57,7 +57,7 @@ impl Export {
                     };
                     Failure::new(exit::FAILURE, format!("the store {} {what}", path.display()))
                 })?;
-                (serde_json::from_str(&found.spec)?, found.source)
+                (serde_json::from_str(&found.spec)?, found.source.to_string())
             }
             (false, None) => {
                 let running: Running = Admin::new(&self.remote)?.get("/v1/spec")?;
@@ -66,7 +66,7 @@ impl Export {
             (false, Some(id)) => {
                 let old: Revision =
                     Admin::new(&self.remote)?.get(&format!("/v1/revisions/{id}"))?;
-                (serde_json::from_str(&old.spec)?, old.source)
+                (serde_json::from_str(&old.spec)?, old.source.to_string())
             }
         };
         let missing = missing(&canonical);

@@ -108,7 +108,7 @@ pub fn explain(
     json: bool,
     engine: &EngineEntry,
 ) -> Result<(), Failure> {
-    let Whole { spec, material } = Source::read(file)?.checked(json, engine)?.whole;
+    let Whole { spec, material, .. } = Source::read(file)?.checked(json, engine)?.whole;
     let snapshot = fit::plain(&spec, &material);
     question.check(&snapshot).map_err(|problem| Failure::new(exit::BAD_SPEC, problem))?;
     let explanation = (engine.explain)(&snapshot, question).map_err(Failure::from)?;

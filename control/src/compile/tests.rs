@@ -17,6 +17,7 @@ fn compiled(
         ticket_keys: &[],
         cookie_keys: &[[1; 32]],
         fetched: &fetched,
+        before: None,
     };
     compile(spec, epoch, revision, &inputs)
 }

@@ -290,6 +290,7 @@ fn equal_material_is_in_the_snapshot_once_and_can_be_recovered() {
         ticket_keys: &keys,
         cookie_keys: &[],
         fetched: &Fetched::default(),
+        before: None,
     };
     let snapshot = compile(&spec, 1, 1, &inputs);
     assert_eq!((snapshot.certificates.len(), snapshot.trust.len()), (1, 1));

@@ -83,8 +83,8 @@ async fn stored(
     let draft = Draft {
         author: cut(change.author, MAX_NAME),
         message: change.message,
-        spec: text,
-        source,
+        spec: text.into(),
+        source: source.into(),
         source_name: cut(change.source_name, MAX_NAME),
         ..Draft::default()
     };

@@ -5,19 +5,25 @@ use std::{
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use tokio::sync::{MutexGuard as Held, Notify};
 
 use super::{Current, Publisher, Refused, Running, load};
 use crate::{
     api::model::{Cluster, ClusterNode},
+    compile::Before,
     fit::Whole,
     keys,
     rollout::{MAX_SILENT_MS, Rollout},
-    store::{Load, NodeReport, Revision, Standing, Store, StoreError},
+    store::{Load, NodeReport, Revision, Standing, Store, StoreError, Text},
+    yaml::Yaml,
 };
 
 /// How often a revision that this node could not take is tried again, and the store is looked at
@@ -26,6 +32,12 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often the store is told how this node stands; at once when that changes.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long large revisions wait before they are kept, so that many changes are one writing.
+const KEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Larger specs than this, in bytes, are kept after a change was answered.
+const MAX_KEPT_AT_ONCE: usize = 1 << 20;
 
 /// What is known of this node's way with the store.
 pub(super) struct Following {
@@ -36,6 +48,8 @@ pub(super) struct Following {
     state: Mutex<State>,
     /// There is something to report.
     news: Notify,
+    /// A large revision is about to be kept.
+    keeping: AtomicBool,
 }
 
 #[derive(Default)]
@@ -56,7 +70,13 @@ struct State {
 
 impl Following {
     pub fn new(name: String, last: PathBuf) -> Following {
-        Following { name, last, state: Mutex::default(), news: Notify::new() }
+        Following {
+            name,
+            last,
+            state: Mutex::default(),
+            news: Notify::new(),
+            keeping: AtomicBool::new(false),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -127,7 +147,16 @@ impl LastRevision {
 
     /// What was kept, if anything was that can be read.
     pub fn read(&self) -> Option<Revision> {
-        serde_json::from_slice(&std::fs::read(&self.0).ok()?).ok()
+        let revision: Revision = serde_json::from_slice(&std::fs::read(&self.0).ok()?).ok()?;
+        if !revision.source.is_empty() || revision.spec.is_empty() {
+            return Some(revision);
+        }
+        let spec = revision.spec.clone();
+        let source = Text::later(move || {
+            let value: Value = serde_json::from_str(&spec).unwrap_or_default();
+            Yaml::from(&value).document()
+        });
+        Some(Revision { source, ..revision })
     }
 
     fn write(&self, revision: &Revision) -> std::io::Result<()> {
@@ -135,7 +164,13 @@ impl LastRevision {
         // Specs are nobody else's: secrets may stand in them.
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
-        options.open(&new)?.write_all(&serde_json::to_vec(revision)?)?;
+        // One that nobody has read yet can be made of the spec again.
+        let source = match revision.source.is_made() {
+            true => revision.source.clone(),
+            false => Text::default(),
+        };
+        let revision = Revision { source, ..revision.clone() };
+        options.open(&new)?.write_all(&serde_json::to_vec(&revision)?)?;
         std::fs::rename(new, &self.0)
     }
 }
@@ -232,7 +267,7 @@ impl Running {
     ) -> Result<(), Refused> {
         let before = self.current();
         let snapshot = self.prepared(publisher, &whole, revision.id).await?;
-        let done = self.put(publisher, revision, whole, snapshot).await.map(drop);
+        let done = self.put(publisher, revision.into(), whole, snapshot).await.map(drop);
         if done.is_err() && self.current().revision.id == before.revision.id {
             publisher.close_others(&before.snapshot.listeners).await;
         }
@@ -247,8 +282,31 @@ impl Running {
     }
 
     /// Keeps `revision` for a start without the store.
-    pub(super) async fn keep(&self, revision: Revision) {
-        keep(LastRevision(self.following().last.clone()), revision).await;
+    pub(super) async fn keep(&self, revision: Arc<Revision>) {
+        let last = LastRevision(self.following().last.clone());
+        let (made, most) = (revision.spec.is_made(), MAX_KEPT_AT_ONCE);
+        if made && revision.spec.len() <= most {
+            return keep(last, revision).await;
+        }
+        let pause = if made { Duration::ZERO } else { KEEP_INTERVAL };
+        // Writing out a large spec takes longer than many changes of it.
+        if self.following().keeping.swap(true, Relaxed) {
+            return;
+        }
+        let running = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            running.following().keeping.store(false, Relaxed);
+            keep(last, Arc::clone(&running.current().revision)).await;
+        });
+    }
+
+    /// Keeps what waits for it.
+    pub(super) async fn keep_now(&self) {
+        if self.following().keeping.swap(false, Relaxed) {
+            let last = LastRevision(self.following().last.clone());
+            keep(last, Arc::clone(&self.current().revision)).await;
+        }
     }
 
     /// How this node stands. `metered`: for the store, which gets the rate since the last time.
@@ -328,7 +386,7 @@ impl Running {
 }
 
 /// Writes the last revision where a disk may be slow.
-pub(super) async fn keep(last: LastRevision, revision: Revision) {
+pub(super) async fn keep(last: LastRevision, revision: Arc<Revision>) {
     let written = tokio::task::spawn_blocking(move || last.write(&revision)).await;
     if let Ok(Err(error)) = written {
         eprintln!(
@@ -347,14 +405,15 @@ impl Running {
         whole: &Whole,
         revision: u64,
     ) -> Result<contract::snapshot::Snapshot, Refused> {
-        let Whole { spec, material } = whole;
+        let Whole { spec, material, auth } = whole;
         let (providers, sources) = (&self.shared.providers, keys::sources(spec));
         let hosts = super::hosts(spec);
         tokio::join!(
             self.shared.resolver.ensure(&hosts, super::RESOLVE_TIMEOUT),
             providers.ensure(&sources, material, super::PROVIDER_TIMEOUT),
         );
-        let snapshot = self.compiled(spec, publisher.next_epoch(), revision, material);
+        let own = auth.as_ref().map(|auth| Before { spec, material, auth });
+        let snapshot = self.compiled(spec, publisher.next_epoch(), revision, material, own);
         publisher.open(&snapshot.listeners).await.map_err(Refused::Listener)?;
         Ok(snapshot)
     }
@@ -363,8 +422,8 @@ impl Running {
     pub(super) async fn put(
         &self,
         publisher: &mut Publisher,
-        revision: Revision,
-        Whole { spec, material }: Whole,
+        revision: Arc<Revision>,
+        Whole { spec, material, .. }: Whole,
         snapshot: contract::snapshot::Snapshot,
     ) -> Result<Duration, Refused> {
         self.shared.records.write_to(&spec.access_log);
@@ -373,7 +432,7 @@ impl Running {
         let published = self.publish(publisher, revision, whole, snapshot).await;
         let current = self.current();
         if current.revision.id == id {
-            self.keep(current.revision.clone()).await;
+            self.keep(Arc::clone(&current.revision)).await;
         }
         let convergence = published?;
         self.served(&current);

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Change, Current, MAX_MESSAGE, MAX_NAME, Refused, Running, canonical, cut, load};
+use super::{
+    Change, Current, MAX_MESSAGE, MAX_NAME, Refused, Running,
+    amend::{self, Placing},
+    canonical, cut, load,
+};
 use crate::{
     api::model::Applied,
     diff::Diff,
@@ -12,7 +16,7 @@ use crate::{
     fit::{self, Checked, Whole},
     records::Asked,
     spec::Problem,
-    store::Draft,
+    store::{Draft, Text},
     yaml::Yaml,
 };
 
@@ -22,43 +26,119 @@ const MAX_TRIES: usize = 5;
 /// Makes a change in the canonical form of the running spec.
 pub type Edit = Arc<dyn Fn(&Current, &mut Value) -> Result<(), Refused> + Send + Sync>;
 
+/// Finds out what is to become of a thing of the running spec.
+pub type Aim = Arc<dyn Fn(&Current) -> Result<Placing, Refused> + Send + Sync>;
+
+/// A change on its way.
+enum Made {
+    /// A large spec of which little has changed.
+    Amended(Box<Draft>, Whole),
+    /// A text to be read.
+    Text(String),
+    /// A spec that is too large to go by a text for people.
+    Large(Vec<u8>),
+}
+
 impl Running {
+    /// Does to one thing in `list` of the running spec what `aim` says.
+    pub async fn revise_one(
+        &self,
+        change: Change,
+        list: &'static str,
+        aim: Aim,
+    ) -> Result<Applied, Refused> {
+        let own = Arc::clone(&aim);
+        let edit: Edit = Arc::new(move |current, spec| {
+            let Placing { take, put } = own(current)?;
+            let places = spec.get_mut(list).and_then(Value::as_array_mut);
+            let places =
+                places.ok_or_else(|| Refused::Internal(format!("the spec has no {list}")))?;
+            if let Some(at) = take {
+                places.remove(at);
+            }
+            if let Some((at, value)) = put {
+                places.insert(at, value);
+            }
+            Ok(())
+        });
+        self.revised(change, edit, (list == "routes").then_some(aim)).await
+    }
+
     /// Makes `edit` in the running spec; the source of the new revision is its canonical form.
     /// Without `change.over` it is made over whatever runs.
     pub async fn revise(&self, change: Change, edit: Edit) -> Result<Applied, Refused> {
+        self.revised(change, edit, None).await
+    }
+
+    /// `route`: the same as `edit`, where it is about one route.
+    async fn revised(
+        &self,
+        change: Change,
+        edit: Edit,
+        route: Option<Aim>,
+    ) -> Result<Applied, Refused> {
         for _ in 1..MAX_TRIES {
-            match self.try_revise(&change, &edit).await {
+            match self.try_revise(&change, &edit, route.as_ref()).await {
                 Err(Refused::Changed { .. }) if change.over.is_none() => {}
                 end => return end,
             }
         }
-        self.try_revise(&change, &edit).await
+        self.try_revise(&change, &edit, route.as_ref()).await
     }
 
-    async fn try_revise(&self, change: &Change, edit: &Edit) -> Result<Applied, Refused> {
+    async fn try_revise(
+        &self,
+        change: &Change,
+        edit: &Edit,
+        route: Option<&Aim>,
+    ) -> Result<Applied, Refused> {
         let current = self.current();
         let over = current.revision.id;
         if let Some(expected) = change.over.filter(|expected| *expected != over) {
             return Err(Refused::Changed { running: over, expected });
         }
-        let edit = Arc::clone(edit);
+        let (edit, route, judge) = (Arc::clone(edit), route.cloned(), self.shared.engine.check);
         // Away from the async threads: a large spec takes a while.
-        let text = tokio::task::spawn_blocking(move || {
+        let made = tokio::task::spawn_blocking(move || {
+            let large = amend::is_large(&current.spec);
+            if let Some(aim) = route.filter(|_| large)
+                && let Some((whole, delta)) = amend::route(&current, &aim(&current)?, judge)
+            {
+                let (spec, source) = texts(whole.spec.clone());
+                let draft = Draft { spec, source, delta: Some(delta), ..Draft::default() };
+                return Ok(Made::Amended(draft.into(), whole));
+            }
             let mut value = serde_json::to_value(&*current.spec)
                 .map_err(|error| Refused::Internal(error.to_string()))?;
             edit(&current, &mut value)?;
-            Ok::<_, Refused>(Yaml::from(&value).document())
+            match large {
+                true => match serde_json::to_vec(&value) {
+                    Ok(text) => Ok(Made::Large(text)),
+                    Err(error) => Err(Refused::Internal(error.to_string())),
+                },
+                false => Ok(Made::Text(Yaml::from(&value).document())),
+            }
         });
-        let text = text.await.map_err(|error| Refused::Internal(error.to_string()))??;
-        let whole = load(&change.source_name, text.as_bytes(), self.shared.engine.check).await?;
+        let made = made.await.map_err(|error| Refused::Internal(error.to_string()))??;
+        let (draft, whole) = match made {
+            Made::Amended(draft, whole) => (*draft, whole),
+            Made::Text(text) => {
+                let whole = load(&change.source_name, text.as_bytes(), judge).await?;
+                let spec = canonical(&whole.spec)?.into();
+                (Draft { spec, source: text.into(), ..Draft::default() }, whole)
+            }
+            Made::Large(text) => {
+                let whole = load(&change.source_name, &text, judge).await?;
+                let (spec, source) = texts(whole.spec.clone());
+                (Draft { spec, source, ..Draft::default() }, whole)
+            }
+        };
         let draft = Draft {
             author: cut(change.author.clone(), MAX_NAME),
             message: cut(change.message.clone(), MAX_MESSAGE),
-            spec: canonical(&whole.spec)?,
-            source: text,
             source_name: cut(change.source_name.clone(), MAX_NAME),
             audit: change.audit.clone(),
-            ..Draft::default()
+            ..draft
         };
         self.install(whole, draft, (change.dry_run, Some(over)), &change.by, None).await
     }
@@ -97,7 +177,8 @@ impl Running {
         questions: Vec<Question>,
         enough: impl Fn() -> bool + Send + 'static,
     ) -> Result<(Diff, Vec<(Question, Explanation, Explanation)>), Refused> {
-        let Whole { spec, material } = load("request", source, self.shared.engine.check).await?;
+        let Whole { spec, material, .. } =
+            load("request", source, self.shared.engine.check).await?;
         let current = self.current();
         let diff = crate::diff::diff(&current.spec, &spec);
         let explain = self.shared.engine.explain;
@@ -118,4 +199,16 @@ impl Running {
         let answers = answers.map_err(|error| Refused::Internal(error.to_string()))?;
         Ok((diff, answers.map_err(Refused::Question)?))
     }
+}
+
+/// The canonical forms of a spec, as JSON and for people, made when they are read.
+fn texts(spec: crate::spec::Spec) -> (Text, Text) {
+    let other = spec.clone();
+    // Every type of the spec has string keys only, so this cannot fail.
+    let json = Text::later(move || serde_json::to_string(&spec).unwrap_or_default());
+    let yaml = Text::later(move || {
+        let value = serde_json::to_value(&other).unwrap_or_default();
+        Yaml::from(&value).document()
+    });
+    (json, yaml)
 }

@@ -181,6 +181,7 @@ impl Running {
                 source_name: base.source_name,
                 diff: serde_json::to_value(diff(&new, &old)).unwrap_or_default(),
                 base: Some(revision),
+                delta: None,
                 audit: Some(audit),
                 trial: Trial::End(Box::new(ended.clone())),
             };

@@ -15,7 +15,7 @@ pub(super) fn recovered(spec: Spec, last: &Snapshot, problems: &[Problem]) -> Wh
         eprintln!("sluice: {problem}");
     }
     let material = Material::recover(&spec, last);
-    Whole { spec, material }
+    Whole { spec, material, auth: None }
 }
 
 /// The same with what commands say for secrets of which nothing is known yet.
@@ -30,7 +30,7 @@ pub(super) async fn told(whole: Whole) -> Result<Whole, Refused> {
         let (material, others) = Material::load(&spec, None, now);
         faults.extend(others);
         faults.retain(|fault| fault.severity == Severity::Error);
-        (Whole { spec, material }, faults)
+        (Whole { spec, material, auth: None }, faults)
     };
     let done = tokio::task::spawn_blocking(work).await;
     let (whole, faults) = done.map_err(|error| Refused::Internal(error.to_string()))?;

@@ -12,7 +12,7 @@ use contract::snapshot::{Snapshot, TicketKey};
 
 use super::{Current, Refused, Running};
 use crate::{
-    compile::{Inputs, compile},
+    compile::{Before, Inputs, compile},
     fit::{self, unix_now},
     keys::{self, Fetched, Source},
     material::{self, Fault, Material, Stamp, outside},
@@ -172,7 +172,7 @@ impl Running {
             return Ok(());
         }
         let Current { revision, spec, snapshot: old, .. } = &*current;
-        let snapshot = self.compiled(spec, old.epoch, revision.id, &material);
+        let snapshot = self.compiled(spec, old.epoch, revision.id, &material, None);
         if snapshot == **old {
             self.set(Current {
                 revision: revision.clone(),
@@ -196,7 +196,7 @@ impl Running {
         let mut publisher = self.shared.publisher.lock().await;
         let current = self.current();
         let Current { revision, spec, material, snapshot: old, .. } = &*current;
-        let snapshot = self.compiled(spec, old.epoch, revision.id, material);
+        let snapshot = self.compiled(spec, old.epoch, revision.id, material, None);
         if snapshot == **old {
             return Ok(());
         }
@@ -212,11 +212,19 @@ impl Running {
         epoch: u64,
         revision: u64,
         material: &Material,
+        own: Option<Before<'_>>,
     ) -> Snapshot {
         let keys = self.node_keys(spec);
         let fetched = self.shared.providers.fetched(&keys::sources(spec));
         let resolver = &self.shared.resolver;
-        compiled(spec, epoch, revision, resolver, material, &keys, &fetched)
+        let current = self.current();
+        let before = Before {
+            spec: &current.spec,
+            material: &current.material,
+            auth: &current.snapshot.auth,
+        };
+        let inputs = (resolver, material);
+        compiled(spec, epoch, revision, inputs, &keys, &fetched, own.or(Some(before)))
     }
 
     /// The node's keys in force, which is where those of a cluster would come from; none when nothing
@@ -274,10 +282,10 @@ pub(super) fn compiled(
     spec: &Spec,
     epoch: u64,
     revision: u64,
-    resolver: &Resolver,
-    material: &Material,
+    (resolver, material): (&Resolver, &Material),
     keys: &NodeKeys,
     fetched: &Fetched,
+    before: Option<Before<'_>>,
 ) -> Snapshot {
     let inputs = Inputs {
         resolve: &|host: &str| resolver.addresses(host),
@@ -285,6 +293,7 @@ pub(super) fn compiled(
         ticket_keys: &keys.tickets,
         cookie_keys: &keys.cookies,
         fetched,
+        before,
     };
     compile(spec, epoch, revision, &inputs)
 }

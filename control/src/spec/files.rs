@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Loaded, Mark, RuleBody, SchemaSource, Spec, Validate, load, secrets};
+use super::{Loaded, Mark, RuleBody, SchemaSource, Spec, Upstream, Validate, load, secrets};
 
 impl Spec {
     /// Every file that it names, with the path of its field.
@@ -41,7 +41,8 @@ impl Spec {
                 }
             }
         }
-        for (at, upstream) in upstreams.iter_mut().enumerate() {
+        let outside = |one: &Upstream| one.tls.is_some() || one.credentials.is_some();
+        for (at, upstream) in upstreams.iter_mut_if(outside) {
             secrets::credentials(at, upstream.credentials.as_mut(), &mut parts);
             if let Some(tls) = &mut upstream.tls {
                 let named = [("ca", &mut tls.ca), ("cert", &mut tls.cert), ("key", &mut tls.key)];
@@ -54,7 +55,7 @@ impl Spec {
         for (at, api) in apis.iter_mut().enumerate() {
             files.push((format!("apis[{at}].openapi"), &mut api.openapi));
         }
-        for (at, route) in routes.iter_mut().enumerate() {
+        for (at, route) in routes.iter_mut_if(|one| one.validate.is_some()) {
             if let Some(Validate { body: RuleBody::Own(body), .. }) = &mut route.validate
                 && let SchemaSource::File(file) = &mut body.schema
             {

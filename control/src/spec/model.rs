@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::list::List;
 use super::scalars::{Cidr, TargetHost};
 use super::schema;
 pub use access::*;
@@ -73,7 +74,7 @@ pub struct Spec {
     pub groups: Vec<Group>,
     /// Who calls.
     #[serde(default)]
-    pub consumers: Vec<Consumer>,
+    pub consumers: List<Consumer>,
     /// How much callers may ask for; routes, consumers, groups and keys name these.
     #[serde(default)]
     pub limits: Vec<Limit>,
@@ -85,11 +86,11 @@ pub struct Spec {
     pub listeners: Vec<Listener>,
     /// Clusters of interchangeable targets that routes send requests to.
     #[serde(default)]
-    pub upstreams: Vec<Upstream>,
+    pub upstreams: List<Upstream>,
     /// Which requests go where: the best host, then the best path, then more conditions before
     /// fewer, then the order here.
     #[serde(default)]
-    pub routes: Vec<Route>,
+    pub routes: List<Route>,
 }
 
 impl Spec {

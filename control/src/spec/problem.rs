@@ -87,6 +87,10 @@ pub struct Problems {
 }
 
 impl Problems {
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     pub fn new(file: &str) -> Problems {
         Problems {
             file: file.into(),

@@ -23,7 +23,7 @@ mod validate;
 use std::collections::HashMap;
 
 pub use consumers::REDACTED;
-pub use parts::spec;
+pub use parts::{route_alone, spec};
 
 /// A place in the text; lines and columns count from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,23 +38,39 @@ impl Mark {
 
 /// Where the fields of a spec stand, by their path.
 #[derive(Clone, Debug, Default)]
-pub struct Places(HashMap<String, Mark>);
+pub struct Places {
+    marks: HashMap<String, Mark>,
+    few: bool,
+}
+
+/// Fields of routes of which it matters to [`crate::check`] that the text has them.
+const TOLD: [&str; 5] = [".auth", ".networks", ".cors", ".validate", ".validate.max_bytes"];
 
 impl Places {
+    /// Will hold few of the fields of routes, and none of consumers.
+    pub fn few() -> Places {
+        Places { few: true, ..Places::default() }
+    }
+
     pub fn set(&mut self, field: &str, mark: Mark) {
-        self.0.insert(field.into(), mark);
+        let left_out = self.few
+            && (field.starts_with("consumers[")
+                || field.starts_with("routes[") && !TOLD.iter().any(|end| field.ends_with(end)));
+        if !left_out {
+            self.marks.insert(field.into(), mark);
+        }
     }
 
     /// Whether the text has this field.
     pub fn has(&self, field: &str) -> bool {
-        self.0.contains_key(field)
+        self.marks.contains_key(field)
     }
 
     /// The place of `field`, or of the nearest thing around it.
     pub fn get(&self, field: &str) -> Mark {
         let mut path = field;
         loop {
-            if let Some(mark) = self.0.get(path) {
+            if let Some(mark) = self.marks.get(path) {
                 return *mark;
             }
             match path.rfind(['.', '[']) {

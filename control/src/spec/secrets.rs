@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::read::REDACTED;
 use super::{
     Authenticator, AuthenticatorKind, ClientCredentials, ClientProof, Consumer, Fetch,
-    JwsAlgorithm, KeySource, Loaded, OAuthClient, Password, Redis, Secret, Spec, StaticKey,
+    JwsAlgorithm, KeySource, List, Loaded, OAuthClient, Password, Redis, Secret, Spec, StaticKey,
     StaticMaterial,
 };
 
@@ -49,7 +49,7 @@ impl Spec {
     pub fn auth_parts_mut(&mut self) -> Vec<(String, Part<'_>)> {
         let Spec { redis, authenticators, consumers, upstreams, .. } = self;
         let mut parts = callers(redis.as_mut(), authenticators, consumers);
-        for (at, upstream) in upstreams.iter_mut().enumerate() {
+        for (at, upstream) in upstreams.iter_mut_if(|one| one.credentials.is_some()) {
             credentials(at, upstream.credentials.as_mut(), &mut parts);
         }
         parts
@@ -59,7 +59,7 @@ impl Spec {
 pub(super) fn callers<'s>(
     redis: Option<&'s mut Redis>,
     authenticators: &'s mut [Authenticator],
-    consumers: &'s mut [Consumer],
+    consumers: &'s mut List<Consumer>,
 ) -> Parts<'s> {
     let mut parts = Vec::new();
     if let Some(redis) = redis {
@@ -72,7 +72,7 @@ pub(super) fn callers<'s>(
         let path = format!("authenticators[{at}].{}", one.kind.word());
         authenticator(&path, &mut one.kind, &mut parts);
     }
-    for (at, consumer) in consumers.iter_mut().enumerate() {
+    for (at, consumer) in consumers.iter_mut_if(|one| !one.signing_keys.is_empty()) {
         for (n, key) in consumer.signing_keys.iter_mut().enumerate() {
             let field = format!("consumers[{at}].signing_keys[{n}].secret");
             // RFC 2104 §3: not shorter than the hash.

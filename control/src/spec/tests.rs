@@ -57,7 +57,7 @@ fn the_limits_example_spells_out_the_defaults() {
 fn the_resilience_example_spells_out_the_defaults() {
     let text = EXAMPLES.iter().find(|(name, _)| *name == "resilience.yaml").expect("is listed").1;
     let spec = load("resilience.yaml", text).spec.expect("loads");
-    let upstream = spec.upstreams[0].clone();
+    let upstream = Upstream::clone(&spec.upstreams[0]);
     assert!(text.contains("outlier:") && text.contains("retry:") && text.contains("overload:"));
     assert_eq!(upstream.name, "defaults");
     let default = Upstream { name: upstream.name.clone(), ..Upstream::default() };
@@ -101,7 +101,7 @@ fn bytes_that_are_not_utf8_are_placed() {
 }
 
 #[test]
-fn a_spec_past_16_mib_is_refused() {
+fn a_spec_past_its_bound_is_refused() {
     let text = format!("version: 1\n#{}", "x".repeat(MAX_BYTES));
     let loaded = load("big.yaml", &text);
     assert!(loaded.spec.is_none());

@@ -9,13 +9,14 @@ use std::rc::Rc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
+use super::json;
 use super::problem::Problems;
 use super::read::Mark;
 
 /// Deepest nesting. The spec itself needs 6.
 const MAX_DEPTH: usize = 64;
 /// Most nodes, counting what an alias stands for each time.
-const MAX_NODES: usize = 2_000_000;
+const MAX_NODES: usize = 20_000_000;
 
 /// A value and its place.
 #[derive(Debug)]
@@ -75,6 +76,13 @@ impl Node {
 
 /// Reads the one document of `text`. `None`: an error was added to `problems`.
 pub fn parse(text: &str, problems: &mut Problems) -> Option<Rc<Node>> {
+    match text.starts_with('{').then(|| json::parse(text)).flatten() {
+        Some(root) => Some(root),
+        None => parse_yaml(text, problems),
+    }
+}
+
+pub(super) fn parse_yaml(text: &str, problems: &mut Problems) -> Option<Rc<Node>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = surrogates(text);
     match Builder::default().document(&text) {
@@ -161,13 +169,13 @@ struct Open {
     content: Content,
 }
 
-enum Content {
+pub(super) enum Content {
     List(Vec<Rc<Node>>),
     Map { entries: Vec<Entry>, key: Option<(String, Mark)> },
 }
 
 #[derive(Default)]
-struct Builder {
+pub(super) struct Builder {
     open: Vec<Open>,
     anchors: HashMap<usize, Rc<Node>>,
     root: Option<Rc<Node>>,
@@ -176,6 +184,30 @@ struct Builder {
 }
 
 impl Builder {
+    pub(super) fn into_root(self) -> Option<Rc<Node>> {
+        self.root
+    }
+
+    /// Begins a list or a map. `None`, here and below: it may not be there.
+    pub(super) fn begin(&mut self, mark: Mark, content: Content) -> Option<()> {
+        self.open(0, None, mark, "", content).ok()
+    }
+
+    pub(super) fn end(&mut self) -> Option<()> {
+        self.close().ok()
+    }
+
+    /// The key of what comes next in the open map.
+    pub(super) fn key(&mut self, name: String, mark: Mark) {
+        if let Some(Open { content: Content::Map { key, .. }, .. }) = self.open.last_mut() {
+            *key = Some((name, mark));
+        }
+    }
+
+    pub(super) fn leaf(&mut self, mark: Mark, value: Value) -> Option<()> {
+        self.push(0, Node { mark, value, size: 1, height: 0 }).ok()
+    }
+
     fn document(mut self, text: &str) -> Result<Rc<Node>, Refusal> {
         for event in Parser::new_from_str(text) {
             let (event, span) = event.or_else(|error| {
@@ -334,6 +366,18 @@ fn scalar(
             None => Value::Text(text),
         },
     })
+}
+
+/// A number as JSON writes it.
+pub(super) fn number(text: &str) -> Option<Value> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0.") {
+        return None;
+    }
+    match integer(text) {
+        Some(number) => Some(Value::Integer(number)),
+        None => is_float(text).then(|| Value::Float(text.into())),
+    }
 }
 
 fn integer(text: &str) -> Option<i128> {

@@ -10,6 +10,7 @@ pub mod offline;
 mod postgres;
 mod record;
 mod sqlite;
+mod text;
 
 use std::{
     collections::HashMap,
@@ -22,10 +23,11 @@ use tokio::sync::watch;
 pub use error::StoreError;
 use postgres::Postgres;
 pub use record::{
-    AuditDraft, AuditEntry, AuditVerdict, Draft, Load, NodeReport, Remembered, Revision,
+    AuditDraft, AuditEntry, AuditVerdict, Delta, Draft, Load, NodeReport, Remembered, Revision,
     RevisionLine, Standing, Trial,
 };
 use sqlite::Sqlite;
+pub use text::Text;
 
 use crate::rollout::Rollout;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use super::{Revision, StoreError};
+use super::{Revision, StoreError, sqlite};
 
 /// Revision `id` of the store in `path`, or the latest; `None` when there is no such.
 ///
@@ -27,14 +27,18 @@ pub fn read(path: &Path, id: Option<u64>) -> Result<Option<Revision>, StoreError
             created_ms: row.get::<_, i64>(1)? as u64,
             author: row.get(2)?,
             message: row.get(3)?,
-            spec: row.get(4)?,
-            source: row.get(5)?,
+            spec: row.get::<_, String>(4)?.into(),
+            source: row.get::<_, String>(5)?.into(),
             source_name: row.get(6)?,
             // Nobody who reads so asks for it.
             diff: serde_json::Value::Null,
         })
     });
-    found.optional().map_err(failed)
+    let Some(found) = found.optional().map_err(failed)? else { return Ok(None) };
+    Ok(Some(match sqlite::texts(&connection, found.id as i64).map_err(failed)? {
+        Some((spec, source)) => Revision { spec, source, ..found },
+        None => found,
+    }))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Text;
 use crate::rollout::{Rollout, Tally};
 
 /// One stored spec with where it came from.
@@ -16,9 +17,9 @@ pub struct Revision {
     pub author: String,
     pub message: String,
     /// The spec as JSON: what is compiled. A store may change its layout, never its meaning.
-    pub spec: String,
+    pub spec: Text,
     /// The text as the person wrote it, comments and all.
-    pub source: String,
+    pub source: Text,
     /// File name (or other origin) of `source`.
     pub source_name: String,
     /// What it changed, as [`crate::diff::Diff`], without secrets; null for the first one and for
@@ -43,9 +44,12 @@ pub struct RevisionLine {
 pub struct Draft {
     pub author: String,
     pub message: String,
-    pub spec: String,
-    pub source: String,
+    pub spec: Text,
+    pub source: Text,
     pub source_name: String,
+    /// How `spec` differs from that of another revision, where it is little of much. `source` is then
+    /// its canonical form. A store may keep this instead of both.
+    pub delta: Option<Delta>,
     /// What changes, as [`crate::diff::Diff`]; null: not told.
     pub diff: Value,
     /// The revision that `diff` was made against.
@@ -81,6 +85,39 @@ impl Standing {
     /// The revision that `node` is to serve; 0: none.
     pub fn wanted(&self, node: &str) -> u64 {
         self.trial.as_ref().map_or(self.latest, |trial| trial.wanted(node))
+    }
+}
+
+/// A change of one thing in a list of a spec.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Delta {
+    /// The revision that it is a change of.
+    pub base: u64,
+    /// Name of the list.
+    pub list: String,
+    /// Index of what is taken out, before anything is put in.
+    pub take: Option<usize>,
+    /// What is put in, and its index then.
+    pub put: Option<(usize, Value)>,
+}
+
+impl Delta {
+    /// Makes the change in a whole spec. `false`: it does not fit.
+    pub fn apply(self, spec: &mut Value) -> bool {
+        let Some(list) = spec.get_mut(&self.list).and_then(Value::as_array_mut) else {
+            return false;
+        };
+        match self.take {
+            Some(at) if at < list.len() => drop(list.remove(at)),
+            Some(_) => return false,
+            None => {}
+        }
+        match self.put {
+            Some((at, value)) if at <= list.len() => list.insert(at, value),
+            Some(_) => return false,
+            None => {}
+        }
+        true
     }
 }
 

@@ -10,8 +10,8 @@ pub(super) fn draft(n: u32) -> Draft {
     Draft {
         author: "ada".into(),
         message: format!("change {n}"),
-        spec: format!("{{\"n\":{n}}}"),
-        source: format!("n: {n} # \u{1F980}\n"),
+        spec: format!("{{\"n\":{n}}}").into(),
+        source: format!("n: {n} # \u{1F980}\n").into(),
         source_name: "a.yaml".into(),
         diff: json!({"settings": [{"field": "n", "new": n}]}),
         ..Draft::default()

@@ -118,6 +118,9 @@ impl Ward {
 
 fn spawn(start: Start<'_>) -> io::Result<Process> {
     let mut command = Command::new("/proc/self/exe");
+    // Memory of what a change replaced is kept this long (ms) for what replaces that: giving it back at
+    // once interrupts every thread, the shards among them.
+    command.env("MIMALLOC_PURGE_DELAY", "1000");
     command
         .arg0("sluice")
         .args(&start.arguments)

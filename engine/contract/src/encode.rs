@@ -32,7 +32,7 @@ pub use validation::{
 };
 
 /// Changes with every change of the model.
-pub const FORMAT: u32 = 6;
+pub const FORMAT: u32 = 7;
 /// Largest snapshot, in bytes.
 pub const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
 /// Most listeners of a snapshot.
@@ -50,6 +50,21 @@ pub const MAX_ENTRIES: usize = 10_000;
 pub const MAX_TEXT: usize = crate::wire::MAX_TEXT;
 /// Largest weight of a target or backend.
 pub const MAX_WEIGHT: u32 = 1_000;
+
+/// What a snapshot that was decoded may have in common with the next one.
+#[derive(Clone, Debug)]
+pub struct Known {
+    consumers: Consumers,
+    /// So many there must be for what consumers say of them.
+    authenticators: usize,
+}
+
+impl Known {
+    pub fn of(snapshot: &Snapshot) -> Known {
+        let Auth { consumers, authenticators, .. } = &snapshot.auth;
+        Known { consumers: consumers.clone(), authenticators: authenticators.len() }
+    }
+}
 
 const MAGIC: [u8; 8] = *b"SLUICEsn";
 const HEAD: usize = 24;
@@ -156,6 +171,14 @@ impl Snapshot {
     /// Anything else than exactly one whole snapshot of this [`FORMAT`] within the limits of this
     /// module. Never panics, and never takes more memory than a small multiple of the bytes.
     pub fn decode(bytes: &[u8]) -> Result<Snapshot, DecodeError> {
+        Snapshot::decode_after(bytes, None)
+    }
+
+    /// As [`Snapshot::decode`]; consumers that are the same as in `before` are taken from there.
+    ///
+    /// # Errors
+    /// As [`Snapshot::decode`].
+    pub fn decode_after(bytes: &[u8], before: Option<&Known>) -> Result<Snapshot, DecodeError> {
         let mut input = In::new(bytes, 0);
         if bytes.len() > MAX_SNAPSHOT {
             let fault =
@@ -180,11 +203,11 @@ impl Snapshot {
             let fault = Fault::Checksum { found, expected };
             return Err(DecodeError { field: "checksum", offset: 12, fault });
         }
-        read_body(&mut input)
+        read_body(&mut input, before)
     }
 }
 
-fn read_body(input: &mut In<'_>) -> Result<Snapshot, DecodeError> {
+fn read_body(input: &mut In<'_>, before: Option<&Known>) -> Result<Snapshot, DecodeError> {
     let epoch = input.u64("epoch")?;
     let revision = input.u64("revision")?;
     let node = Node {
@@ -199,7 +222,7 @@ fn read_body(input: &mut In<'_>) -> Result<Snapshot, DecodeError> {
     let ticket_keys = input.list("ticket_keys", MAX_TICKET_KEYS, tls::read_ticket_key)?;
     let counts =
         Counts { certificates: certificates.len(), trust: trust.len(), ..Counts::default() };
-    let (auth, counts) = auth::read(input, counts)?;
+    let (auth, counts) = auth::read(input, counts, before)?;
     let limits = limit::read(input)?;
     let validation = validation::read(input)?;
     let counts = Counts { limits: limits.policies.len(), apis: validation.apis.len(), ..counts };

@@ -4,6 +4,7 @@
 //! [`Snapshot::decode`] reads them back without trusting them. The engine turns them into its Plan.
 
 mod auth;
+mod consumers;
 mod key;
 mod limit;
 mod redis;
@@ -13,6 +14,7 @@ mod validation;
 use std::net::{IpAddr, SocketAddr};
 
 pub use auth::*;
+pub use consumers::Consumers;
 pub use limit::*;
 pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
 pub use resilience::*;

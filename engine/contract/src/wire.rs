@@ -195,6 +195,18 @@ impl<'a> In<'a> {
         Ok(value)
     }
 
+    /// The next `len` bytes as an input of their own, and moves past them.
+    pub(crate) fn part(&mut self, field: &'static str, len: usize) -> Result<In<'a>, DecodeError> {
+        let at = self.at;
+        self.take(field, len)?;
+        Ok(In { bytes: self.bytes.get(..self.at).unwrap_or_default(), at })
+    }
+
+    /// What was not read yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
     /// Reads on from here without moving on itself.
     pub(crate) fn ahead(&self) -> In<'a> {
         In { bytes: self.bytes, at: self.at }

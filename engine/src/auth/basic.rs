@@ -203,7 +203,7 @@ mod tests {
         let password = Password { username: "ada".into(), hash: hash.into() };
         let consumer =
             Consumer { name: "c".into(), passwords: vec![password], ..Default::default() };
-        let auth = Auth { consumers: vec![consumer], ..Default::default() };
+        let auth = Auth { consumers: vec![consumer].into(), ..Default::default() };
         let snapshot = Snapshot { auth, ..Default::default() };
         Basic::build(&snapshot::Basic { realm: realm.into() }, &snapshot)
     }

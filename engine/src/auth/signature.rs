@@ -328,7 +328,7 @@ mod tests {
     fn signature(components: &[&str]) -> Signature {
         let key = SigningKey { id: "test-shared-secret".into(), secret: SECRET.into() };
         let consumer = Consumer { signing_keys: vec![key], ..Consumer::default() };
-        let auth = Auth { consumers: vec![consumer], ..Auth::default() };
+        let auth = Auth { consumers: vec![consumer].into(), ..Auth::default() };
         let snapshot = Snapshot { auth, ..Snapshot::default() };
         let components = components.iter().map(|name| (*name).into()).collect();
         let rules = snapshot::Signature { components, max_age_s: 300 };

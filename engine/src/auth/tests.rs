@@ -84,7 +84,7 @@ fn auth(throttle: Throttle) -> Auth {
     };
     Auth {
         version: 1,
-        consumers: vec![consumer("ada", "open sesame"), consumer("bob", "p\u{e4}ss:word")],
+        consumers: vec![consumer("ada", "open sesame"), consumer("bob", "p\u{e4}ss:word")].into(),
         authenticators: vec![snapshot::Authenticator {
             name: "basic".into(),
             kind: AuthenticatorKind::Basic(snapshot::Basic { realm: "here".into() }),

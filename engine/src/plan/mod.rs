@@ -38,11 +38,14 @@ pub struct Plan {
     pub auth: Arc<Registry>,
     /// How much they may.
     pub limits: limit::Policies,
-    pub upstreams: Vec<Upstream>,
+    /// Those that are as in the plan before are the same memory.
+    pub upstreams: Vec<Arc<Upstream>>,
     /// In the order of the spec; access records carry indexes into this.
     pub routes: Vec<Route>,
     /// Finds the route of a request; its answers index [`Plan::routes`].
     pub router: Router,
+    /// Routes with something to choose between upstreams.
+    pub canaries: Vec<RouteIndex>,
 }
 
 /// Settings of the node as a whole.
@@ -170,7 +173,34 @@ pub struct Memory {
     policies: policy::Memory,
     schemas: validate::Memory,
     registry: Mutex<Weak<Registry>>,
+    upstreams: Mutex<Vec<Kept>>,
     grants: Mutex<HashMap<Fingerprint, Weak<Grant>>>,
+}
+
+/// An upstream of the last plan, with all that it was made of.
+#[derive(Debug)]
+struct Kept {
+    from: snapshot::Upstream,
+    locality: String,
+    upstream: Weak<Upstream>,
+}
+
+impl Kept {
+    /// The upstream, if a plan still has it and it would be made the same way.
+    fn same(
+        &self,
+        from: &snapshot::Upstream,
+        locality: &str,
+        tls: Option<&Arc<ClientSide>>,
+        grant: Option<&Arc<Grant>>,
+    ) -> Option<Arc<Upstream>> {
+        let upstream = self.upstream.upgrade()?;
+        let same = self.locality == locality
+            && upstream.tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
+            && upstream.credentials.as_ref().map(Arc::as_ptr) == grant.map(Arc::as_ptr)
+            && self.from == *from;
+        same.then_some(upstream)
+    }
 }
 
 impl Memory {
@@ -234,8 +264,9 @@ impl Plan {
             let tls = tls.map_err(|error| unusable("listener", &from.name, error))?;
             listeners.push(listener(from, tls));
         }
+        let mut kept = shared.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
         let mut upstreams = Vec::with_capacity(snapshot.upstreams.len());
-        for from in std::mem::take(&mut snapshot.upstreams) {
+        for (at, from) in std::mem::take(&mut snapshot.upstreams).into_iter().enumerate() {
             let tls = from.tls.as_ref();
             let tls = tls.map(|tls| memory.upstream(tls, from.protocol, &snapshot)).transpose();
             let tls = tls.map_err(|error| unusable("upstream", &from.name, error))?;
@@ -246,15 +277,34 @@ impl Plan {
                 field: format!("credentials.{field}"),
                 problem,
             })?;
-            let upstream = upstream(from, tls, &snapshot.node.locality);
-            upstreams.push(Upstream { credentials: grant, ..upstream });
+            let locality = &snapshot.node.locality;
+            let known = kept.get(at);
+            let known =
+                known.and_then(|one| one.same(&from, locality, tls.as_ref(), grant.as_ref()));
+            if let Some(known) = known {
+                upstreams.push(known);
+                continue;
+            }
+            let built = upstream(from.clone(), tls, locality);
+            let built = Arc::new(Upstream { credentials: grant, ..built });
+            let upstream = Arc::downgrade(&built);
+            let new = Kept { from, locality: locality.clone(), upstream };
+            match kept.get_mut(at) {
+                Some(place) => *place = new,
+                None => kept.push(new),
+            }
+            upstreams.push(built);
         }
+        kept.truncate(upstreams.len());
+        drop(kept);
         let apis = apis(&snapshot, &shared.schemas)?;
         let routes = snapshot
             .routes
             .into_iter()
             .map(|route| Route::build(route, upstreams.len(), policies, &limits, &apis))
             .collect::<Result<Vec<Route>, PlanError>>()?;
+        let canaries = (0..).zip(&routes).filter(|(_, route)| route.is_canary()).map(|(at, _)| at);
+        let canaries = canaries.collect();
         let snapshot::Node { via, drain_timeout_ms, locality, overload, name: _ } = snapshot.node;
         Ok(Plan {
             epoch: snapshot.epoch,
@@ -266,6 +316,7 @@ impl Plan {
             upstreams,
             routes,
             router,
+            canaries,
         })
     }
 
@@ -352,6 +403,24 @@ fn upstream(from: snapshot::Upstream, tls: Option<Arc<ClientSide>>, locality: &s
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn upstreams_that_stay_as_they_are_are_the_same_memory() {
+        let upstream = |name: &str| snapshot::Upstream { name: name.into(), ..Default::default() };
+        let memory = Memory::default();
+        let build = |upstreams: Vec<snapshot::Upstream>| {
+            Plan::build_with(Snapshot { upstreams, ..Default::default() }, &memory).unwrap()
+        };
+        let first = build(vec![upstream("a"), upstream("b")]);
+        let other = snapshot::Upstream { min_live_percent: 7, ..upstream("b") };
+        let second = build(vec![upstream("a"), other]);
+        assert!(Arc::ptr_eq(&first.upstreams[0], &second.upstreams[0]));
+        let floors = [&first, &second].map(|plan| plan.upstreams[1].min_live_percent);
+        assert_eq!(floors, [0, 7]);
+        let place = Arc::downgrade(&first.upstreams[0]);
+        drop((first, second));
+        assert!(place.upgrade().is_none(), "nobody keeps what no plan has");
+    }
 
     #[test]
     fn rings_are_made_with_the_plan_and_only_where_they_are_needed() {

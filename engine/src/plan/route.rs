@@ -140,6 +140,12 @@ impl Route {
         })
     }
 
+    /// Whether there is something to choose between its upstreams.
+    #[inline]
+    pub fn is_canary(&self) -> bool {
+        !matches!(&*self.backends, [Backend { weight: 1.., .. }])
+    }
+
     /// The deadlines of an exchange of this route with `upstream`, in milliseconds: the route's
     /// where it sets one, else the upstream's.
     pub fn timeouts(&self, upstream: &Upstream) -> Timeouts {

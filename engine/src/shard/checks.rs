@@ -47,12 +47,14 @@ struct Subject {
 impl Shard {
     /// Runs the checks that fall to this shard, plan after plan.
     pub async fn check_targets(self: Rc<Self>) {
-        let mut seen = None;
+        let mut looked_at: Option<Rc<[_]>> = None;
         loop {
             let plan = self.plan();
             let epoch = plan.plan.epoch;
-            if seen != Some(epoch) {
-                seen = Some(epoch);
+            // Plans with the same upstreams have the same checks.
+            let same = looked_at.as_ref().is_some_and(|old| Rc::ptr_eq(old, &plan.upstreams));
+            if !same {
+                looked_at = Some(plan.upstreams.clone());
                 for key in self.assigned(&plan) {
                     let fresh = !self.checks.running.borrow().contains_key(&key);
                     if fresh {
@@ -63,7 +65,7 @@ impl Shard {
             }
             drop(plan);
             poll_fn(|cx| {
-                if seen != Some(self.epoch()) {
+                if epoch != self.epoch() {
                     return Poll::Ready(());
                 }
                 *self.checks.overseer.borrow_mut() = Some(cx.waker().clone());

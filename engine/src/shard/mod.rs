@@ -120,7 +120,7 @@ impl Shard {
             mirrors: Rc::default(),
             gathered: Rc::default(),
         };
-        shard.adopt();
+        shard.adopt_whole(shard.plans.get());
         Rc::new(shard)
     }
 
@@ -141,6 +141,14 @@ impl Shard {
     #[cold]
     fn adopt(&self) {
         let plan = self.plans.get();
+        let next = self.current.borrow().next(&plan);
+        let Some(next) = next else { return self.adopt_whole(plan) };
+        plan.limits.open(&self.seat.store);
+        *self.current.borrow_mut() = next;
+        self.meter.adopted(plan.epoch);
+    }
+
+    fn adopt_whole(&self, plan: Arc<Plan>) {
         let epoch = plan.epoch;
         plan.limits.open(&self.seat.store);
         let grants = plan.upstreams.iter().filter_map(|upstream| upstream.credentials.as_ref());
@@ -194,7 +202,7 @@ impl Shard {
             let pools: Vec<Rc<Pool>> = self.pools.borrow().values().cloned().collect();
             pools.iter().for_each(|pool| pool.sweep(now_ms));
             let (plan, wall_ms) = (self.plan(), self.io.clock().wall_us() / 1_000);
-            for (upstream, state) in plan.plan.upstreams.iter().zip(&plan.upstreams) {
+            for (upstream, state) in plan.plan.upstreams.iter().zip(plan.upstreams.iter()) {
                 let in_charge = checker(&*upstream.name, self.seat.shards) == self.seat.index;
                 state.keep_house(in_charge, now_ms, wall_ms);
             }

@@ -1,6 +1,7 @@
 //! A plan with what one shard counts and rotates beside it.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,9 +16,9 @@ use crate::upstream::pool::Pool;
 /// The plan a request runs under, from its beginning to its end.
 pub struct ShardPlan {
     pub plan: Arc<Plan>,
-    pub(super) upstreams: Vec<Rc<UpstreamState>>,
-    /// By route; `None` where there is nothing to choose.
-    canaries: Vec<Option<Box<RefCell<WeightedPick>>>>,
+    pub(super) upstreams: Rc<[Rc<UpstreamState>]>,
+    /// Of routes with something to choose.
+    canaries: HashMap<RouteIndex, RefCell<WeightedPick>>,
 }
 
 impl ShardPlan {
@@ -30,8 +31,36 @@ impl ShardPlan {
         book: &Book,
         shard: u16,
     ) -> Rc<ShardPlan> {
-        let upstreams = plan
-            .upstreams
+        let upstreams = ShardPlan::upstreams(&plan, old, pools, book, shard);
+        ShardPlan::with(plan, upstreams)
+    }
+
+    /// The shard's state beside a plan with the same upstreams as this one: they go on as they are. The
+    /// work of a change must not grow with what it does not touch, as requests wait meanwhile. `None`:
+    /// they are others.
+    pub(super) fn next(&self, plan: &Arc<Plan>) -> Option<Rc<ShardPlan>> {
+        let (old, new) = (&self.plan.upstreams, &plan.upstreams);
+        let same = old.len() == new.len() && old.iter().zip(new).all(|(a, b)| Arc::ptr_eq(a, b));
+        same.then(|| ShardPlan::with(plan.clone(), self.upstreams.clone()))
+    }
+
+    fn with(plan: Arc<Plan>, upstreams: Rc<[Rc<UpstreamState>]>) -> Rc<ShardPlan> {
+        let canaries = plan.canaries.iter().map(|index| {
+            let pick = WeightedPick::over(&plan.route(*index).backends);
+            (*index, RefCell::new(pick))
+        });
+        let canaries = canaries.collect();
+        Rc::new(ShardPlan { plan, upstreams, canaries })
+    }
+
+    fn upstreams(
+        plan: &Plan,
+        old: &mut Pools,
+        pools: &mut Pools,
+        book: &Book,
+        shard: u16,
+    ) -> Rc<[Rc<UpstreamState>]> {
+        plan.upstreams
             .iter()
             .map(|upstream| {
                 let mut pool = |target: &Target| {
@@ -57,16 +86,7 @@ impl ShardPlan {
                 let node = book.upstream(&upstream.name);
                 UpstreamState::new(upstream, shard, pools, known.collect(), node)
             })
-            .collect();
-        let canaries = plan
-            .routes
-            .iter()
-            .map(|route| {
-                let choice = route.backends.len() > 1 || route.backends[0].weight == 0;
-                choice.then(|| Box::new(RefCell::new(WeightedPick::over(&route.backends))))
-            })
-            .collect();
-        Rc::new(ShardPlan { plan, upstreams, canaries })
+            .collect()
     }
 
     /// The plan as each of the shards of a node has it, without the shards.
@@ -84,12 +104,11 @@ impl ShardPlan {
     #[inline]
     pub fn backend(&self, index: RouteIndex) -> Option<Backend> {
         let route: &Route = self.plan.route(index);
-        match self.canaries.get(index as usize) {
-            Some(Some(canary)) => {
-                canary.borrow_mut().pick(None).and_then(|at| route.backends.get(at).copied())
-            }
-            _ => route.backends.first().copied(),
+        if !route.is_canary() {
+            return route.backends.first().copied();
         }
+        let at = self.canaries.get(&index)?.borrow_mut().pick(None)?;
+        route.backends.get(at).copied()
     }
 
     pub fn upstream(&self, backend: Backend) -> (&Upstream, &Rc<UpstreamState>) {

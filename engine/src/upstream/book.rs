@@ -71,7 +71,10 @@ where
     if let Some(state) = known.get(key).and_then(Weak::upgrade) {
         return state;
     }
-    known.retain(|_, state| state.strong_count() > 0);
+    // Seldom: each look at all of them pays for as many new ones.
+    if known.len() == known.capacity() {
+        known.retain(|_, state| state.strong_count() > 0);
+    }
     let fresh = Arc::new(fresh());
     known.insert(key.clone(), Arc::downgrade(&fresh));
     fresh

@@ -90,6 +90,7 @@ fn with(text: &str, fetched: &Fetched, cookie_keys: &[[u8; 32]]) -> flat::Snapsh
         ticket_keys: &[],
         cookie_keys,
         fetched,
+        before: None,
     };
     compile(&spec(text), 1, 1, &inputs)
 }

@@ -36,6 +36,7 @@ fn a_new_control_process_knows_what_the_engine_knows() {
             ticket_keys: &[],
             cookie_keys: &[[1; 32]],
             fetched,
+            before: None,
         };
         compile(&spec, 3, 1, &inputs)
     };

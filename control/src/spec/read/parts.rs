@@ -23,10 +23,16 @@ pub(super) const HOUR_MS: u64 = 3_600_000;
 
 /// Reads the whole. What could not be read has an error in `problems` and a stand-in here; `None`:
 /// the text is no map at all.
-pub fn spec(root: &Node, problems: &mut Problems) -> Option<(Spec, Places)> {
-    let mut walk = Walk { problems, places: Places::default() };
+pub fn spec(root: &Node, places: Places, problems: &mut Problems) -> Option<(Spec, Places)> {
+    let mut walk = Walk { problems, places };
     let spec = top(&mut walk, root)?;
     Some((spec, walk.places))
+}
+
+/// Reads a route that stands by itself.
+pub fn route_alone(root: &Node, problems: &mut Problems) -> Option<Route> {
+    let mut walk = Walk { problems, places: Places::few() };
+    route(&mut walk, root, "routes[0]")
 }
 
 fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
@@ -71,7 +77,8 @@ fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
             .unwrap_or_default(),
         consumers: fields
             .read(walk, "consumers", |walk, node, path| walk.list(node, path, consumer))
-            .unwrap_or_default(),
+            .unwrap_or_default()
+            .into(),
         limits: fields
             .read(walk, "limits", |walk, node, path| walk.list(node, path, limit))
             .unwrap_or_default(),
@@ -81,10 +88,12 @@ fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
         listeners: listeners.unwrap_or_default(),
         upstreams: fields
             .read(walk, "upstreams", |walk, node, path| walk.list(node, path, upstream))
-            .unwrap_or_default(),
+            .unwrap_or_default()
+            .into(),
         routes: fields
             .read(walk, "routes", |walk, node, path| walk.list(node, path, route))
-            .unwrap_or_default(),
+            .unwrap_or_default()
+            .into(),
     })
 }
 

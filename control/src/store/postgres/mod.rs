@@ -361,7 +361,8 @@ async fn append(
     }
     let id = latest + 1;
     rollouts::check(&change, latest, &draft.trial).await?;
-    let Draft { author, message, spec, source, source_name, diff, audit, base, trial } = draft;
+    let Draft { author, message, spec, source, source_name, delta: _, diff, audit, base, trial } =
+        draft;
     let told = (!diff.is_null()).then(|| diff.to_string());
     let insert =
         "INSERT INTO revisions (id, created, author, message, spec, source, source_name, diff)
@@ -369,7 +370,7 @@ async fn append(
             $7::text::jsonb)
         RETURNING (extract(epoch FROM created) * 1000)::bigint";
     let row = change
-        .query_one(insert, &[&id, &author, &message, &spec, &source, &source_name, &told])
+        .query_one(insert, &[&id, &author, &message, &&*spec, &&*source, &source_name, &told])
         .await?;
     let created_ms = row.try_get::<_, i64>(0)? as u64;
     change.execute("DELETE FROM revisions WHERE id <= $1", &[&(id - MAX_KEPT as i64)]).await?;
@@ -404,8 +405,8 @@ fn revision(row: &Row) -> Result<Revision, StoreError> {
         created_ms: get::<i64>(row, 1)? as u64,
         author: get(row, 2)?,
         message: get(row, 3)?,
-        spec: get(row, 4)?,
-        source: get(row, 5)?,
+        spec: get::<String>(row, 4)?.into(),
+        source: get::<String>(row, 5)?.into(),
         source_name: get(row, 6)?,
         diff: diff.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
     })

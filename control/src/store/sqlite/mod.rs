@@ -1,5 +1,6 @@
 //! The embedded store: one SQLite file.
 
+mod deltas;
 mod log;
 mod tables;
 #[cfg(test)]
@@ -12,6 +13,8 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior};
+
+pub use deltas::texts;
 
 use super::{Draft, MAX_KEPT, MAX_KEY_USES, Revision, RevisionLine, StoreError, now_ms};
 
@@ -47,7 +50,7 @@ impl Sqlite {
             if over.is_some_and(|over| over != latest) {
                 return Ok(Err(StoreError::Changed { latest }));
             }
-            Ok(Ok(insert(change, draft)?))
+            Ok(Ok(insert(change, draft, latest as i64)?))
         })
         .await?
     }
@@ -55,7 +58,8 @@ impl Sqlite {
     pub async fn latest(&self) -> Result<Option<Revision>, StoreError> {
         self.call(|connection| {
             let query = format!("SELECT {COLUMNS} FROM revisions ORDER BY id DESC LIMIT 1");
-            connection.query_row(&query, [], revision).optional()
+            let found = connection.query_row(&query, [], revision).optional()?;
+            found.map(|found| complete(connection, found)).transpose()
         })
         .await
     }
@@ -74,7 +78,8 @@ impl Sqlite {
         let Ok(id) = i64::try_from(id) else { return Ok(None) };
         self.call(move |connection| {
             let query = format!("SELECT {COLUMNS} FROM revisions WHERE id = ?1");
-            connection.query_row(&query, [id], revision).optional()
+            let found = connection.query_row(&query, [id], revision).optional()?;
+            found.map(|found| complete(connection, found)).transpose()
         })
         .await
     }
@@ -175,10 +180,19 @@ impl Sqlite {
     }
 }
 
-fn insert(change: &Transaction<'_>, draft: Draft) -> rusqlite::Result<Revision> {
+fn insert(change: &Transaction<'_>, draft: Draft, latest: i64) -> rusqlite::Result<Revision> {
     let created_ms = now_ms();
-    let Draft { author, message, spec, source, source_name, diff, audit, base: _, trial: _ } =
+    let Draft { author, message, spec, source, source_name, delta, diff, audit, base: _, trial: _ } =
         draft;
+    let delta = match delta {
+        Some(delta) if deltas::fits(change, latest, &delta)? => Some(delta),
+        _ => None,
+    };
+    // Reading these may be what makes them.
+    let (own_spec, own_source) = match delta {
+        Some(_) => ("", ""),
+        None => (&*spec, &*source),
+    };
     change.execute(
         "INSERT INTO revisions (created_ms, author, message, spec, source, source_name, diff)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -186,14 +200,17 @@ fn insert(change: &Transaction<'_>, draft: Draft) -> rusqlite::Result<Revision> 
             created_ms as i64,
             &author,
             &message,
-            &spec,
-            &source,
+            own_spec,
+            own_source,
             &source_name,
             (!diff.is_null()).then(|| diff.to_string()),
         ),
     )?;
     let id = change.last_insert_rowid();
-    change.execute("DELETE FROM revisions WHERE id <= ?1", [id - MAX_KEPT as i64])?;
+    if let Some(delta) = &delta {
+        deltas::note(change, id, delta)?;
+    }
+    deltas::forget(change, id - MAX_KEPT as i64)?;
     let id = id as u64;
     if let Some(mut audit) = audit {
         audit.revision.get_or_insert(id);
@@ -249,6 +266,14 @@ fn reason(error: &rusqlite::Error) -> String {
     format!("{help} ({error})")
 }
 
+/// With its texts, where it is kept as a difference.
+fn complete(connection: &Connection, found: Revision) -> rusqlite::Result<Revision> {
+    Ok(match deltas::texts(connection, found.id as i64)? {
+        Some((spec, source)) => Revision { spec, source, ..found },
+        None => found,
+    })
+}
+
 fn revision(row: &Row<'_>) -> rusqlite::Result<Revision> {
     let diff: Option<String> = row.get(7)?;
     Ok(Revision {
@@ -256,8 +281,8 @@ fn revision(row: &Row<'_>) -> rusqlite::Result<Revision> {
         created_ms: row.get::<_, i64>(1)? as u64,
         author: row.get(2)?,
         message: row.get(3)?,
-        spec: row.get(4)?,
-        source: row.get(5)?,
+        spec: row.get::<_, String>(4)?.into(),
+        source: row.get::<_, String>(5)?.into(),
         source_name: row.get(6)?,
         diff: diff.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
     })

@@ -4,10 +4,10 @@ use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::{StoreError, reason};
+use super::{StoreError, deltas, reason};
 
 /// Version of the layout below, in `PRAGMA user_version`.
-pub const LAYOUT: i64 = 3;
+pub const LAYOUT: i64 = 4;
 
 /// How long a call waits for another process that holds the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -101,9 +101,10 @@ pub fn open(path: &Path) -> Result<Connection, StoreError> {
     let found = layout(&change).map_err(refused)?;
     known(found)?;
     if found < LAYOUT {
+        let older = if found < 3 { [REVISIONS, CONTROL_PLANE] } else { ["", ""] };
         change
-            .execute_batch(REVISIONS)
-            .and_then(|()| change.execute_batch(CONTROL_PLANE))
+            .execute_batch(&older.concat())
+            .and_then(|()| change.execute_batch(deltas::TABLES))
             .and_then(|()| change.pragma_update(None, "user_version", LAYOUT))
             .map_err(refused)?;
     }

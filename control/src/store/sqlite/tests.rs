@@ -187,7 +187,7 @@ fn a_full_disk_is_told_and_leaves_nothing_half_written() {
         };
         bound(1).await.unwrap();
         let mut large = draft(2);
-        large.source = "x".repeat(1 << 20);
+        large.source = "x".repeat(1 << 20).into();
         large.audit = Some(deed(2));
         let refused = store.append(large, None).await.unwrap_err();
         assert!(refused.to_string().contains("full"), "{refused}");
@@ -234,7 +234,7 @@ fn a_damaged_page_is_told_and_a_good_file_is_used_when_it_is_back() {
     run(async {
         let store = sqlite(&scratch);
         let mut large = draft(1);
-        large.source = "x".repeat(1 << 18);
+        large.source = "x".repeat(1 << 18).into();
         store.append(large, None).await.unwrap();
         store.append(draft(2), None).await.unwrap();
         // All of it into the file itself.

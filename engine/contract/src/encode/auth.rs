@@ -2,10 +2,10 @@
 //!
 //! In the order in which they point at each other: Redis, key sets, authenticators, consumers.
 
-use super::consumer::MAX_CONSUMERS;
 use super::key::MAX_KEY_SETS;
 use super::{
-    Counts, DecodeError, In, MAX_ENTRIES, Out, authenticator, consumer, key, read_cidr, write_cidr,
+    Counts, DecodeError, In, Known, MAX_ENTRIES, Out, authenticator, consumer, key, read_cidr,
+    write_cidr,
 };
 use crate::snapshot::*;
 
@@ -29,11 +29,16 @@ pub(super) fn write(out: &mut Out, auth: &Auth) {
     out.u32(auth.throttle.window_ms);
     out.list(&auth.key_sets, key::write_key_set);
     out.list(&auth.authenticators, authenticator::write);
-    out.list(&auth.consumers, consumer::write);
+    // Its length first: who has them already need not read them.
+    out.blob(consumer::bytes(&auth.consumers));
 }
 
 /// Reads it; `counts` are of what stands before. Those that come back are of that and of this.
-pub(super) fn read(input: &mut In<'_>, counts: Counts) -> Result<(Auth, Counts), DecodeError> {
+pub(super) fn read(
+    input: &mut In<'_>,
+    counts: Counts,
+    before: Option<&Known>,
+) -> Result<(Auth, Counts), DecodeError> {
     let version = input.u64("auth.version")?;
     let redis = input.option("auth.redis", |input| {
         Ok(Redis {
@@ -58,8 +63,7 @@ pub(super) fn read(input: &mut In<'_>, counts: Counts) -> Result<(Auth, Counts),
         authenticator::read(input, counts)
     })?;
     let counts = Counts { authenticators: authenticators.len(), ..counts };
-    let consumers =
-        input.list("auth.consumers", MAX_CONSUMERS, |input| consumer::read(input, counts))?;
+    let consumers = consumer::read_all(input, counts, before)?;
     let counts = Counts { consumers: consumers.len(), ..counts };
     Ok((Auth { version, consumers, key_sets, authenticators, redis, throttle }, counts))
 }

@@ -1,6 +1,6 @@
 //! Consumers: a snapshot may hold very many, so what is absent takes one byte, or the four of a count.
 
-use super::{Counts, DecodeError, Fault, In, MAX_ENTRIES, Out};
+use super::{Counts, DecodeError, Fault, In, Known, MAX_ENTRIES, Out};
 use crate::snapshot::*;
 
 /// Most consumers of a snapshot.
@@ -10,7 +10,35 @@ pub const MAX_CREDENTIALS: usize = 1_000;
 /// Longest secret that requests are signed with, in bytes.
 pub const MAX_SIGNING_SECRET: usize = 4_096;
 
-pub(super) fn write(out: &mut Out, consumer: &Consumer) {
+/// All of them.
+pub(super) fn bytes(consumers: &Consumers) -> &[u8] {
+    consumers.bytes(|list| {
+        let mut out = Out::default();
+        out.list(list, write);
+        out.bytes
+    })
+}
+
+/// All of them; those of `before`, where the bytes are the same.
+pub(super) fn read_all(
+    input: &mut In<'_>,
+    counts: Counts,
+    before: Option<&Known>,
+) -> Result<Consumers, DecodeError> {
+    let len = input.u32("auth.consumers")? as usize;
+    let mut part = input.part("auth.consumers", len)?;
+    if let Some(before) = before
+        && counts.authenticators >= before.authenticators
+        && bytes(&before.consumers) == part.rest()
+    {
+        return Ok(before.consumers.clone());
+    }
+    let consumers = part.list("auth.consumers", MAX_CONSUMERS, |input| read(input, counts))?;
+    part.end()?;
+    Ok(consumers.into())
+}
+
+fn write(out: &mut Out, consumer: &Consumer) {
     out.text(&consumer.name);
     out.texts(&consumer.groups);
     out.texts(&consumer.scopes);
@@ -31,7 +59,7 @@ pub(super) fn write(out: &mut Out, consumer: &Consumer) {
     });
 }
 
-pub(super) fn read(input: &mut In<'_>, counts: Counts) -> Result<Consumer, DecodeError> {
+fn read(input: &mut In<'_>, counts: Counts) -> Result<Consumer, DecodeError> {
     Ok(Consumer {
         name: input.text("consumer.name")?,
         groups: input.texts("consumer.groups", MAX_ENTRIES)?,

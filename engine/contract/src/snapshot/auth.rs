@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::{CertificateIndex, Cidr, TrustIndex};
+use super::{CertificateIndex, Cidr, Consumers, TrustIndex};
 
 /// Index into [`Auth::consumers`].
 pub type ConsumerIndex = u32;
@@ -20,7 +20,7 @@ pub struct Auth {
     /// A digest of the rest, of certificates and trust it names: what shards remember of credentials is
     /// forgotten when it changes. 0 where there are no authenticators.
     pub version: u64,
-    pub consumers: Vec<Consumer>,
+    pub consumers: Consumers,
     pub key_sets: Vec<KeySet>,
     pub authenticators: Vec<Authenticator>,
     /// Where API keys are that are not in the snapshot; also what limits are kept in.

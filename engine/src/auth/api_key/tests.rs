@@ -165,7 +165,7 @@ fn auth(store: KeyStore, consumers: Vec<Consumer>, redis: Option<&RedisServer>) 
     let redis = redis
         .map(|server| snapshot::Redis { urls: vec![server.url()], ..snapshot::Redis::default() });
     let authenticators = vec![Authenticator { name: "keys".into(), kind }];
-    Auth { version: 1, consumers, authenticators, redis, ..Auth::default() }
+    Auth { version: 1, consumers: consumers.into(), authenticators, redis, ..Auth::default() }
 }
 
 fn key(text: &str) -> ApiKey {

@@ -28,7 +28,7 @@ fn snapshot_of(external: snapshot::External) -> Snapshot {
     let mut snapshot = Snapshot { epoch: 1, ..Snapshot::default() };
     snapshot.auth.version = 1;
     let ada = Consumer { name: "ada".into(), scopes: vec!["s".into()], ..Consumer::default() };
-    snapshot.auth.consumers = vec![ada];
+    snapshot.auth.consumers = vec![ada].into();
     snapshot.auth.authenticators = vec![Authenticator {
         name: "ext".into(),
         kind: AuthenticatorKind::External(Box::new(external)),

@@ -32,7 +32,7 @@ fn introspection(endpoint: Endpoint) -> snapshot::Introspection {
 fn snapshot_of(introspection: snapshot::Introspection) -> Snapshot {
     let mut snapshot = Snapshot { epoch: 1, ..Snapshot::default() };
     snapshot.auth.version = 1;
-    snapshot.auth.consumers = vec![Consumer { name: "ada".into(), ..Consumer::default() }];
+    snapshot.auth.consumers = vec![Consumer { name: "ada".into(), ..Consumer::default() }].into();
     snapshot.auth.authenticators = vec![Authenticator {
         name: "idp".into(),
         kind: AuthenticatorKind::Introspection(Box::new(introspection)),

@@ -85,7 +85,8 @@ fn guarded() -> Snapshot {
             signing_keys: vec![SigningKey { id: "shop-1".into(), secret: vec![202; 32] }],
             subjects: vec![Subject { authenticator: 1, value: "7".into() }],
             ..Consumer::default()
-        }],
+        }]
+        .into(),
         key_sets: vec![KeySet {
             loaded: true,
             wish: Some(0),
@@ -247,7 +248,7 @@ fn lists_of_callers_have_bounds() {
     assert_eq!(consumer(many), "consumer.signing_key.secret");
     assert_eq!(consumer(|c| c.signing_keys[0].secret.clear()), "consumer.signing_key.secret");
     let many = vec![Consumer::default(); MAX_CONSUMERS + 1];
-    assert_eq!(refused(|s| s.auth.consumers = many), "auth.consumers");
+    assert_eq!(refused(|s| s.auth.consumers = many.into()), "auth.consumers");
     let many = vec![KeySet::default(); MAX_KEY_SETS + 1];
     assert_eq!(refused(|s| s.auth.key_sets = many), "auth.key_sets");
     let one = key(KeyMaterial::Ed25519([1; 32]), &[JwsAlgorithm::EdDsa]);
@@ -375,4 +376,22 @@ fn very_many_consumers_fit() {
     // The routes and certificates of such an installation have to fit as well.
     assert!(bytes.len() < MAX_SNAPSHOT / 8 * 5, "{} bytes", bytes.len());
     assert_eq!(Snapshot::decode(&bytes), Ok(snapshot));
+}
+
+#[test]
+fn consumers_that_are_known_are_taken_from_there() {
+    let consumer = |n: u32| Consumer { name: format!("consumer-{n}"), ..Consumer::default() };
+    let mut one = Snapshot { epoch: 1, ..Snapshot::default() };
+    one.auth.consumers = (0..100).map(consumer).collect();
+    let first = Snapshot::decode(&one.encode()).unwrap();
+    let known = Known::of(&first);
+    let two = Snapshot { epoch: 2, ..one.clone() };
+    let second = Snapshot::decode_after(&two.encode(), Some(&known)).unwrap();
+    assert_eq!(second, two);
+    assert!(second.auth.consumers.is(&first.auth.consumers));
+    let mut three = two.clone();
+    three.auth.consumers[7].name = "other".into();
+    let third = Snapshot::decode_after(&three.encode(), Some(&known)).unwrap();
+    assert_eq!(third, three);
+    assert!(!third.auth.consumers.is(&first.auth.consumers));
 }

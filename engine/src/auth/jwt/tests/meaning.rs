@@ -18,7 +18,8 @@ fn registry() -> Registry {
             ..Consumer::default()
         },
         Consumer { name: "bob".into(), subjects: vec![subject("4711")], ..Consumer::default() },
-    ];
+    ]
+    .into();
     Registry::build(&snapshot).unwrap()
 }
 

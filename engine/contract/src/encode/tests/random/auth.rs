@@ -302,7 +302,7 @@ pub fn auth(certificates: u32, trust: u32) -> impl Strategy<Value = Auth> {
             (Just(first), Just(authenticators), consumers).prop_map(
                 |((version, redis, throttle, key_sets), authenticators, consumers)| Auth {
                     version,
-                    consumers,
+                    consumers: consumers.into(),
                     key_sets,
                     authenticators,
                     redis,
