@@ -213,7 +213,7 @@ struct Where {
     #[arg(long, default_value = "target/release/sluice", value_name = "PATH")]
     sluice: PathBuf,
     /// Another one's program, like envoy=/opt/envoy; may be repeated
-    #[arg(long, value_name = "NAME=PATH", value_parser = parse_at)]
+    #[arg(long, value_name = "NAME=PATH", value_parser = peer::parse_at)]
     at: Vec<(Peer, PathBuf)>,
 }
 
@@ -467,11 +467,6 @@ fn load(args: LoadArgs) -> Result<(), Box<dyn Error>> {
         print!("{}", summary.text(&plan, args.latency));
     }
     Ok(())
-}
-
-fn parse_at(text: &str) -> Result<(Peer, PathBuf), String> {
-    let (name, path) = text.split_once('=').ok_or("write it as NAME=PATH")?;
-    Ok((Peer::parse(name)?, PathBuf::from(path)))
 }
 
 impl Where {

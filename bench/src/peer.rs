@@ -119,6 +119,12 @@ impl Programs {
     }
 }
 
+/// `NAME=PATH` of the command line.
+pub fn parse_at(text: &str) -> Result<(Peer, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or("write it as NAME=PATH")?;
+    Ok((Peer::parse(name)?, PathBuf::from(path)))
+}
+
 fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Servers are in sbin, which is not on every user's path.

@@ -32,7 +32,7 @@ pub type Aim = Arc<dyn Fn(&Current) -> Result<Placing, Refused> + Send + Sync>;
 /// A change on its way.
 enum Made {
     /// A large spec of which little has changed.
-    Amended(Box<Draft>, Whole),
+    Amended(Box<(Draft, Whole)>),
     /// A text to be read.
     Text(String),
     /// A spec that is too large to go by a text for people.
@@ -106,7 +106,7 @@ impl Running {
             {
                 let (spec, source) = texts(whole.spec.clone());
                 let draft = Draft { spec, source, delta: Some(delta), ..Draft::default() };
-                return Ok(Made::Amended(draft.into(), whole));
+                return Ok(Made::Amended((draft, whole).into()));
             }
             let mut value = serde_json::to_value(&*current.spec)
                 .map_err(|error| Refused::Internal(error.to_string()))?;
@@ -121,7 +121,7 @@ impl Running {
         });
         let made = made.await.map_err(|error| Refused::Internal(error.to_string()))??;
         let (draft, whole) = match made {
-            Made::Amended(draft, whole) => (*draft, whole),
+            Made::Amended(both) => *both,
             Made::Text(text) => {
                 let whole = load(&change.source_name, text.as_bytes(), judge).await?;
                 let spec = canonical(&whole.spec)?.into();
