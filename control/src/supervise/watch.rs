@@ -288,7 +288,7 @@ impl Watch {
                     self.hear_control();
                     if let Some(status) = self.control.reap(Instant::now()) {
                         self.control_bus = None;
-                        if let Some(end) = self.ended("control", status) {
+                        if let Some(end) = self.ended("control", status, self.has_served()) {
                             return Ok(Some(end));
                         }
                     }
@@ -296,15 +296,17 @@ impl Watch {
                 Event::EngineEnded => {
                     self.hear_engine();
                     if let Some(status) = self.engine.reap(Instant::now()) {
+                        // It may have served between two looks at it.
+                        let served = self.has_served();
                         self.engine_gone(status);
-                        if let Some(end) = self.ended("the engine", status) {
+                        if let Some(end) = self.ended("the engine", status, served) {
                             return Ok(Some(end));
                         }
                     }
                 }
                 Event::OriginEnded => {
                     if let Some(status) = self.origin.reap(Instant::now())
-                        && let Some(end) = self.ended("the demo origin", status)
+                        && let Some(end) = self.ended("the demo origin", status, false)
                     {
                         return Ok(Some(end));
                     }
@@ -315,9 +317,10 @@ impl Watch {
         Ok(None)
     }
 
-    /// A child ended. Before anything served this is the end; after, it is started again.
-    fn ended(&self, name: &str, status: ExitStatus) -> Option<End> {
-        if self.serving {
+    /// A child ended. Before anything served this is the end; after, it is started again. `served`: it has,
+    /// though this process may not have seen it yet.
+    fn ended(&self, name: &str, status: ExitStatus, served: bool) -> Option<End> {
+        if self.serving || served {
             self.banner.say(&format!("{name} ended ({status}) and is started again"));
             return None;
         }
@@ -331,6 +334,11 @@ impl Watch {
 }
 
 impl Watch {
+    /// Whether every shard has served something.
+    fn has_served(&self) -> bool {
+        (0..self.segment.shards()).all(|shard| self.segment.shard(shard).adopted() != 0)
+    }
+
     /// Whether every shard serves what was published last.
     fn adopted(&self) -> bool {
         let Some((epoch, _)) = &self.last else { return false };

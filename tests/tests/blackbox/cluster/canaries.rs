@@ -50,7 +50,7 @@ fn ends(cluster: &Cluster, wanted: &str) {
 #[test]
 fn a_canary_that_proves_itself_is_promoted_to_all() {
     let cluster = Cluster::start(3);
-    cluster.all_serve(0);
+    cluster.all_known();
     under_load(&cluster, || {
         // Asked of a node that is no canary.
         let query = "canary=node-2&watch_s=8&min_requests=50&max_p99_ratio=1000";
@@ -94,7 +94,7 @@ fn a_canary_that_proves_itself_is_promoted_to_all() {
 #[test]
 fn a_canary_with_errors_is_rolled_back_by_itself() {
     let cluster = Cluster::start(3);
-    cluster.all_serve(0);
+    cluster.all_known();
     let broken = {
         let port = tests::scratch::free_port();
         let text = cluster.text(1);
@@ -125,7 +125,7 @@ fn a_canary_with_errors_is_rolled_back_by_itself() {
 #[test]
 fn a_person_ends_a_trial_and_pipelines_wait_for_it() {
     let cluster = Cluster::start(3);
-    cluster.all_serve(0);
+    cluster.all_known();
     let gateway = cluster.gateway(0);
     let admin = gateway.admin_address();
     let run = |args: &[&str]| cluster.on(0, || cli(&[args, &["--admin", &admin]].concat()));

@@ -187,9 +187,23 @@ impl Cluster {
 
     /// The version that node `n` serves.
     pub fn served(&self, n: usize) -> usize {
+        self.try_served(n).unwrap_or_else(|error| panic!("node {n}: {error}"))
+    }
+
+    fn try_served(&self, n: usize) -> Result<usize, String> {
         let gateway = self.gateway(n);
-        let answer = self.nodes[n].machine.run(|| gateway.ask(get("/x")));
-        version_of(&answer).unwrap_or_else(|error| panic!("node {n}: {error}"))
+        version_of(&self.on(n, || gateway.ask(get("/x"))))
+    }
+
+    /// Waits until every node has said in the store that it is well.
+    pub fn all_known(&self) {
+        let known = || {
+            let told = self.told(0);
+            let nodes = told["nodes"].as_array().expect("nodes");
+            let well = |node: &Value| node["state"] == "ok" && node["engine"] == "ok";
+            nodes.len() == self.count() && nodes.iter().all(well)
+        };
+        assert!(eventually(PATIENCE, known), "{}", self.told(0));
     }
 
     pub fn apply(&self, n: usize, version: usize) -> (u16, String) {
@@ -235,9 +249,9 @@ impl Cluster {
     pub fn all_serve(&self, version: usize) {
         for n in 0..self.nodes.len() {
             assert!(
-                eventually(PATIENCE, || self.served(n) == version),
-                "node {n} serves {} and not {version}:\n{}",
-                self.served(n),
+                eventually(PATIENCE, || self.try_served(n) == Ok(version)),
+                "node {n} serves {:?} and not {version}:\n{}",
+                self.try_served(n),
                 self.gateway(n).log_text()
             );
         }
