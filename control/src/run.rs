@@ -64,7 +64,7 @@ pub struct Inherited {
 pub fn control(inherited: Inherited, engine: EngineEntry) -> Result<(), Failure> {
     follow_parent(inherited.parent, Signal::TERM, c"sluice-control")?;
     // The shards go first: a change may wait, requests should not.
-    _ = rustix::process::nice(NICE);
+    contract::background::give_way(NICE);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)

@@ -117,7 +117,7 @@ pub fn run(start: Start) -> Result<(), StartError> {
     let ready = Message::Ready { pid: std::process::id(), shards: start.cpus.len() as u16 };
     let _ = node.bus.send(&ready);
     // From here on this thread builds plans, for which no request waits.
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LESS);
+    contract::background::give_way(LESS);
     node.listen();
     let failed = threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
     // Nothing is spent any more.

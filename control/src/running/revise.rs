@@ -50,9 +50,13 @@ impl Running {
         let own = Arc::clone(&aim);
         let edit: Edit = Arc::new(move |current, spec| {
             let Placing { take, put } = own(current)?;
-            let places = spec.get_mut(list).and_then(Value::as_array_mut);
+            // An empty list may be left out.
+            let lists = spec.as_object_mut();
             let places =
-                places.ok_or_else(|| Refused::Internal(format!("the spec has no {list}")))?;
+                lists.map(|lists| lists.entry(list).or_insert_with(|| Value::Array(Vec::new())));
+            let places = places
+                .and_then(Value::as_array_mut)
+                .ok_or_else(|| Refused::Internal(format!("the spec has no {list}")))?;
             if let Some(at) = take {
                 places.remove(at);
             }

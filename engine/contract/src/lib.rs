@@ -7,6 +7,7 @@
 //! - [`record`], [`key_use`]: what a ring carries; [`counter`]: what a shard counts.
 //! - [`bus`]: messages and file descriptors between supervisor, engine and control;
 //!   [`sealed`]: bytes that nobody can change any more.
+//! - [`background`]: threads for which no request waits.
 //!
 //! Every byte that another process wrote is judged before it is believed: decoding is total, lengths
 //! are bounded, nothing here panics on what it reads. All shared-memory `unsafe` of the project is in
@@ -16,6 +17,8 @@
 // Under loom only the tests use what the segment uses otherwise.
 #![cfg_attr(all(loom, not(test)), allow(dead_code))]
 
+#[cfg(not(loom))]
+pub mod background;
 #[cfg(not(loom))]
 pub mod bus;
 pub mod counter;

@@ -239,3 +239,19 @@ fn the_command_line_does_all_of_it() {
     assert!(run(&["audit", "--json", "--limit", "2"]).contains("\"prev_hash\""));
     assert!(cli(&["openapi"]).stdout.contains("\"openapi\": \"3.1.0\""));
 }
+
+#[test]
+fn the_first_of_its_kind_may_come() {
+    let origin = Origin::start(|_| tests::answer("hello"));
+    let mut gateway = gateway(&origin);
+    let put = |path: &str, body: &str| call(&gateway, "", ("PUT", path), &[], body);
+    problem(&put("/v1/spec/apis/shop", r#"{"openapi": "/nowhere.yaml"}"#), 422);
+    let limit = put("/v1/spec/limits/plan", r#"{"requests": 5, "per": "1s", "mode": "local"}"#);
+    assert!([200, 201].contains(&limit.status), "{}", limit.text());
+    let document = "openapi: 3.1.0\npaths: {/a: {get: {responses: {}}}}\n";
+    let file = gateway.spec_file("shop-api.yaml", document).display().to_string();
+    let api = json!({"openapi": file}).to_string();
+    let made = call(&gateway, "", ("PUT", "/v1/spec/apis/shop"), &[], &api);
+    assert_eq!(made.status, 201, "{}", made.text());
+    assert_eq!(gateway.admin_json("/v1/spec/apis")[0]["name"], "shop");
+}
