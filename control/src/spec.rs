@@ -111,4 +111,4 @@ fn gather(text: &str, places: Places, problems: &mut Problems) -> Option<(Spec, 
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

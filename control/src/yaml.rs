@@ -320,28 +320,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::spec::{Problems, Tree, TreeValue, tree};
-
-    fn parsed(text: &str) -> Value {
-        let mut problems = Problems::new("t");
-        let root = tree(text, &mut problems);
-        let problems = problems.finish();
-        json(&root.unwrap_or_else(|| panic!("{problems:?}\n{text}")))
-    }
-
-    fn json(node: &Tree) -> Value {
-        match &node.value {
-            TreeValue::Null => Value::Null,
-            TreeValue::Bool(value) => (*value).into(),
-            TreeValue::Integer(number) => i64::try_from(*number).expect("small").into(),
-            TreeValue::Float(text) => text.parse::<f64>().expect("a number").into(),
-            TreeValue::Text(text) => text.clone().into(),
-            TreeValue::List(list) => list.iter().map(|one| json(one)).collect(),
-            TreeValue::Map(entries) => {
-                entries.iter().map(|one| (one.key.clone(), json(&one.value))).collect()
-            }
-        }
-    }
+    use crate::spec::tests::as_json;
 
     fn anything() -> impl Strategy<Value = Value> {
         let words = [
@@ -406,7 +385,7 @@ mod tests {
         #[test]
         fn what_is_written_reads_back(value in anything()) {
             let text = Yaml::from(&value).document();
-            prop_assert_eq!(parsed(&text), value, "{}", text);
+            prop_assert_eq!(as_json(&text), value, "{}", text);
         }
     }
 

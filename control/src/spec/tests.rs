@@ -11,6 +11,8 @@ mod resilience;
 mod secure;
 mod validate;
 
+pub(crate) use validate::as_json;
+
 use super::*;
 
 pub use callers::HASH;

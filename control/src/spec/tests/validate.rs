@@ -134,8 +134,8 @@ fn is_type(value: &Value, name: &str) -> bool {
     }
 }
 
-/// A YAML text as JSON, for the schema.
-fn as_json(text: &str) -> Value {
+/// A YAML text as JSON.
+pub(crate) fn as_json(text: &str) -> Value {
     use crate::spec::tree::{Node, Value as Tree};
     fn convert(node: &Node) -> Value {
         match &node.value {
