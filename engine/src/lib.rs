@@ -4,6 +4,7 @@
 mod answer;
 mod auth;
 mod body;
+mod cache;
 mod call;
 mod channel;
 mod cors;

@@ -6,6 +6,7 @@ use contract::snapshot::Priority;
 
 use crate::answer::Answer;
 use crate::auth::{self, Passed};
+use crate::cache;
 use crate::cors;
 use crate::exchange::{Ended, Fields, Next, Request, Responder, Upgrade};
 use crate::forward::{self, retry_after};
@@ -66,6 +67,23 @@ async fn decide(
     admit_upgrade(request, route)?;
     admit_valid(shard, request, responder, route).await?;
     outbound(request, request.head.framing, None).check_loop()?;
+    match &route.cache {
+        // Boxed: most routes have none, and their requests are not to carry its weight.
+        Some(rules) => Box::pin(cache::serve(shard, request, responder, index, rules)).await,
+        None => produce(shard, request, responder, index).await,
+    }
+}
+
+/// Has whatever stands behind the route answer.
+///
+/// # Errors
+/// As [`forward::forward`].
+pub async fn produce(
+    shard: &Shard,
+    request: &mut Request,
+    responder: &Responder,
+    index: RouteIndex,
+) -> Result<Answer, LocalReply> {
     let mut answer = forward::forward(shard, request, responder, index).await;
     limit::settle(request, &mut answer);
     answer

@@ -98,6 +98,17 @@ pub enum Counter {
     /// Let in, though what is only tried out says no.
     ValidationDryRun,
     ValidationUnavailable,
+    /// Requests to routes with a cache, by what came of it.
+    CacheHits,
+    /// Answered by what is stale: because that is allowed, or there was nothing better.
+    CacheStale,
+    /// Answered by what another request has brought.
+    CacheCoalesced,
+    /// Answered by what is stored, which is as it was.
+    CacheRevalidated,
+    CacheMisses,
+    /// Not looked up, for their method or their form.
+    CacheBypassed,
 }
 
 /// How many counters there are.
@@ -105,7 +116,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 79] = [
+    pub const ALL: [Counter; 85] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -185,6 +196,12 @@ impl Counter {
         Counter::ValidationRefused,
         Counter::ValidationDryRun,
         Counter::ValidationUnavailable,
+        Counter::CacheHits,
+        Counter::CacheStale,
+        Counter::CacheCoalesced,
+        Counter::CacheRevalidated,
+        Counter::CacheMisses,
+        Counter::CacheBypassed,
     ];
 
     /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
@@ -282,6 +299,12 @@ impl Counter {
             | Counter::ValidationRefused
             | Counter::ValidationDryRun
             | Counter::ValidationUnavailable => "sluice_validation_total",
+            Counter::CacheHits
+            | Counter::CacheStale
+            | Counter::CacheCoalesced
+            | Counter::CacheRevalidated
+            | Counter::CacheMisses
+            | Counter::CacheBypassed => "sluice_cache_requests_total",
         }
     }
 
@@ -321,6 +344,12 @@ impl Counter {
             Counter::ValidationRefused => Some(("outcome", "refused")),
             Counter::ValidationDryRun => Some(("outcome", "dry_run")),
             Counter::ValidationUnavailable => Some(("outcome", "unavailable")),
+            Counter::CacheHits => Some(("outcome", "hit")),
+            Counter::CacheStale => Some(("outcome", "stale")),
+            Counter::CacheCoalesced => Some(("outcome", "coalesced")),
+            Counter::CacheRevalidated => Some(("outcome", "revalidated")),
+            Counter::CacheMisses => Some(("outcome", "miss")),
+            Counter::CacheBypassed => Some(("outcome", "bypass")),
             _ => None,
         }
     }
@@ -429,6 +458,12 @@ impl Counter {
             | Counter::ValidationUnavailable => {
                 "Requests to routes that validate, by what came of it; dry_run: let in all the same."
             }
+            Counter::CacheHits
+            | Counter::CacheStale
+            | Counter::CacheCoalesced
+            | Counter::CacheRevalidated
+            | Counter::CacheMisses
+            | Counter::CacheBypassed => "Requests to routes with a cache, by what came of it.",
         }
     }
 }

@@ -10,6 +10,7 @@
 
 mod auth;
 mod authenticator;
+mod cache;
 mod consumer;
 mod key;
 mod limit;
@@ -22,6 +23,7 @@ use crate::snapshot::*;
 use crate::wire::{In, Out};
 pub use auth::{MAX_AUTHENTICATORS, MAX_NETWORKS, MAX_REDIS};
 pub use authenticator::MAX_COOKIE_KEYS;
+pub use cache::{MAX_CACHE, MAX_CACHED_BODY};
 pub use consumer::{MAX_CONSUMERS, MAX_CREDENTIALS, MAX_SIGNING_SECRET};
 pub use key::{MAX_KEY_SETS, MAX_KEYS, MAX_WISHES};
 pub use limit::{MAX_LIMIT, MAX_LIMIT_SCOPES, MAX_LIMIT_TIERS, MAX_LIMIT_WINDOWS, MAX_LIMITS};
@@ -32,7 +34,7 @@ pub use validation::{
 };
 
 /// Changes with every change of the model.
-pub const FORMAT: u32 = 7;
+pub const FORMAT: u32 = 8;
 /// Largest snapshot, in bytes.
 pub const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
 /// Most listeners of a snapshot.
@@ -150,6 +152,7 @@ impl Snapshot {
         auth::write(&mut out, &self.auth);
         limit::write(&mut out, &self.limits);
         validation::write(&mut out, &self.validation);
+        cache::write(&mut out, &self.cache);
         out.list(&self.listeners, write_listener);
         out.list(&self.upstreams, upstream::write);
         out.list(&self.routes, write_route);
@@ -225,6 +228,7 @@ fn read_body(input: &mut In<'_>, before: Option<&Known>) -> Result<Snapshot, Dec
     let (auth, counts) = auth::read(input, counts, before)?;
     let limits = limit::read(input)?;
     let validation = validation::read(input)?;
+    let cache = cache::read(input)?;
     let counts = Counts { limits: limits.policies.len(), apis: validation.apis.len(), ..counts };
     let listeners = input.list("listeners", MAX_LISTENERS, |input| read_listener(input, counts))?;
     // Upstreams point at each other. A count that lies is found when the list is read.
@@ -244,6 +248,7 @@ fn read_body(input: &mut In<'_>, before: Option<&Known>) -> Result<Snapshot, Dec
         auth,
         limits,
         validation,
+        cache,
         listeners,
         upstreams,
         routes,
@@ -369,6 +374,7 @@ fn write_route(out: &mut Out, route: &Route) {
     out.u8(route.early_data.into());
     out.u8(route.grpc_web.into());
     out.option(route.retry.as_ref(), resilience::write_retry);
+    out.option(route.cache.as_ref(), cache::write_route);
     out.option(route.hedge.as_ref(), resilience::write_hedge);
     resilience::write_priority(out, route.priority);
     out.option(route.mirror.as_ref(), resilience::write_mirror);
@@ -411,6 +417,7 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
         early_data: input.bool("route.early_data")?,
         grpc_web: input.bool("route.grpc_web")?,
         retry: input.option("route.retry", resilience::read_retry)?,
+        cache: input.option("route.cache", cache::read_route)?,
         hedge: input.option("route.hedge", resilience::read_hedge)?,
         priority: resilience::read_priority(input)?,
         mirror: input.option("route.mirror", |input| resilience::read_mirror(input, upstreams))?,

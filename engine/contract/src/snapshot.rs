@@ -4,6 +4,7 @@
 //! [`Snapshot::decode`] reads them back without trusting them. The engine turns them into its Plan.
 
 mod auth;
+mod cache;
 mod consumers;
 mod key;
 mod limit;
@@ -14,6 +15,7 @@ mod validation;
 use std::net::{IpAddr, SocketAddr};
 
 pub use auth::*;
+pub use cache::*;
 pub use consumers::Consumers;
 pub use limit::*;
 pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
@@ -45,6 +47,7 @@ pub struct Snapshot {
     pub auth: Auth,
     pub limits: Limits,
     pub validation: Validation,
+    pub cache: Cache,
     pub listeners: Vec<Listener>,
     pub upstreams: Vec<Upstream>,
     /// In the order of the spec: of two routes that match equally, the earlier wins.
@@ -480,6 +483,8 @@ pub struct Route {
     pub grpc_web: bool,
     /// `None`: the upstream's.
     pub retry: Option<Retry>,
+    /// `None`: answers are not kept.
+    pub cache: Option<RouteCache>,
     /// `None`: the upstream's.
     pub hedge: Option<Hedge>,
     pub priority: Priority,

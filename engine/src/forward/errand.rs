@@ -368,6 +368,7 @@ impl<'r> Errand<'r> {
             switched,
             edit: None,
             filters: Vec::new(),
+            fill: None,
         }
     }
 

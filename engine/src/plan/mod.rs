@@ -38,6 +38,8 @@ pub struct Plan {
     pub auth: Arc<Registry>,
     /// How much they may.
     pub limits: limit::Policies,
+    /// How much of answers is kept.
+    pub cache: snapshot::Cache,
     /// Those that are as in the plan before are the same memory.
     pub upstreams: Vec<Arc<Upstream>>,
     /// In the order of the spec; access records carry indexes into this.
@@ -313,6 +315,7 @@ impl Plan {
             listeners,
             auth,
             limits,
+            cache: snapshot.cache,
             upstreams,
             routes,
             router,

@@ -31,6 +31,8 @@ pub struct Route {
     pub grpc_web: bool,
     /// `None`: the upstream's.
     retry: Option<Retry>,
+    /// What is kept of its answers; `None`: nothing.
+    pub cache: Option<Box<snapshot::RouteCache>>,
     /// `None`: the upstream's.
     hedge: Option<Hedge>,
     pub priority: Priority,
@@ -127,6 +129,7 @@ impl Route {
             early_data: from.early_data,
             grpc_web: from.grpc_web,
             retry: from.retry,
+            cache: from.cache.map(Box::new),
             hedge: from.hedge,
             priority: from.priority,
             mirror: from.mirror,

@@ -6,7 +6,7 @@ mod plan;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -15,6 +15,7 @@ use contract::snapshot::{Overload, Priority};
 pub use plan::ShardPlan;
 
 use crate::auth;
+use crate::cache;
 use crate::io::{Io, Swap};
 use crate::limit::Limiter;
 use crate::limits;
@@ -45,10 +46,14 @@ pub struct Seat {
     /// Where control is asked for key sets; `None`: there is none.
     pub wishes: Option<contract::wishes::Wishes>,
     pub throttle: Arc<auth::Throttle>,
+    /// Stored answers.
+    pub cache: Arc<cache::Store>,
 }
 
 pub struct Shard {
     pub io: Io,
+    /// For tasks that outlive what began them.
+    own: Weak<Shard>,
     seat: Seat,
     checks: Checks,
     pub meter: Meter,
@@ -94,8 +99,9 @@ impl Shard {
         let limiter = Limiter::new(io.clone(), seat.store.limit_keys().clone());
         let (old, pools) = (&mut Pools::new(), &mut Pools::new());
         let first = ShardPlan::build(plans.get(), old, pools, &seat.book, seat.index);
-        let shard = Shard {
+        let shard = Rc::new_cyclic(|own| Shard {
             io,
+            own: own.clone(),
             seat,
             checks: Checks::default(),
             meter,
@@ -119,9 +125,9 @@ impl Shard {
             limiter,
             mirrors: Rc::default(),
             gathered: Rc::default(),
-        };
+        });
         shard.adopt_whole(shard.plans.get());
-        Rc::new(shard)
+        shard
     }
 
     /// The plan for a request that begins now: the newest one, adopted here if need be.
@@ -131,6 +137,17 @@ impl Shard {
             self.adopt();
         }
         self.current.borrow().clone()
+    }
+
+    /// Itself, for a task of its own.
+    pub fn own(&self) -> Option<Rc<Shard>> {
+        self.own.upgrade()
+    }
+
+    /// What the node keeps of answers.
+    #[inline]
+    pub fn cache(&self) -> &Arc<cache::Store> {
+        &self.seat.cache
     }
 
     /// The epoch adopted last.
