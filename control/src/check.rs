@@ -4,6 +4,7 @@
 //! A part that already has an error is not judged again, so that one slip gives one message.
 
 mod admin;
+mod cache;
 mod callers;
 mod guards;
 mod limits;
@@ -31,6 +32,7 @@ pub fn check(spec: &Spec, places: &Places, problems: &mut Problems) {
     providers::check(&mut check);
     guards::check(&mut check);
     limits::check(&mut check);
+    cache::check(&mut check);
     check.counts();
     routes::shadows(&mut check);
 }

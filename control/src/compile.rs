@@ -15,6 +15,7 @@ use providers::Providers;
 
 pub use providers::jws;
 
+mod cache;
 mod callers;
 mod identities;
 mod limits;
@@ -110,6 +111,7 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         upstreams,
         routes,
         validation: rules.validation,
+        cache: cache::cache(&spec.cache),
         certificates: identities.certificates,
         trust: identities.trust,
     }
@@ -189,6 +191,7 @@ fn route<'a>(
         early_data: route.early_data,
         grpc_web: route.grpc_web,
         retry: route.retry.as_ref().map(upstreams::retry),
+        cache: route.cache.as_ref().map(cache::route),
         hedge: route.hedge.as_ref().map(upstreams::route_hedge),
         priority: upstreams::priority(route.priority),
         mirror: route.mirror.as_ref().and_then(|mirror| upstreams::mirror(mirror, index)),

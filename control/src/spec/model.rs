@@ -16,6 +16,7 @@ use super::schema;
 pub use access::*;
 pub use admin::*;
 pub use authenticators::*;
+pub use cache::*;
 pub use consumers::*;
 pub use limits::*;
 pub use oauth::*;
@@ -28,6 +29,7 @@ pub use validate::*;
 mod access;
 mod admin;
 mod authenticators;
+mod cache;
 mod consumers;
 mod limits;
 mod oauth;
@@ -78,6 +80,9 @@ pub struct Spec {
     /// How much callers may ask for; routes, consumers, groups and keys name these.
     #[serde(default)]
     pub limits: Vec<Limit>,
+    /// What all routes with a `cache` keep together.
+    #[serde(default)]
+    pub cache: Cache,
     /// APIs that documents describe; routes name these to have requests validated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub apis: Vec<ApiDocument>,
@@ -320,6 +325,9 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<OrNone<Retry>>")]
     pub retry: Option<Retry>,
+    /// Keep answers, and answer by them (RFC 9111); without it nothing is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<RouteCache>,
     /// A second try beside a slow first one; without it the upstream's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hedge: Option<OrNone<Hedge>>,

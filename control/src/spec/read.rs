@@ -6,6 +6,7 @@
 mod access;
 mod admin;
 mod authenticators;
+mod cache;
 mod consumers;
 mod fields;
 mod health;

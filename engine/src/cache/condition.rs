@@ -109,7 +109,8 @@ fn range_of(value: &[u8], length: usize) -> Part {
     let set = trim(set);
     let Some(at) = memchr::memchr(b'-', set) else { return Part::Whole };
     let (first, last) = (&set[..at], set.get(at + 1..).unwrap_or_default());
-    let number = |digits| retry_after::number(digits).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let number =
+        |digits| retry_after::number(digits).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     match (first, last) {
         (b"", last) => match number(last) {
             None => Part::Whole,
@@ -118,7 +119,8 @@ fn range_of(value: &[u8], length: usize) -> Part {
             Some(suffix) => Part::Range(length.saturating_sub(suffix), length),
         },
         (first, last) => {
-            let (Some(first), true) = (number(first), last.is_empty() || number(last).is_some()) else {
+            let (Some(first), true) = (number(first), last.is_empty() || number(last).is_some())
+            else {
                 return Part::Whole;
             };
             let last = number(last).unwrap_or(usize::MAX);
@@ -156,10 +158,15 @@ mod tests {
 
     #[test]
     fn a_date_counts_only_without_tags() {
-        let (early, late) = (&b"Sun, 06 Nov 1994 08:49:37 GMT"[..], &b"Sun, 06 Nov 1994 08:49:38 GMT"[..]);
+        let (early, late) =
+            (&b"Sun, 06 Nov 1994 08:49:37 GMT"[..], &b"Sun, 06 Nov 1994 08:49:38 GMT"[..]);
         let held = Validators { etag: Some(b"\"a\""), last_modified: Some(late), date: None };
         let of = |since, tags| {
-            let asked = Conditions { if_none_match: tags, if_modified_since: Some(since), ..Conditions::default() };
+            let asked = Conditions {
+                if_none_match: tags,
+                if_modified_since: Some(since),
+                ..Conditions::default()
+            };
             part(&asked, &held, 3)
         };
         assert_eq!(of(late, &[]), Part::Unchanged);
@@ -196,8 +203,11 @@ mod tests {
     fn a_part_is_of_the_very_answer() {
         let date = &b"Sun, 06 Nov 1994 08:49:37 GMT"[..];
         let of = |condition, held: &Validators<'_>| {
-            let asked =
-                Conditions { range: Some(b"bytes=0-0"), if_range: Some(condition), ..Conditions::default() };
+            let asked = Conditions {
+                range: Some(b"bytes=0-0"),
+                if_range: Some(condition),
+                ..Conditions::default()
+            };
             part(&asked, held, 9) == Part::Range(0, 1)
         };
         let strong = Validators { etag: Some(b"\"a\""), ..Validators::default() };

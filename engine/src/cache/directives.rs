@@ -114,7 +114,8 @@ impl Wishes {
                 () if is("max-age") => least(&mut self.max_age_s, value),
                 () if is("min-fresh") => self.min_fresh_s = Some(value.seconds().unwrap_or(MOST_S)),
                 () if is("max-stale") => {
-                    let most = if value == Value::None { MOST_S } else { value.seconds().unwrap_or(0) };
+                    let most =
+                        if value == Value::None { MOST_S } else { value.seconds().unwrap_or(0) };
                     self.max_stale_s = Some(self.max_stale_s.map_or(most, |have| have.min(most)));
                 }
                 () => {}
@@ -244,11 +245,15 @@ mod tests {
     #[test]
     fn fields_are_named_or_all_is_meant() {
         let names = |scope: &Scope| match scope {
-            Scope::Fields(names) => names.iter().map(|n| String::from_utf8_lossy(n).into()).collect(),
+            Scope::Fields(names) => {
+                names.iter().map(|n| String::from_utf8_lossy(n).into()).collect()
+            }
             _ => Vec::<String>::new(),
         };
         assert_eq!(names(&of(&["no-cache=\"A, b\", no-cache=c"]).no_cache), ["a", "b", "c"]);
-        for all in ["private", "private=\"\"", "private=\"a", "private=\"a\", private", "private =a"] {
+        for all in
+            ["private", "private=\"\"", "private=\"a", "private=\"a\", private", "private =a"]
+        {
             assert!(of(&[all]).private.is_all(), "{all}");
         }
         assert!(of(&["private=\"Set-Cookie\""]).private.names(b"set-cookie"));

@@ -75,7 +75,9 @@ impl Freshness {
     /// Whether it may be used because there is nothing better (RFC 5861 §4, RFC 9111 §4.2.4).
     pub fn covers_errors(&self, now_ms: u64) -> bool {
         let left_s = self.left_s(now_ms);
-        !self.strict && !self.always_asked && (left_s > 0 || left_s.unsigned_abs() < self.if_error_s)
+        !self.strict
+            && !self.always_asked
+            && (left_s > 0 || left_s.unsigned_abs() < self.if_error_s)
     }
 
     /// Whether there is anything that it can still be used for, should it have no validator.

@@ -67,7 +67,8 @@ impl<'a> View<'a> {
     /// The fields that came and go on, as they are.
     pub fn fields(self) -> impl Iterator<Item = &'a Field> {
         self.head.fields.iter().filter(move |field| {
-            field.forwarded() && !self.edit.is_some_and(|edit| edit.drops(field.name.of(self.bytes)))
+            field.forwarded()
+                && !self.edit.is_some_and(|edit| edit.drops(field.name.of(self.bytes)))
         })
     }
 

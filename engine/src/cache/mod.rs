@@ -40,3 +40,6 @@ mod vary;
 pub use fill::Fill;
 pub use serve::serve;
 pub use store::Store;
+
+#[cfg(test)]
+mod tests;

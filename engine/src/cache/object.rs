@@ -188,7 +188,8 @@ pub fn updated(stored: &[u8], new: &[(&[u8], &[u8])]) -> Vec<u8> {
     for (name, value) in lines(stored).filter(|(name, _)| !is_new(name)) {
         write::field(&mut out, name, value);
     }
-    for (name, value) in new.iter().filter(|(name, _)| !describes_bytes(name) && !is_left_out(name)) {
+    for (name, value) in new.iter().filter(|(name, _)| !describes_bytes(name) && !is_left_out(name))
+    {
         write::field(&mut out, name, value);
     }
     out
@@ -256,7 +257,13 @@ mod tests {
     #[test]
     fn what_describes_the_bytes_stays() {
         let stored = b"ETag: \"a\"\r\nX-A: 1\r\nX-A: 2\r\nContent-Encoding: gzip\r\nX-B: 3\r\n";
-        let new = pairs(&[("etag", "\"b\""), ("x-a", "9"), ("content-encoding", "br"), ("x-c", "4"), ("age", "1")]);
+        let new = pairs(&[
+            ("etag", "\"b\""),
+            ("x-a", "9"),
+            ("content-encoding", "br"),
+            ("x-c", "4"),
+            ("age", "1"),
+        ]);
         let want = ["ETag: \"a\"", "Content-Encoding: gzip", "X-B: 3", "x-a: 9", "x-c: 4"];
         assert_eq!(text(&updated(stored, &new)), want);
     }

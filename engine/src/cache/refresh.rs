@@ -83,12 +83,7 @@ struct Question {
 }
 
 impl Question {
-    fn of(
-        request: &Request,
-        view: View<'_>,
-        index: RouteIndex,
-        object: &Arc<Object>,
-    ) -> Question {
+    fn of(request: &Request, view: View<'_>, index: RouteIndex, object: &Arc<Object>) -> Question {
         let rules = request.plan.plan.route(index).cache.as_deref();
         let partitioned = rules.is_some_and(|rules| key::is_partitioned(request, rules));
         // Not what is about the answer that the client gets, nor what each message has of its own.
@@ -107,8 +102,10 @@ impl Question {
             )
         };
         let hidden = view.hidden.and_then(|hidden| hidden.cookies.as_deref());
-        let came = view.fields().map(|field| (field.name.of(view.bytes), field.value.of(view.bytes)));
-        let came = came.filter(|(name, _)| hidden.is_none() || Name::classify(name) != Name::Cookie);
+        let came =
+            view.fields().map(|field| (field.name.of(view.bytes), field.value.of(view.bytes)));
+        let came =
+            came.filter(|(name, _)| hidden.is_none() || Name::classify(name) != Name::Cookie);
         let cookies = hidden.filter(|cookies| !cookies.is_empty());
         let added = view.edit.map_or(&[][..], |edit| &edit.fields);
         let added = added.iter().map(|(name, value)| (&**name, &**value));
@@ -232,9 +229,7 @@ impl Question {
             status: called.status,
             fields: object::block(fields.iter().copied(), &said, rules, facts.wall_s),
             freshness,
-            for_all: self.partitioned
-                || said.control.public
-                || said.control.s_maxage_s.is_some(),
+            for_all: self.partitioned || said.control.public || said.control.s_maxage_s.is_some(),
             tags: object::tags(tagged.map(|(_, value)| value)),
             ..old.clone()
         };

@@ -67,12 +67,6 @@ impl Said {
     pub fn has_validator(&self) -> bool {
         self.has_etag || self.last_modified_s.is_some()
     }
-
-    /// Whether it says anything of how long it is good.
-    pub fn is_explicit(&self) -> bool {
-        let control = &self.control;
-        control.max_age_s.is_some() || control.s_maxage_s.is_some() || self.expires_s.is_some()
-    }
 }
 
 /// RFC 9111 §5.1: of a list the first member counts. A list that is not plainly one is not read.
@@ -97,7 +91,9 @@ mod tests {
     #[test]
     fn an_age_is_a_number_or_unclear() {
         assert_eq!(of(&[]).age, Age::Unsaid);
-        for (value, want) in [("7", Age::Seconds(7)), ("7200,0", Age::Seconds(7200)), ("0,7", Age::Seconds(0))] {
+        for (value, want) in
+            [("7", Age::Seconds(7)), ("7200,0", Age::Seconds(7200)), ("0,7", Age::Seconds(0))]
+        {
             assert_eq!(of(&[("Age", value)]).age, want, "{value}");
         }
         for bad in ["abc", "-1", "7.0", "7;a=b", "", "0, 0", "7200, 7200"] {
@@ -111,6 +107,6 @@ mod tests {
         assert_eq!(of(&[("Expires", "0")]).expires_s, Some(0));
         let said = of(&[("Expires", "Sun, 06 Nov 1994 08:49:37 GMT"), ("Date", "foo")]);
         assert_eq!((said.expires_s, said.date_s), (Some(784_111_777), None));
-        assert!(said.is_explicit() && !said.has_validator());
+        assert!(!said.has_validator());
     }
 }

@@ -91,9 +91,8 @@ fn kind(request: &Request) -> Kind {
         });
     match request.method_out() {
         b"GET" | b"HEAD" if !pass && request.head.framing.is_empty() => Kind::Look,
-        b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PROPFIND" | b"REPORT" | b"SEARCH" | b"QUERY" => {
-            Kind::Pass
-        }
+        b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PROPFIND" | b"REPORT" | b"SEARCH"
+        | b"QUERY" => Kind::Pass,
         _ => Kind::Change,
     }
 }
@@ -335,7 +334,8 @@ impl<'a> Visit<'a> {
             for name in [&b"if-none-match"[..], b"if-modified-since", b"if-range"] {
                 edit.remove(name);
             }
-            let pairs = [(&b"If-None-Match"[..], &b"etag"[..]), (b"If-Modified-Since", b"last-modified")];
+            let pairs =
+                [(&b"If-None-Match"[..], &b"etag"[..]), (b"If-Modified-Since", b"last-modified")];
             for (name, of) in pairs {
                 if let Some(value) = object.field(of) {
                     edit.fields.push((name.to_vec(), value.to_vec()));
@@ -369,8 +369,8 @@ impl<'a> Visit<'a> {
             }
             _ => {}
         }
-        let stored = !ranged
-            && self.keep(request, &mut answer, stale.as_ref(), since, asked_ms, leader);
+        let stored =
+            !ranged && self.keep(request, &mut answer, stale.as_ref(), since, asked_ms, leader);
         self.count(Counter::CacheMisses);
         let told = Told { stored, ..Told::forwarded(why) };
         tell(&mut answer, told, request, self.rules);
@@ -421,9 +421,8 @@ impl<'a> Visit<'a> {
         self.count(Counter::CacheRevalidated);
         // Not kept, but this client's.
         let cookies = self.rules.set_cookie == CacheCookies::Refuse;
-        let cookies = fields.iter().filter(|(name, _)| {
-            cookies && Name::classify(name) == Name::SetCookie
-        });
+        let cookies =
+            fields.iter().filter(|(name, _)| cookies && Name::classify(name) == Name::SetCookie);
         let more: Vec<(&[u8], &[u8])> = cookies.copied().collect();
         let ttl_s = Some(object.draft.freshness.left_s(self.now_ms()));
         let told = Told { status: Some(304), ttl_s, ..Told::forwarded(why) };
@@ -505,9 +504,8 @@ impl<'a> Visit<'a> {
         let freshness = judge(self.rules, &said, facts)?;
         let Vary::On(names) = &said.vary else { return Err(Unstorable::Vary) };
         let selecting = View::with(request, &self.head).selecting(names);
-        let tagged = fields().filter(|(name, _)| {
-            name.eq_ignore_ascii_case(self.rules.tag_header.as_bytes())
-        });
+        let tagged = fields()
+            .filter(|(name, _)| name.eq_ignore_ascii_case(self.rules.tag_header.as_bytes()));
         Ok(Draft {
             key: self.key.clone(),
             selecting: selecting.ok_or(Unstorable::Vary)?,
@@ -515,9 +513,7 @@ impl<'a> Visit<'a> {
             status: facts.status,
             fields: object::block(fields(), &said, self.rules, facts.wall_s),
             freshness,
-            for_all: self.partitioned
-                || said.control.public
-                || said.control.s_maxage_s.is_some(),
+            for_all: self.partitioned || said.control.public || said.control.s_maxage_s.is_some(),
             tags: object::tags(tagged.map(|(_, value)| value)),
         })
     }

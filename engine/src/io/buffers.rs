@@ -150,7 +150,10 @@ impl Drop for Buffers {
 }
 
 enum Backing {
-    Ring { buffers: Rc<Buffers>, id: u16 },
+    Ring {
+        buffers: Rc<Buffers>,
+        id: u16,
+    },
     Heap(Vec<u8>),
     /// Others have it, too; it is never changed.
     Shared(Bytes),

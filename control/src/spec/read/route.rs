@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::Mark;
 use super::access::{cors, networks, route_auth};
+use super::cache::route_cache;
 use super::consumers::names;
 use super::fields::{Fields, Walk, nearest};
 use super::parts::{count, flag, locality, name, one_of};
@@ -32,6 +33,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "early_data",
         "grpc_web",
         "retry",
+        "cache",
         "hedge",
         "priority",
         "mirror",
@@ -61,6 +63,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             early_data: false,
             grpc_web: false,
             retry: None,
+            cache: None,
             hedge: None,
             priority: Priority::default(),
             mirror: None,
@@ -93,6 +96,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         early_data: flag(walk, &fields, "early_data", false),
         grpc_web: flag(walk, &fields, "grpc_web", false),
         retry: fields.read(walk, "retry", retry),
+        cache: fields.read(walk, "cache", route_cache),
         hedge: fields.read(walk, "hedge", hedge),
         priority: fields
             .read(walk, "priority", |walk, node, path| walk.word(node, path, PRIORITIES))

@@ -29,7 +29,10 @@ fn every_message_without_descriptors_arrives_as_sent() {
         Message::EngineDown { reason: "signal 9".into() },
         Message::Shutdown,
         Message::AskCache { id: 9, purge: None },
-        Message::AskCache { id: 10, purge: Some(Purge { tag: "a".into(), below: true, ..Purge::default() }) },
+        Message::AskCache {
+            id: 10,
+            purge: Some(Purge { tag: "a".into(), below: true, ..Purge::default() }),
+        },
         Message::ListLimits { id: 8, consumer: "acme".into(), most: 10 },
     ] {
         let sent = format!("{message:?}");

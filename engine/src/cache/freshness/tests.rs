@@ -118,13 +118,17 @@ fn stale_answers_are_used_only_where_that_is_allowed() {
     let freshness = control("max-age=10, stale-while-revalidate=5, stale-if-error=20").unwrap();
     let at = |s: u64, wishes: &Wishes| freshness.usage(wishes, 10_000 + s * 1_000);
     let none = Wishes::default();
-    assert_eq!((at(9, &none), at(10, &none), at(14, &none)), (Use::Fresh, Use::Refresh, Use::Refresh));
+    assert_eq!(
+        (at(9, &none), at(10, &none), at(14, &none)),
+        (Use::Fresh, Use::Refresh, Use::Refresh)
+    );
     assert_eq!(at(15, &none), Use::Ask);
     assert!(freshness.covers_errors(39_000) && !freshness.covers_errors(40_000));
     let patient = Wishes { max_stale_s: Some(30), ..Wishes::default() };
     assert_eq!((at(40, &patient), at(41, &patient)), (Use::Stale, Use::Ask));
     for value in ["must-revalidate", "proxy-revalidate", "s-maxage=10", "no-cache"] {
-        let strict = control(&format!("max-age=10, {value}, stale-while-revalidate=50, stale-if-error=50"));
+        let strict =
+            control(&format!("max-age=10, {value}, stale-while-revalidate=50, stale-if-error=50"));
         let strict = strict.unwrap();
         assert_eq!(strict.usage(&patient, 21_000), Use::Ask, "{value}");
         assert!(!strict.covers_errors(21_000), "{value}");

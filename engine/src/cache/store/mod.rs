@@ -148,7 +148,9 @@ impl Store {
         let digest = self.digest(&key.uri);
         let mut queues = lock(&self.queues);
         // From here on it is the object that counts.
-        drop(room.map(Room::release));
+        if let Some(room) = room {
+            room.release();
+        }
         if self.mark(digest).load(Ordering::Acquire) != since.mark
             || self.purges.load(Ordering::Acquire) != since.purges
         {

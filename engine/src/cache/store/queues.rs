@@ -76,7 +76,9 @@ impl Queues {
                 false => self.main.pop(),
             };
             let place = place.or_else(|| self.main.pop())?;
-            let Some(object) = place.object.upgrade().filter(|one| !one.is_gone()) else { continue };
+            let Some(object) = place.object.upgrade().filter(|one| !one.is_gone()) else {
+                continue;
+            };
             match (small, object.used()) {
                 (true, 0) => {
                     self.haunt(place.digest);
