@@ -1,0 +1,2 @@
+// Cases that do not pass, and why.
+export const EXPECTED = {}
