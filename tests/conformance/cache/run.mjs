@@ -22,7 +22,8 @@ admin: { listen: "127.0.0.1:${admin}" }
 listeners: [ { name: web, listen: "127.0.0.1:${port}" } ]
 upstreams: [ { name: origin, targets: [ "127.0.0.1:${origin}" ] } ]
 routes:
-  - { name: suite, match: { path: { regex: "^/(config|state)/" } }, upstream: origin }
+  - { name: config, match: { path: /config }, upstream: origin }
+  - { name: state, match: { path: /state }, upstream: origin }
   - { name: cached, match: { path: / }, upstream: origin, cache: { heuristic_percent: 10, set_cookie: store } }
 `
 writeFileSync(path.join(directory, 'spec.yaml'), spec)

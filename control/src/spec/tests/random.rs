@@ -340,7 +340,7 @@ prop_compose! {
     }
 }
 
-fn route_cache() -> impl Strategy<Value = RouteCache> {
+fn route_cache() -> BoxedStrategy<RouteCache> {
     let names = || subsequence(texts(&["a", "1", "x-y"]), 0..3);
     let query = prop_oneof![
         Just(QueryKey::All),
@@ -352,25 +352,32 @@ fn route_cache() -> impl Strategy<Value = RouteCache> {
     let statuses = subsequence(vec![200u16, 404, 599], 0..3);
     let tag_header = select(texts(&["cache-tag", "x-1"]));
     let parts = (query, names(), set_cookie, statuses, tag_header);
-    (times, parts, any::<[bool; 3]>()).prop_map(|(times, parts, flags)| {
-        let (ttl_ms, stale_while_revalidate_ms, stale_if_error_ms, heuristic_percent, coalesce_ms) =
-            times;
-        let (query, headers, set_cookie, statuses, tag_header) = parts;
-        let [consumer, ignore_request_cache_control, cache_status] = flags;
-        RouteCache {
-            ttl_ms,
-            heuristic_percent,
-            statuses,
-            stale_while_revalidate_ms,
-            stale_if_error_ms,
-            key: CacheKey { query, headers, consumer },
-            set_cookie,
-            tag_header,
-            ignore_request_cache_control,
-            coalesce_ms,
-            cache_status,
-        }
-    })
+    (times, parts, any::<[bool; 3]>())
+        .prop_map(|(times, parts, flags)| {
+            let (
+                ttl_ms,
+                stale_while_revalidate_ms,
+                stale_if_error_ms,
+                heuristic_percent,
+                coalesce_ms,
+            ) = times;
+            let (query, headers, set_cookie, statuses, tag_header) = parts;
+            let [consumer, ignore_request_cache_control, cache_status] = flags;
+            RouteCache {
+                ttl_ms,
+                heuristic_percent,
+                statuses,
+                stale_while_revalidate_ms,
+                stale_if_error_ms,
+                key: CacheKey { query, headers, consumer },
+                set_cookie,
+                tag_header,
+                ignore_request_cache_control,
+                coalesce_ms,
+                cache_status,
+            }
+        })
+        .boxed()
 }
 
 fn validate() -> impl Strategy<Value = Validate> {

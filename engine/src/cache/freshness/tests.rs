@@ -127,9 +127,9 @@ fn stale_answers_are_used_only_where_that_is_allowed() {
     let patient = Wishes { max_stale_s: Some(30), ..Wishes::default() };
     assert_eq!((at(40, &patient), at(41, &patient)), (Use::Stale, Use::Ask));
     for value in ["must-revalidate", "proxy-revalidate", "s-maxage=10", "no-cache"] {
-        let strict =
-            control(&format!("max-age=10, {value}, stale-while-revalidate=50, stale-if-error=50"));
-        let strict = strict.unwrap();
+        let value = format!("max-age=10, {value}, stale-while-revalidate=50, stale-if-error=50");
+        let fields = [("cache-control", &*value), ("etag", "\"a\"")];
+        let strict = judge(&RouteCache::default(), &said(&fields), &facts()).unwrap();
         assert_eq!(strict.usage(&patient, 21_000), Use::Ask, "{value}");
         assert!(!strict.covers_errors(21_000), "{value}");
     }
