@@ -15,7 +15,8 @@ const [suite, sluice, directory, port, admin, origin, only] = process.argv.slice
 const tests = (await import(path.join(suite, 'tests/index.mjs'))).default
 const { runTests, getResults } = await import(path.join(suite, 'client/runner.mjs'))
 
-// By choice, as the suite asks for what a cache may do: guessing, and keeping Set-Cookie.
+// By choice, as the suite asks for what a cache may do: guessing, and keeping Set-Cookie. No retries, as they
+// show the origin other requests than it is asked for.
 const spec = `
 version: 1
 admin: { listen: "127.0.0.1:${admin}" }
@@ -24,7 +25,7 @@ upstreams: [ { name: origin, targets: [ "127.0.0.1:${origin}" ] } ]
 routes:
   - { name: config, match: { path: /config }, upstream: origin }
   - { name: state, match: { path: /state }, upstream: origin }
-  - { name: cached, match: { path: / }, upstream: origin, cache: { heuristic_percent: 10, set_cookie: store } }
+  - { name: cached, match: { path: / }, upstream: origin, cache: { heuristic_percent: 10, set_cookie: store }, retry: none }
 `
 writeFileSync(path.join(directory, 'spec.yaml'), spec)
 
