@@ -134,7 +134,7 @@ pub fn cookies<'a>(
 }
 
 /// What an upstream sees of a request in place of what came.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hidden {
     /// The query without credentials; `Some(empty)`: none is left.
     pub query: Option<Vec<u8>>,

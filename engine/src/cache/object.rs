@@ -116,6 +116,11 @@ impl Object {
         self.asked_until_ms.store(0, Ordering::Relaxed);
     }
 
+    /// Whether it can be asked about.
+    pub fn has_validator(&self) -> bool {
+        self.field(b"etag").is_some() || self.field(b"last-modified").is_some()
+    }
+
     /// The value of the first field of that name.
     pub fn field(&self, name: &[u8]) -> Option<&[u8]> {
         let mut fields = lines(&self.draft.fields);

@@ -236,8 +236,8 @@ impl<'a> Visit<'a> {
                         }
                         Use::Refresh => {
                             if object.claim(now_ms) {
-                                let view = View::with(request, &self.head);
-                                refresh::begin(self.shard, request, view, self.index, &object);
+                                let (shard, head) = (self.shard, &*self.head);
+                                refresh::begin(shard, request, head, self.index, &object);
                             }
                             self.count(Counter::CacheStale);
                             return self.answer(request, &object, &[], told);
@@ -320,27 +320,12 @@ impl<'a> Visit<'a> {
     ) -> Result<Answer, LocalReply> {
         let asked_ms = self.now_ms();
         let since = self.store().since(&self.key);
-        let asks = match &stale {
-            Some(object) if !ranged => {
-                let (etag, changed) = (object.field(b"etag"), object.field(b"last-modified"));
-                etag.is_some() || changed.is_some()
-            }
-            _ => false,
+        let mine = match &stale {
+            Some(object) if !ranged && object.has_validator() => Some(object.clone()),
+            _ => None,
         };
-        let mine = stale.clone().filter(|_| asks);
         if let Some(object) = &mine {
-            // RFC 9111 §4.3.1.
-            let edit = request.edit();
-            for name in [&b"if-none-match"[..], b"if-modified-since", b"if-range"] {
-                edit.remove(name);
-            }
-            let pairs =
-                [(&b"If-None-Match"[..], &b"etag"[..]), (b"If-Modified-Since", b"last-modified")];
-            for (name, of) in pairs {
-                if let Some(value) = object.field(of) {
-                    edit.fields.push((name.to_vec(), value.to_vec()));
-                }
-            }
+            refresh::ask_about(request, object);
         }
         let answered = pipeline::produce(self.shard, request, self.responder, self.index).await;
         let now_ms = self.now_ms();
@@ -452,7 +437,7 @@ impl<'a> Visit<'a> {
         leader: Option<Leader>,
     ) -> bool {
         let facts = self.facts(answer.head.status, asked_ms);
-        let draft = match self.is_head() {
+        let draft = match self.is_head() || !refresh::is_plain(answer) {
             true => return false,
             false => self.draft(request, &answer.head, answer.bytes.bytes(), &facts),
         };
