@@ -288,7 +288,7 @@ prop_compose! {
         auth in option::of(callers::route_auth(callers)),
         (networks, cors) in (option::of(callers::networks()), option::of(callers::cors())),
         limits in subsequence(texts(&["plan", "1"]), 0..3),
-        (validate, cache) in (option::of(validate()), option::of(route_cache())),
+        (validate, cache) in (option::of(validate().boxed()), option::of(route_cache())),
         workspace in locality(),
     ) -> Route {
         // Each route has a path of its own, so that none shadows another.
@@ -414,8 +414,8 @@ fn spec() -> impl Strategy<Value = Spec> {
         |(listeners, upstreams, routes, count)| {
             (
                 (0..listeners).map(listener).collect::<Vec<_>>(),
-                (0..upstreams).map(upstream).collect::<Vec<_>>(),
-                (0..routes).map(|at| route(at, upstreams, count)).collect::<Vec<_>>(),
+                (0..upstreams).map(|at| upstream(at).boxed()).collect::<Vec<_>>(),
+                (0..routes).map(|at| route(at, upstreams, count).boxed()).collect::<Vec<_>>(),
                 (
                     ("[a-z0-9.-]{1,20}", option::of(select(texts(&["edge-1", "1", "null"])))),
                     1u32..=3_600_000,
