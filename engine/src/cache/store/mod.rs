@@ -35,7 +35,7 @@ use crate::limits;
 
 const STRIPES: usize = 256;
 /// Places in which is noted what was made invalid, by digests of what was asked for.
-const MARKS: usize = 64 * 1024;
+const MARKS: usize = 16 * 1024;
 
 /// The stored answers of a node.
 #[derive(Debug)]
