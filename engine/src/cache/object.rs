@@ -183,6 +183,11 @@ pub fn block<'a>(
     out.into()
 }
 
+/// Whether the lines are still a valid head once what is said with each use stands beside them.
+pub fn fits(block: &[u8]) -> bool {
+    block.len() <= limits::CACHE_HEAD_BYTES && lines(block).count() <= limits::CACHE_HEAD_FIELDS
+}
+
 /// The fields of a stored answer as a 304 about it says they are now (RFC 9111 §3.2): what it has is new,
 /// but for what describes the stored bytes.
 pub fn updated(stored: &[u8], new: &[(&[u8], &[u8])]) -> Vec<u8> {
@@ -271,6 +276,13 @@ mod tests {
         ]);
         let want = ["ETag: \"a\"", "Content-Encoding: gzip", "X-B: 3", "x-a: 9", "x-c: 4"];
         assert_eq!(text(&updated(stored, &new)), want);
+    }
+
+    #[test]
+    fn a_head_has_room_for_what_is_added() {
+        assert!(fits(b"A: 1\r\n") && fits(&b"A: 1\r\n".repeat(limits::CACHE_HEAD_FIELDS)));
+        assert!(!fits(&b"A: 1\r\n".repeat(limits::CACHE_HEAD_FIELDS + 1)));
+        assert!(!fits(&[&b"A: "[..], &vec![b'x'; limits::CACHE_HEAD_BYTES], b"\r\n"].concat()));
     }
 
     #[test]

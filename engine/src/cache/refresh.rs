@@ -50,6 +50,9 @@ pub fn confirmed(
     let judged = judge(rules, &said, facts);
     let may = judged.is_ok();
     let fields = object::block(object::lines(&merged), &said, rules, facts.wall_s);
+    if !object::fits(&fields) {
+        return Err(());
+    }
     let tagged = object::lines(&merged);
     let tagged = tagged.filter(|(name, _)| name.eq_ignore_ascii_case(rules.tag_header.as_bytes()));
     let tags = object::tags(tagged.map(|(_, value)| value));
@@ -197,12 +200,16 @@ impl Question {
         if !names.iter().eq(old.selecting.iter().map(|(name, _)| name)) {
             return store.remove(&self.object);
         }
+        let block = object::block(fields.iter().copied(), &said, rules, facts.wall_s);
+        if !object::fits(&block) {
+            return store.remove(&self.object);
+        }
         let tagged = fields.iter().copied();
         let tagged =
             tagged.filter(|(name, _)| name.eq_ignore_ascii_case(rules.tag_header.as_bytes()));
         let draft = Draft {
             status: facts.status,
-            fields: object::block(fields.iter().copied(), &said, rules, facts.wall_s),
+            fields: block,
             freshness,
             for_all: self.partitioned || said.control.public || said.control.s_maxage_s.is_some(),
             tags: object::tags(tagged.map(|(_, value)| value)),

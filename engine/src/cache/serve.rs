@@ -208,7 +208,9 @@ impl<'a> Visit<'a> {
     async fn serve(&mut self, request: &mut Request) -> Result<Answer, LocalReply> {
         let ranged = !self.is_head() && View::with(request, &self.head).line(b"range").is_some();
         let mut leader = None;
-        let mut waited = false;
+        // How often it has waited. Whom it waited for may have gone away; then one of those who waited
+        // goes, and once more the others wait for it.
+        let mut waits = 0;
         let (stale, why) = loop {
             let now_ms = self.now_ms();
             let view = View::with(request, &self.head);
@@ -216,6 +218,7 @@ impl<'a> Visit<'a> {
                 (object.draft.for_all || !self.shared_credentials)
                     && view.selects(&object.draft.selecting)
             });
+            let waited = waits > 0;
             let (stale, why) = match found {
                 Found::Nothing => (None, Forwarded::UriMiss),
                 Found::Others => (None, Forwarded::VaryMiss),
@@ -255,7 +258,7 @@ impl<'a> Visit<'a> {
                 return Err(LocalReply::new(504, Reason::OnlyIfCached));
             }
             let asked = stale.as_ref().is_some_and(|object| object.draft.freshness.always_asked);
-            let together = !waited
+            let together = waits < 2
                 && !ranged
                 && !asked
                 && !self.is_head()
@@ -274,7 +277,7 @@ impl<'a> Visit<'a> {
                 Joined::Alone => break (stale, why),
                 Joined::Follows(begun_ms, others) => {
                     self.wait(begun_ms, others).await?;
-                    waited = true;
+                    waits += 1;
                 }
             }
         };
@@ -338,7 +341,10 @@ impl<'a> Visit<'a> {
                     drop(leader);
                     return self.instead(request, object, why, None);
                 }
-                _ => return Err(reply),
+                _ => {
+                    self.is_for_nobody(&leader);
+                    return Err(reply);
+                }
             },
         };
         let status = answer.head.status;
@@ -360,6 +366,13 @@ impl<'a> Visit<'a> {
         let told = Told { stored, ..Told::forwarded(why) };
         tell(&mut answer, told, request, self.rules);
         Ok(answer)
+    }
+
+    /// What others wait for will be of no use to them: nobody is to wait for its like for a while.
+    fn is_for_nobody(&self, leader: &Option<Leader>) {
+        if leader.is_some() {
+            self.store().leave_alone(&self.key, self.now_ms());
+        }
     }
 
     /// The stored answer in place of an error.
@@ -444,9 +457,7 @@ impl<'a> Visit<'a> {
         let draft = match draft {
             Ok(draft) => draft,
             Err(_) => {
-                if leader.is_some() {
-                    self.store().leave_alone(&self.key, facts.now_ms);
-                }
+                self.is_for_nobody(&leader);
                 // What is new is not kept, and what is kept is not new.
                 if let Some(object) = stale.filter(|_| facts.status < 500) {
                     self.store().remove(object);
@@ -455,9 +466,9 @@ impl<'a> Visit<'a> {
             }
         };
         let mut leader = leader;
-        if draft.freshness.left_s(facts.now_ms) <= 0 && leader.take().is_some() {
-            // Nobody else could use it now.
-            self.store().leave_alone(&self.key, facts.now_ms);
+        if draft.freshness.left_s(facts.now_ms) <= 0 {
+            self.is_for_nobody(&leader);
+            leader = None;
         }
         let length = match answer.head.framing {
             BodyFraming::None | BodyFraming::Length(0) => {
@@ -489,6 +500,10 @@ impl<'a> Visit<'a> {
         let freshness = judge(self.rules, &said, facts)?;
         let Vary::On(names) = &said.vary else { return Err(Unstorable::Vary) };
         let selecting = View::with(request, &self.head).selecting(names);
+        let block = object::block(fields(), &said, self.rules, facts.wall_s);
+        if !object::fits(&block) {
+            return Err(Unstorable::Head);
+        }
         let tagged = fields()
             .filter(|(name, _)| name.eq_ignore_ascii_case(self.rules.tag_header.as_bytes()));
         Ok(Draft {
@@ -496,7 +511,7 @@ impl<'a> Visit<'a> {
             selecting: selecting.ok_or(Unstorable::Vary)?,
             route: self.route.name.clone(),
             status: facts.status,
-            fields: object::block(fields(), &said, self.rules, facts.wall_s),
+            fields: block,
             freshness,
             for_all: self.partitioned || said.control.public || said.control.s_maxage_s.is_some(),
             tags: object::tags(tagged.map(|(_, value)| value)),
