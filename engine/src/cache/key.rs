@@ -112,15 +112,15 @@ impl<'a> View<'a> {
     /// gateway says of the caller, or they are too large to be kept.
     pub fn selecting(self, names: &[Box<[u8]>]) -> Option<Selecting> {
         let mut bytes = 0;
-        let select = |name: &Box<[u8]>| {
+        let select = |name: &[u8]| {
             if self.is_made_up(name) {
                 return None;
             }
             let value = vary::normalise(name, self.lines(name));
             bytes += name.len() + value.as_ref().map_or(0, |value| value.len());
-            (bytes <= limits::CACHE_SELECTING_BYTES).then(|| (name.clone(), value))
+            (bytes <= limits::CACHE_SELECTING_BYTES).then(|| (name.into(), value))
         };
-        names.iter().map(select).collect()
+        names.iter().map(|name| select(name)).collect()
     }
 
     /// Whether an answer with these values is one to this request.

@@ -16,6 +16,7 @@ use super::condition::{Conditions, Part, Validators, part};
 use super::directives::Wishes;
 use super::fill::Fill;
 use super::freshness::{Facts, Unstorable, Use, judge};
+use super::invalidate;
 use super::key::{self, Key, View};
 use super::object::{self, Draft, Object};
 use super::refresh;
@@ -75,7 +76,7 @@ pub async fn serve(
     if let Some((host, uri)) = change
         && (200..400).contains(&answer.head.status)
     {
-        invalidate(shard.cache(), &host, &uri, &answer, rules);
+        invalidate::invalidate(shard.cache(), &host, &uri, &answer, rules);
     }
     tell(&mut answer, Told::forwarded(why), request, rules);
     Ok(answer)
@@ -95,50 +96,6 @@ fn kind(request: &Request) -> Kind {
         | b"QUERY" => Kind::Pass,
         _ => Kind::Change,
     }
-}
-
-/// What an unsafe request was for, and what its answer names at the same host, has changed.
-fn invalidate(store: &Store, host: &[u8], uri: &[u8], answer: &Answer, rules: &RouteCache) {
-    store.invalidate(uri);
-    let (head, bytes) = (&answer.head, answer.bytes.bytes());
-    let base = Key { uri: uri.into(), way: Box::default() };
-    let location = head.value(bytes, Name::Location);
-    for place in location.into_iter().chain(head.other(bytes, b"content-location")) {
-        if let Some((path, query)) = same_host(place, host, base.place().1) {
-            store.invalidate(&key::uri(host, &path, query, rules));
-        }
-    }
-}
-
-/// Path and query of a reference to the same host (RFC 9111 §4.4: others are not ours to judge).
-fn same_host<'a>(place: &'a [u8], host: &[u8], base: &[u8]) -> Option<(Vec<u8>, Option<&'a [u8]>)> {
-    let place = place.split(|&byte| byte == b'#').next().unwrap_or_default();
-    let at = memchr::memchr(b'?', place).unwrap_or(place.len());
-    let (path, query) = (&place[..at], place.get(at + 1..));
-    let rest = match path {
-        [b'/', b'/', rest @ ..] => Some(rest),
-        path => {
-            let scheme = memchr::memmem::find(path, b"://");
-            scheme.filter(|at| !path[..*at].contains(&b'/')).and_then(|at| path.get(at + 3..))
-        }
-    };
-    let path = match (rest, path) {
-        (Some(rest), _) => {
-            let at = memchr::memchr(b'/', rest).unwrap_or(rest.len());
-            if !rest[..at].eq_ignore_ascii_case(host) {
-                return None;
-            }
-            if at == rest.len() { b"/".to_vec() } else { rest[at..].to_vec() }
-        }
-        (None, [b'/', ..]) => path.to_vec(),
-        (None, path) => {
-            let end = memchr::memrchr(b'/', base).map_or(0, |at| at + 1);
-            [base.get(..end).unwrap_or_default(), path].concat()
-        }
-    };
-    let mut normal = Vec::new();
-    let path = crate::route::path::normalise(&path, &mut normal).ok()?.to_vec();
-    Some((path, query))
 }
 
 /// One request's visit to the cache.
@@ -609,30 +566,5 @@ fn tell(answer: &mut Answer, told: Told, request: &Request, rules: &RouteCache) 
         let mut value = Vec::with_capacity(48);
         told.write(request.plan.plan.node.via.as_bytes(), &mut value);
         answer.edit.get_or_insert_default().fields.push((b"Cache-Status".to_vec(), value));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn references_lead_to_the_same_host_or_nowhere() {
-        let of = |place: &str| {
-            let found = same_host(place.as_bytes(), b"api.test:8080", b"/a/b");
-            found.map(|(path, query)| {
-                let query = query.map(|query| String::from_utf8_lossy(query).into_owned());
-                (String::from_utf8(path).unwrap(), query)
-            })
-        };
-        let at = |path: &str| Some((path.to_owned(), None));
-        assert_eq!(of("/x"), at("/x"));
-        assert_eq!(of("c"), at("/a/c"));
-        assert_eq!(of("../c#d"), at("/c"));
-        assert_eq!(of("http://API.test:8080/x"), at("/x"));
-        assert_eq!(of("//api.test:8080"), at("/"));
-        assert_eq!(of("/x?y=/z"), Some(("/x".into(), Some("y=/z".into()))));
-        assert_eq!(of("https://other.test/x"), None);
-        assert_eq!(of("//other.test/x"), None);
     }
 }

@@ -280,13 +280,16 @@ prop_compose! {
         upgrades in subsequence(texts(&["websocket", "foo/2"]), 0..1),
         (early_data, grpc_web) in any::<(bool, bool)>(),
         (retry, hedge) in
-            (option::of(resilience::retry()), option::of(resilience::or_none(resilience::hedge()))),
+            (
+                option::of(resilience::retry().boxed()),
+                option::of(resilience::or_none(resilience::hedge().boxed())),
+            ),
         priority in
             select(vec![Priority::Low, Priority::Normal, Priority::High, Priority::Critical]),
         (mirrored, per_ten_thousand) in (option::of(0..upstreams), 0u16..=10_000),
         deadline_header in option::of(select(texts(&["x-deadline-ms", "1"]))),
-        auth in option::of(callers::route_auth(callers)),
-        (networks, cors) in (option::of(callers::networks()), option::of(callers::cors())),
+        auth in option::of(callers::route_auth(callers).boxed()),
+        (networks, cors) in (option::of(callers::networks().boxed()), option::of(callers::cors().boxed())),
         limits in subsequence(texts(&["plan", "1"]), 0..3),
         (validate, cache) in (option::of(validate().boxed()), option::of(route_cache())),
         workspace in locality(),
@@ -413,7 +416,7 @@ fn spec() -> impl Strategy<Value = Spec> {
     (1u16..4, 1usize..4, 0usize..6, 1usize..5).prop_flat_map(
         |(listeners, upstreams, routes, count)| {
             (
-                (0..listeners).map(listener).collect::<Vec<_>>(),
+                (0..listeners).map(|at| listener(at).boxed()).collect::<Vec<_>>(),
                 (0..upstreams).map(|at| upstream(at).boxed()).collect::<Vec<_>>(),
                 (0..routes).map(|at| route(at, upstreams, count).boxed()).collect::<Vec<_>>(),
                 (
@@ -424,8 +427,8 @@ fn spec() -> impl Strategy<Value = Spec> {
                     0u8..=100,
                 ),
                 option::of(select(texts(&["-", "off", "/var/log/a b.log", "true"]))),
-                callers::callers(count),
-                admin(),
+                callers::callers(count).boxed(),
+                admin().boxed(),
             )
                 .prop_map(
                     |(listeners, upstreams, mut routes, node, path, callers, admin)| {
