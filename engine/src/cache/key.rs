@@ -112,7 +112,7 @@ impl<'a> View<'a> {
     /// gateway says of the caller, or they are too large to be kept.
     pub fn selecting(self, names: &[Box<[u8]>]) -> Option<Selecting> {
         let mut bytes = 0;
-        let select = |name: &[u8]| {
+        let mut select = |name: &[u8]| {
             if self.is_made_up(name) {
                 return None;
             }
