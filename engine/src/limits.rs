@@ -371,3 +371,23 @@ pub const LIMIT_TELL_MS: u64 = 300;
 pub const LIMIT_SILENT_MS: u64 = 2_000;
 /// How long the end of a process waits for what it gives back.
 pub const LIMIT_FAREWELL_MS: u64 = 300;
+/// How deep JSON (and XML) nests that is changed.
+pub const JSON_DEPTH: usize = 128;
+/// Values in one JSON document that is changed: 32 bytes each and more.
+pub const JSON_VALUES: usize = 1_000_000;
+/// Pairs of a form.
+pub const FORM_PAIRS: usize = 10_000;
+/// Attributes of one XML element.
+pub const XML_ATTRIBUTES: usize = 256;
+/// Segments of a JSON Pointer, and names of a dotted path, in a rule.
+pub const POINTER_SEGMENTS: usize = 32;
+/// What the operations of a rule may add to a document, by copies and values of their own, in bytes.
+pub const PAYLOAD_ADDED: usize = 16 * 1024 * 1024;
+/// Largest body that is changed on the shard itself, in bytes; others are changed on a thread of the store.
+pub const PAYLOAD_INLINE: usize = 16 * 1024;
+/// How many times its size a decoded body may have...
+pub const DECODE_RATIO: u64 = 250;
+/// ...once it is larger than this, in bytes.
+pub const DECODE_FREE: u64 = 256 * 1024;
+/// Encoders that a shard keeps for the next body: less than 1 MiB each.
+pub const ENCODERS_KEPT: usize = 16;
