@@ -391,3 +391,11 @@ pub const DECODE_RATIO: u64 = 250;
 pub const DECODE_FREE: u64 = 256 * 1024;
 /// Encoders that a shard keeps for the next body: less than 1 MiB each.
 pub const ENCODERS_KEPT: usize = 16;
+
+/// Longest template, in bytes; its literals and placeholders; filters of a placeholder; steps into JSON.
+pub const TEMPLATE_BYTES: usize = 64 * 1024;
+pub const TEMPLATE_PARTS: usize = 256;
+pub const TEMPLATE_FILTERS: usize = 16;
+pub const TEMPLATE_STEPS: usize = 32;
+/// Where a filter that makes a value longer stops, in bytes.
+pub const TEMPLATE_VALUE: usize = 1024 * 1024;
