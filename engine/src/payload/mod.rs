@@ -5,4 +5,6 @@ pub mod json;
 pub mod pointer;
 pub mod project;
 pub mod records;
+pub mod steps;
+pub mod template;
 pub mod xml;

@@ -171,6 +171,14 @@ impl Template {
         self.references().any(|what| what.root() == root)
     }
 
+    /// What it asks for, if it is that and nothing else.
+    pub fn only(&self) -> Option<&Reference> {
+        match &*self.parts {
+            [Part::Value(place)] if place.filters.is_empty() => Some(&place.what),
+            _ => None,
+        }
+    }
+
     /// What it asks for, in its order.
     pub fn references(&self) -> impl Iterator<Item = &Reference> {
         self.parts.iter().filter_map(|part| match part {
