@@ -9,6 +9,7 @@ use crate::auth::{Networks, Policy, policy};
 use crate::cors::Cors;
 use crate::limit;
 use crate::route::Rewrite;
+use crate::shape::Captures;
 use crate::validate::{Api, Rules};
 
 /// A route without its conditions: those are in the router.
@@ -17,6 +18,8 @@ pub struct Route {
     pub name: Box<str>,
     /// Applied to the normalised path by [`crate::route::rewrite_path`].
     pub rewrite: Rewrite,
+    /// The parts of its path that templates may ask for.
+    pub captures: Captures,
     /// At least one; picked by weight.
     pub backends: Box<[Backend]>,
     /// 0 in a field: the upstream's value.
@@ -96,6 +99,8 @@ impl Route {
         }
         let rewrite = Rewrite::build(&from.path, &from.rewrite)
             .map_err(|problem| error("rewrite".into(), problem))?;
+        let captures =
+            Captures::build(&from.path).map_err(|problem| error("path".into(), problem))?;
         let policy = from.auth.as_ref().and_then(|auth| auth.policy.as_deref());
         let policy = policy.map(|text| policies.policy(text)).transpose();
         let policy = policy.map_err(|problem| error("auth.policy".into(), problem))?;
@@ -112,6 +117,7 @@ impl Route {
         Ok(Route {
             name: from.name.into(),
             rewrite,
+            captures,
             backends: from
                 .backends
                 .into_iter()
