@@ -44,6 +44,22 @@ impl<'a> RequestValues<'a> {
         }
     }
 
+    /// The same with other parts of the path.
+    pub fn with_captured(&self, captured: Captured) -> RequestValues<'a> {
+        RequestValues {
+            request: self.request,
+            bytes: self.bytes,
+            path: self.path,
+            now_s: self.now_s,
+            captured: OnceCell::from(captured),
+        }
+    }
+
+    /// The path that was matched.
+    pub fn path(&self) -> &'a [u8] {
+        self.path
+    }
+
     fn header(&self, name: &FieldName) -> Option<Cow<'a, [u8]>> {
         if name.id == Name::Cookie
             && let Some(cookies) = self.cookies()
