@@ -9,6 +9,7 @@ mod key;
 mod limit;
 mod redis;
 mod resilience;
+mod shape;
 mod validation;
 
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +19,7 @@ pub use consumers::Consumers;
 pub use limit::*;
 pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
 pub use resilience::*;
+pub use shape::*;
 pub use validation::*;
 
 /// Index into [`Snapshot::upstreams`].
@@ -466,7 +468,9 @@ pub struct Route {
     /// All must hold. Names and values are compared percent-decoded.
     pub query: Vec<FieldMatch>,
     pub rewrite: PathRewrite,
-    /// At least one; picked by weight (smooth weighted, per shard).
+    /// What else is changed; `None`: nothing.
+    pub shape: Option<Box<RouteShape>>,
+    /// At least one, unless the gateway answers itself; picked by weight (smooth weighted, per shard).
     pub backends: Vec<Backend>,
     /// 0 in a field: the upstream's value.
     pub timeouts: Timeouts,
