@@ -399,3 +399,23 @@ pub const TEMPLATE_FILTERS: usize = 16;
 pub const TEMPLATE_STEPS: usize = 32;
 /// Where a filter that makes a value longer stops, in bytes.
 pub const TEMPLATE_VALUE: usize = 1024 * 1024;
+/// A jq program's text, in bytes.
+pub const JQ_PROGRAM: usize = 64 * 1024;
+/// Stack on which jq programs are compiled and run: both nest as deep as the program wants.
+pub const JQ_STACK: usize = 64 * 1024 * 1024;
+/// Memory of a jq worker, in bytes.
+pub const JQ_MEMORY: u64 = 512 * 1024 * 1024;
+/// What a jq program may give, in bytes.
+pub const JQ_OUTPUT: usize = 64 * 1024 * 1024;
+/// Programs that run at once, and with those that wait.
+pub const JQ_WORKERS: usize = 2;
+pub const JQ_WAITING: usize = 64;
+/// Programs that a worker has compiled.
+pub const JQ_PROGRAMS: usize = 256;
+/// After so many runs a worker gives way to a new one.
+pub const JQ_RUNS: u32 = 100_000;
+/// Bodies that are changed at once away from their shards, and with those that wait.
+pub const PAYLOADS: usize = 2;
+pub const PAYLOADS_WAITING: usize = 128;
+/// How nice the store's threads for work that computes are, beside shards of 0.
+pub const STORE_NICE: i32 = 5;

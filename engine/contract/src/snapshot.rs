@@ -7,6 +7,7 @@ mod auth;
 mod consumers;
 mod key;
 mod limit;
+mod payload;
 mod redis;
 mod resilience;
 mod shape;
@@ -17,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 pub use auth::*;
 pub use consumers::Consumers;
 pub use limit::*;
+pub use payload::*;
 pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
 pub use resilience::*;
 pub use shape::*;
@@ -476,6 +478,8 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Largest request body in bytes; past it 413.
     pub max_body_bytes: u64,
+    /// What is changed of bodies; `None`: nothing.
+    pub payload: Option<Box<RoutePayload>>,
     /// `Upgrade` tokens that may be tunnelled, lower case (`websocket`).
     pub upgrades: Vec<String>,
     /// Requests with a safe method are taken from early data (RFC 8470); others get 425.

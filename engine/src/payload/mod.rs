@@ -1,6 +1,7 @@
 //! Bodies of requests and answers, changed by a route's rules.
 
 pub mod form;
+pub mod jq;
 pub mod json;
 pub mod pointer;
 pub mod project;

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 mod auth;
 mod limit;
+mod payload;
 mod validation;
 
 fn text() -> BoxedStrategy<String> {
@@ -400,6 +401,7 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             backends,
             timeouts,
             max_body_bytes: last.0.0,
+            payload: payload.map(Box::new),
             upgrades: lists.2,
             early_data: last.0.1,
             grpc_web: last.0.2,
