@@ -25,6 +25,8 @@ pub mod message;
 mod mux;
 mod observe;
 mod overload;
+mod media;
+mod offload;
 mod payload;
 mod pipeline;
 pub mod plan;
@@ -50,6 +52,9 @@ mod validate;
 #[doc(hidden)]
 pub use auth::fuzz_jwt;
 pub use io::{StartError, probe};
+pub use payload::jq::{COMMAND as JQ_COMMAND, work as run_jq};
+#[doc(hidden)]
+pub use payload::fuzz_payload;
 pub use start::{Start, run};
 #[doc(hidden)]
 pub use template::fuzz_template;

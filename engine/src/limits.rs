@@ -26,7 +26,7 @@ pub const BASIC_CREDENTIAL: usize = 1_024;
 /// How long a good password is remembered.
 pub const BASIC_MEMORY_MS: u64 = 5 * 60_000;
 /// Threads of the store that compute.
-pub const STORE_THREADS: usize = 6;
+pub const STORE_THREADS: usize = 10;
 /// Passwords that are hashed at once.
 pub const BASIC_HASHES: usize = 3;
 /// The same with those that wait: under a second at 50 ms each.
@@ -291,7 +291,10 @@ const _: () = assert!(
     REDIS_BEAT_MS * (REDIS_BEATS_MISSED as u64 + 1) <= 1_000 && KEY_UNTRACKED_MS <= 1_000,
     "a revoked key ends within a second"
 );
-const _: () = assert!(BASIC_HASHES + VALIDATIONS < STORE_THREADS, "one is left for signatures");
+const _: () = assert!(
+    BASIC_HASHES + VALIDATIONS + PAYLOADS + JQ_WORKERS < STORE_THREADS,
+    "one is left for signatures"
+);
 const _: () = assert!(JWT <= AUTH_CREDENTIAL, "what was verified is remembered");
 const _: () = assert!(TLS_CARRY > 64 * 1024 + 18 * 1024 - 4096, "a message of rustls' bound");
 const _: () = assert!(REQUEST_LINE >= 8_000, "RFC 9112 §3");

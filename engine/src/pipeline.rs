@@ -17,6 +17,7 @@ use crate::limits;
 use crate::local_reply::LocalReply;
 use crate::message::{Field, Framing, Name, Target, Version};
 use crate::observe::End;
+use crate::payload;
 use crate::plan::{Plan, Route};
 use crate::relay;
 use crate::rewrite::Outbound;
@@ -68,6 +69,7 @@ async fn decide(
     admit_valid(shard, request, responder, route).await?;
     outbound(request, request.head.framing, None).check_loop()?;
     shape::request(shard, request, route)?;
+    payload::request(shard, request, responder, route).await?;
     let mut answer = match shape::own(shard, request, responder, route) {
         Some(own) => own,
         None => forward::forward(shard, request, responder, index).await,
@@ -75,8 +77,9 @@ async fn decide(
     limit::settle(request, &mut answer);
     let mut answer = answer?;
     shape::bound(route, &mut answer)?;
+    let mut answer = payload::answer(shard, request, responder, route, answer).await?;
     shape::answer(shard, request, route, &mut answer);
-    Ok(answer)
+    Ok(payload::compress(shard, request, responder, route, answer).await)
 }
 
 /// What the gateway itself answers, whatever the routes: `OPTIONS *`, CONNECT, TRACE.

@@ -1,12 +1,14 @@
 //! Content codings (RFC 9110 §8.4): gzip, deflate, br (RFC 7932) and zstd (RFC 8878).
 
+mod answer;
 mod decode;
 mod encode;
 mod negotiate;
 
+pub use answer::{Compression, Encoding, compress, weaken};
 pub use decode::{Decoder, Undecodable, decode_all};
 pub use encode::{Encoder, Encoders};
-pub use negotiate::choose;
+pub use negotiate::{choose, known};
 
 /// A coding other than identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -36,6 +36,25 @@ pub fn choose<'v>(fields: impl IntoIterator<Item = &'v [u8]>, ours: &[Coding]) -
     best.filter(|(_, weight)| *weight >= identity.unwrap_or(0)).map(|(coding, _)| coding)
 }
 
+/// The same without codings that cannot be undone here, for an answer that has to be read; `None`: there are
+/// none of them.
+pub fn known<'v>(fields: impl IntoIterator<Item = &'v [u8]>) -> Option<Vec<u8>> {
+    let mut left: Vec<&[u8]> = Vec::new();
+    let mut unknown = false;
+    for item in fields.into_iter().flat_map(|value| value.split(|byte| *byte == b',')) {
+        let name = item.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        match Coding::named(name).is_some() || name.eq_ignore_ascii_case(b"identity") {
+            true => left.push(item.trim_ascii()),
+            false => unknown |= !name.is_empty(),
+        }
+    }
+    match (unknown, left.is_empty()) {
+        (false, _) => None,
+        (true, true) => Some(b"identity".to_vec()),
+        (true, false) => Some(left.join(&b", "[..])),
+    }
+}
+
 /// A weight in thousandths (RFC 9110 §12.4.2); what is none is 0, so that nothing is sent that may not
 /// be wanted.
 fn weight(parameter: &[u8]) -> u16 {
@@ -60,6 +79,15 @@ fn weight(parameter: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_undone_is_not_asked_for() {
+        let known = |field: &str| known([field.as_bytes()]).map(|value| String::from_utf8(value).unwrap());
+        assert_eq!(known("gzip;q=0.5, br, identity"), None);
+        assert_eq!(known("gzip;q=0.5,dcb, br, *"), Some("gzip;q=0.5, br".into()));
+        assert_eq!(known("*"), Some("identity".into()));
+        assert_eq!(known(""), None);
+    }
 
     #[test]
     fn the_client_chooses_and_then_we_do() {
