@@ -310,7 +310,7 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub respond: Option<Respond>,
     /// Several upstreams by weight, as for a canary; instead of upstream.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1))]
     pub upstreams: Vec<Backend>,
     /// Deadlines of this route; what is absent is the upstream's.

@@ -128,9 +128,10 @@ fn path_edit(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<PathEdit> {
             let regex = f.require(walk, "regex", "a regular expression", |walk, node, path| {
                 walk.parsed(node, path, "bad-regex", scalars::regex)
             });
-            let with = f.require(walk, "with", "what to put in place of what it matches", |w, n, p| {
-                w.text(n, p)
-            });
+            let with =
+                f.require(walk, "with", "what to put in place of what it matches", |w, n, p| {
+                    w.text(n, p)
+                });
             Some(PathEdit::Replace(PathReplace { regex: regex?, with: with? }))
         }
         _ => {
