@@ -18,7 +18,9 @@ pub use providers::jws;
 mod callers;
 mod identities;
 mod limits;
+mod payload;
 mod providers;
+mod shape;
 mod upstreams;
 mod validation;
 
@@ -175,6 +177,7 @@ fn route<'a>(
             Rewrite::StripPrefix => flat::PathRewrite::StripPrefix,
             Rewrite::ReplacePrefix(prefix) => flat::PathRewrite::ReplacePrefix(prefix.clone()),
         },
+        shape: shape::shape(route),
         backends: route
             .upstreams
             .iter()
@@ -185,6 +188,7 @@ fn route<'a>(
             .collect(),
         timeouts: upstreams::route_timeouts(&route.timeouts),
         max_body_bytes: route.max_body_bytes,
+        payload: payload::payload(route),
         upgrades: route.upgrades.clone(),
         early_data: route.early_data,
         grpc_web: route.grpc_web,

@@ -6,9 +6,11 @@ mod broken;
 mod callers;
 mod limits;
 mod operators;
+mod payload;
 mod random;
 mod resilience;
 mod secure;
+mod shape;
 mod validate;
 
 pub(crate) use validate::as_json;

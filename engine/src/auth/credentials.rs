@@ -134,8 +134,7 @@ fn in_line<'a>(line: &'a [u8], name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
     line.split(|&byte| byte == b';').filter_map(move |pair| {
         let at = memchr::memchr(b'=', pair)?;
         let value = pair.get(at + 1..)?.trim_ascii();
-        let value =
-            value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
+        let value = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
         (pair.get(..at)?.trim_ascii() == name).then_some(value)
     })
 }

@@ -66,7 +66,8 @@ fn request(from: &RequestShape, scope: &Scope) -> Result<Request, Problem> {
         host: host.transpose()?,
         path: from.path.as_ref().map(|path| PathRule::build(path, scope)).transpose()?,
         query: QueryRules::build(&from.query, scope).map_err(within("request.query"))?,
-        fields: FieldRules::build(&from.headers, scope, false).map_err(within("request.headers"))?,
+        fields: FieldRules::build(&from.headers, scope, false)
+            .map_err(within("request.headers"))?,
         cookies: CookieRules::build(&from.cookies, scope).map_err(within("request.cookies"))?,
     })
 }
@@ -83,7 +84,8 @@ fn response(from: &ResponseShape, scope: &Scope) -> Result<Response, Problem> {
     }
     Ok(Response {
         status: from.status.as_slice().into(),
-        fields: FieldRules::build(&from.headers, scope, true).map_err(within("response.headers"))?,
+        fields: FieldRules::build(&from.headers, scope, true)
+            .map_err(within("response.headers"))?,
         cookies: AnswerCookies::build(&from.cookies, scope).map_err(within("response.cookies"))?,
         max_body_bytes: from.max_body_bytes,
     })
@@ -127,8 +129,11 @@ fn fits(route: &Route, from: &RouteShape, shape: &Shape) -> Result<(), Problem> 
             return fault(answer, problem);
         }
         if !route.upgrades.is_empty() {
-            return fault(answer, "what the gateway answers itself switches no protocols; leave \
-                                  `upgrades` out");
+            return fault(
+                answer,
+                "what the gateway answers itself switches no protocols; leave \
+                                  `upgrades` out",
+            );
         }
     }
     if route.grpc_web {
@@ -148,8 +153,11 @@ fn fits(route: &Route, from: &RouteShape, shape: &Shape) -> Result<(), Problem> 
     if let Some(name) = &route.deadline_header
         && shape.request.fields.names().any(|own| own.eq_ignore_ascii_case(name))
     {
-        return fault("request.headers", "it changes the field of `deadline_header`, which the \
-                                         gateway writes itself");
+        return fault(
+            "request.headers",
+            "it changes the field of `deadline_header`, which the \
+                                         gateway writes itself",
+        );
     }
     if route.cors.is_some()
         && let Some(name) =

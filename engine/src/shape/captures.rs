@@ -62,7 +62,9 @@ impl Captures {
         match self {
             Captures::Exact => Vec::new(),
             Captures::Prefix { .. } => vec!["rest".into()],
-            Captures::Regex { names, .. } => names.iter().map(|name| String::from(&**name)).collect(),
+            Captures::Regex { names, .. } => {
+                names.iter().map(|name| String::from(&**name)).collect()
+            }
         }
     }
 

@@ -69,9 +69,10 @@ impl CookieRules {
     ) -> Result<CookieRules, Problem> {
         let set = from.set.iter().map(|(name, _)| ("set", name.as_str()));
         unique(set.chain(from.remove.iter().map(|name| ("remove", name.as_str()))))?;
-        let set = from.set.iter().map(|(name, text)| {
-            Ok((name.as_bytes().into(), value("set", name, text, scope)?))
-        });
+        let set = from
+            .set
+            .iter()
+            .map(|(name, text)| Ok((name.as_bytes().into(), value("set", name, text, scope)?)));
         let remove = from.remove.iter().map(|name| name.as_bytes().into()).collect();
         Ok(CookieRules { set: set.collect::<Result<_, Problem>>()?, remove })
     }
@@ -298,7 +299,8 @@ fn sound(attributes: &CookieAttributes) -> Result<(), String> {
 fn suits_prefix(name: &str, attributes: &CookieAttributes) -> Result<(), String> {
     let secure = attributes.secure == Some(true);
     let own = attributes.domain.is_none() && attributes.path.as_deref() == Some("/");
-    let starts = |prefix: &str| name.get(..prefix.len()).is_some_and(|s| s.eq_ignore_ascii_case(prefix));
+    let starts =
+        |prefix: &str| name.get(..prefix.len()).is_some_and(|s| s.eq_ignore_ascii_case(prefix));
     if starts("__Host-") && !(secure && own) {
         return Err("a cookie of this name needs secure: true, path: / and no domain".into());
     }

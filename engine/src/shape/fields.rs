@@ -65,7 +65,9 @@ impl FieldRules {
                 return Err((place(kind, key), format!("`{name}` is no name of a header field")));
             }
             match fixed_field(&name.to_ascii_lowercase(), of_answer) {
-                Some(why) => Err((place(kind, key), format!("`{name}` is not changed here: {why}"))),
+                Some(why) => {
+                    Err((place(kind, key), format!("`{name}` is not changed here: {why}")))
+                }
                 None => Ok(FieldName::new(name)),
             }
         };
@@ -84,8 +86,8 @@ impl FieldRules {
         }
         for (kind, pairs) in [("set", &from.set), ("add", &from.add)] {
             for (field, text) in pairs {
-                let value = template(text, scope)
-                    .map_err(|problem| (place(kind, field), problem))?;
+                let value =
+                    template(text, scope).map_err(|problem| (place(kind, field), problem))?;
                 if value.literal().is_some_and(|text| !is_plain(text)) {
                     let problem = "a value has no line ends, no other control characters and no \
                                    space around it";

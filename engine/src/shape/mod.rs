@@ -131,12 +131,7 @@ pub fn bound(route: &Route, answer: &mut Answer) -> Result<(), LocalReply> {
 
 /// Changes the answer as its route says.
 #[inline]
-pub fn answer(
-    shard: &Shard,
-    request: &exchange::Request,
-    route: &Route,
-    answer: &mut Answer,
-) {
+pub fn answer(shard: &Shard, request: &exchange::Request, route: &Route, answer: &mut Answer) {
     if let Some(shape) = route.shape.as_deref()
         && !answer.switched
         && !shape.response.is_empty()
@@ -146,11 +141,7 @@ pub fn answer(
 }
 
 impl Shape {
-    fn request(
-        &self,
-        shard: &Shard,
-        request: &mut exchange::Request,
-    ) -> Result<(), LocalReply> {
+    fn request(&self, shard: &Shard, request: &mut exchange::Request) -> Result<(), LocalReply> {
         if self.keeps {
             request.keep();
         }
@@ -240,14 +231,16 @@ impl Response {
     }
 
     fn status(&self, status: u16) -> Option<u16> {
-        let mut rules = self.status.iter().filter(|rule| (rule.first..=rule.last).contains(&status));
+        let mut rules =
+            self.status.iter().filter(|rule| (rule.first..=rule.last).contains(&status));
         rules.next().map(|rule| rule.to).filter(|_| status_has_body(status))
     }
 
     fn keeps(&self) -> bool {
         let mut templates = self.fields.templates().chain(self.cookies.templates());
         // Everything else that a request has is still there when its answer comes.
-        let roots = [Root::Path, Root::Query, Root::Header, Root::Cookie, Root::Request, Root::Client];
+        let roots =
+            [Root::Path, Root::Query, Root::Header, Root::Cookie, Root::Request, Root::Client];
         templates.any(|template| roots.iter().any(|root| template.uses(*root)))
     }
 }
@@ -263,4 +256,3 @@ fn is_authority(text: &[u8]) -> bool {
     let span = Span { start: 0, end: text.len() as u32 };
     Authority::parse(text, span).is_some()
 }
-

@@ -70,7 +70,13 @@ impl Own {
         match self {
             Own::Redirect(redirect) => {
                 let location = redirect.location(values).ok_or_else(missing)?;
-                Answer::own(shard, is_head, redirect.status, &[(b"Location", &location)], Vec::new())
+                Answer::own(
+                    shard,
+                    is_head,
+                    redirect.status,
+                    &[(b"Location", &location)],
+                    Vec::new(),
+                )
             }
             Own::Static(answer) => {
                 let body = answer.body(values).ok_or_else(missing)?;
@@ -82,7 +88,9 @@ impl Own {
                     let mut text = Vec::new();
                     match value.text(values, Escape::Header, &mut text) {
                         Ok(()) => fields.push((name.as_bytes(), text.trim_ascii().to_vec())),
-                        Err(why) if why.unfit => shard.meter.count(contract::Counter::ValuesUnfit, 1),
+                        Err(why) if why.unfit => {
+                            shard.meter.count(contract::Counter::ValuesUnfit, 1)
+                        }
                         Err(_) => {}
                     }
                 }
@@ -115,9 +123,8 @@ impl Redirect {
             let problem = format!("{status} is no redirect; expected 301, 302, 303, 307 or 308");
             return Err(fault("status", problem));
         }
-        let compile = |text: &str| {
-            template(text, scope).map_err(|problem| fault("location", problem))
-        };
+        let compile =
+            |text: &str| template(text, scope).map_err(|problem| fault("location", problem));
         // So that places in errors are those of the whole text.
         compile(location)?;
         let (site, rest) = split(location);

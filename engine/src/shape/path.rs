@@ -14,7 +14,10 @@ use crate::template::{Escape, Reference, RequestPart, Scope, Template};
 pub enum PathRule {
     Whole(Template),
     /// Each match gives way.
-    Replace { regex: Regex, with: Template },
+    Replace {
+        regex: Regex,
+        with: Template,
+    },
 }
 
 impl PartialEq for PathRule {
@@ -75,7 +78,11 @@ impl PathRule {
     ///
     /// # Errors
     /// A value is missing, or makes no path that has one safe reading only.
-    pub fn render(&self, values: &RequestValues<'_>, old: &[u8]) -> Result<Option<Vec<u8>>, NoPath> {
+    pub fn render(
+        &self,
+        values: &RequestValues<'_>,
+        old: &[u8],
+    ) -> Result<Option<Vec<u8>>, NoPath> {
         let mut out = Vec::with_capacity(old.len() + 32);
         match self {
             PathRule::Whole(path) => {

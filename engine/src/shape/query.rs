@@ -59,7 +59,8 @@ impl QueryRules {
         };
         let templates = |kind: &str, pairs: &[(String, String)]| {
             let compile = |(name, text): &(String, String)| {
-                let value = template(text, scope).map_err(|problem| (place(kind, name), problem))?;
+                let value =
+                    template(text, scope).map_err(|problem| (place(kind, name), problem))?;
                 Ok((Name::new(name), value.map_literals(encoded)))
             };
             pairs.iter().map(compile).collect::<Result<Box<[_]>, Problem>>()
@@ -124,8 +125,7 @@ impl QueryRules {
             let mut stays = !self.remove.iter().any(|name| name.is(raw));
             let sets = self.set.iter().enumerate();
             stays &= !sets.into_iter().any(|(at, (name, _))| bit(set, at) && name.is(raw));
-            for (list, bits, copies) in
-                [(&self.rename, renamed, false), (&self.copy, copied, true)]
+            for (list, bits, copies) in [(&self.rename, renamed, false), (&self.copy, copied, true)]
             {
                 for (at, (from, to)) in list.iter().enumerate() {
                     if !bit(bits, at) {
@@ -151,9 +151,10 @@ impl QueryRules {
 
 /// The pairs of a query: name and what is behind it, with its `=`.
 fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    query.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
-        pair.split_at(memchr::memchr(b'=', pair).unwrap_or(pair.len()))
-    })
+    query
+        .split(|byte| *byte == b'&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_at(memchr::memchr(b'=', pair).unwrap_or(pair.len())))
 }
 
 fn push(out: &mut Vec<u8>, name: &[u8], rest: &[u8]) {

@@ -7,7 +7,9 @@ use super::access::{cors, networks, route_auth};
 use super::consumers::names;
 use super::fields::{Fields, Walk, nearest};
 use super::parts::{count, flag, locality, name, one_of};
+use super::payload::{compress, request_body, response_body};
 use super::resilience::{deadline_header, hedge, mirror, retry};
+use super::shape::{redirect, request, respond, response};
 use super::upstream::route_timeouts;
 use super::validate::validate;
 use crate::spec::model::{
@@ -24,10 +26,17 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "workspace",
         "match",
         "rewrite",
+        "request",
+        "response",
+        "redirect",
+        "respond",
         "upstream",
         "upstreams",
         "timeouts",
         "max_body_bytes",
+        "request_body",
+        "response_body",
+        "compress",
         "upgrades",
         "early_data",
         "grpc_web",
@@ -54,9 +63,16 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             workspace: None,
             matches: Match::default(),
             rewrite: Rewrite::Keep,
+            request: None,
+            response: None,
+            redirect: None,
+            respond: None,
             upstreams: Vec::new(),
             timeouts: RouteTimeouts::default(),
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+            request_body: Vec::new(),
+            response_body: Vec::new(),
+            compress: None,
             upgrades: Vec::new(),
             early_data: false,
             grpc_web: false,
@@ -86,9 +102,16 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         workspace: fields.read(walk, "workspace", locality),
         matches,
         rewrite,
+        request: fields.read(walk, "request", request),
+        response: fields.read(walk, "response", response),
+        redirect: fields.read(walk, "redirect", redirect),
+        respond: fields.read(walk, "respond", respond),
         upstreams: backends(walk, &fields),
         timeouts: fields.read(walk, "timeouts", route_timeouts).unwrap_or_default(),
         max_body_bytes: fields.read(walk, "max_body_bytes", size).unwrap_or(DEFAULT_MAX_BODY_BYTES),
+        request_body: fields.read(walk, "request_body", request_body).unwrap_or_default(),
+        response_body: fields.read(walk, "response_body", response_body).unwrap_or_default(),
+        compress: fields.read(walk, "compress", compress),
         upgrades: fields.read(walk, "upgrades", upgrades).unwrap_or_default(),
         early_data: flag(walk, &fields, "early_data", false),
         grpc_web: flag(walk, &fields, "grpc_web", false),
@@ -107,6 +130,9 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
     })
 }
 
+/// What a route may have in place of an upstream.
+const OWN: [&str; 2] = ["redirect", "respond"];
+
 fn backends(walk: &mut Walk<'_>, fields: &Fields<'_>) -> Vec<Backend> {
     let one = fields.read(walk, "upstream", |walk, node, path| match node.value {
         Value::List(_) => {
@@ -122,6 +148,20 @@ fn backends(walk: &mut Walk<'_>, fields: &Fields<'_>) -> Vec<Backend> {
         }
         Some(list)
     });
+    if let (Some(_), Some(node)) = (fields.node("redirect"), fields.node("respond")) {
+        let message = "`redirect` and `respond` exclude each other; keep one";
+        walk.error("conflicting-fields", node, &fields.at("respond"), message.into());
+    }
+    // The gateway answers itself.
+    if let Some(name) = OWN.into_iter().find(|name| fields.node(name).is_some()) {
+        for other in ["upstream", "upstreams"] {
+            if let Some(node) = fields.node(other) {
+                let message = format!("`{name}` and `{other}` exclude each other; keep one");
+                walk.error("conflicting-fields", node, &fields.at(other), message);
+            }
+        }
+        return Vec::new();
+    }
     match (fields.node("upstream"), fields.node("upstreams")) {
         (None, None) => {
             let message = "`upstream` is missing; expected the name of an upstream";

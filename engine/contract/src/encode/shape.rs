@@ -95,9 +95,8 @@ pub(super) fn read(input: &mut In<'_>) -> Result<RouteShape, DecodeError> {
                     })
                 })?,
             },
-            max_body_bytes: input.option("response.max_body_bytes", |input| {
-                input.u64("response.max_body_bytes")
-            })?,
+            max_body_bytes: input
+                .option("response.max_body_bytes", |input| input.u64("response.max_body_bytes"))?,
         },
         answer: input.option("route.answer", read_answer)?,
     })

@@ -173,13 +173,29 @@ pub fn fixed_field(name: &str, of_answer: bool) -> Option<&'static str> {
         "content-length" | "transfer-encoding" | "trailer" | "content-range" => {
             "it says where the message ends, which the gateway sees to"
         }
-        "connection" | "keep-alive" | "proxy-connection" | "te" | "upgrade" | "http2-settings"
-        | "proxy-authenticate" | "proxy-authorization" | "expect" | "sec-websocket-key"
-        | "sec-websocket-accept" | "early-data" => {
+        "connection"
+        | "keep-alive"
+        | "proxy-connection"
+        | "te"
+        | "upgrade"
+        | "http2-settings"
+        | "proxy-authenticate"
+        | "proxy-authorization"
+        | "expect"
+        | "sec-websocket-key"
+        | "sec-websocket-accept"
+        | "early-data" => {
             "it belongs to one connection (RFC 9110 §7.6.1), which the gateway sees to"
         }
-        "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-port" | "x-forwarded-proto"
-        | "x-forwarded-client-cert" | "forwarded" | "x-real-ip" | "via" | "x-request-id"
+        "x-forwarded-for"
+        | "x-forwarded-host"
+        | "x-forwarded-port"
+        | "x-forwarded-proto"
+        | "x-forwarded-client-cert"
+        | "forwarded"
+        | "x-real-ip"
+        | "via"
+        | "x-request-id"
         | "x-sluice-mirror" => {
             "it says where the request comes from, which the gateway does itself; put the value \
              into a field of another name, such as from ${client.address} or ${request.id}"
@@ -204,7 +220,8 @@ pub fn status_has_body(status: u16) -> bool {
 
 /// Bytes of a cookie's value that need no quotes (RFC 6265 §4.1.1).
 pub fn is_cookie_value(value: &[u8]) -> bool {
-    let octet = |byte: &u8| matches!(byte, 0x21 | 0x23..=0x2b | 0x2d..=0x3a | 0x3c..=0x5b | 0x5d..=0x7e);
+    let octet =
+        |byte: &u8| matches!(byte, 0x21 | 0x23..=0x2b | 0x2d..=0x3a | 0x3c..=0x5b | 0x5d..=0x7e);
     value.iter().all(octet)
 }
 
