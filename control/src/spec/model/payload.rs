@@ -142,10 +142,8 @@ pub enum BodyStep {
     /// Give a member another name.
     Rename(NewName),
     /// Keep these and nothing else. Dotted paths, which go through arrays (items.price); * is any member.
-    #[schemars(length(min = 1))]
     Allow(Vec<String>),
     /// Take these away. Dotted paths as for allow.
-    #[schemars(length(min = 1))]
     Deny(Vec<String>),
     /// Make the body the only member of an object.
     Wrap(String),

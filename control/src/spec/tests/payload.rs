@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::json;
 
-use super::random::texts;
-use super::{errors, load};
+use super::load;
+use super::random::{errors, texts};
 use crate::spec::*;
 
 fn step() -> impl Strategy<Value = BodyStep> {

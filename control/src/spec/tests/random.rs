@@ -442,7 +442,7 @@ fn spec() -> impl Strategy<Value = Spec> {
     )
 }
 
-fn errors(loaded: &Loaded) -> Vec<String> {
+pub fn errors(loaded: &Loaded) -> Vec<String> {
     let errors = loaded.problems.iter().filter(|problem| problem.severity == Severity::Error);
     errors.map(ToString::to_string).collect()
 }
