@@ -403,7 +403,7 @@ pub const TEMPLATE_STEPS: usize = 32;
 /// Where a filter that makes a value longer stops, in bytes.
 pub const TEMPLATE_VALUE: usize = 1024 * 1024;
 /// A jq program's text, in bytes.
-pub const JQ_PROGRAM: usize = 64 * 1024;
+pub const JQ_PROGRAM: usize = 16 * 1024;
 /// Stack on which jq programs are compiled and run: both nest as deep as the program wants.
 pub const JQ_STACK: usize = 64 * 1024 * 1024;
 /// Memory of a jq worker, in bytes.

@@ -159,8 +159,12 @@ pub async fn compress(
             body.borrow_mut().data = Some(Chunk::from_vec(coded));
             return answer;
         }
-        // Nobody has time for it now: it goes on as it comes here.
+        // Nobody has time for it now: it goes on as it is.
         body.borrow_mut().data = Some(Chunk::copy_of(&plain));
+        if let Some(edit) = &mut answer.edit {
+            edit.fields.retain(|(name, _)| name != b"Content-Encoding");
+        }
+        return answer;
     }
     let flush = content_type.starts_with(b"text/event-stream") || content_type.ends_with(b"ndjson");
     answer.filters.push(Filter::Encode(Box::new(Encoding::new(shard, coding, level, flush))));

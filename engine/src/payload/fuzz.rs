@@ -98,3 +98,31 @@ fn records(body: &[u8]) {
         assert_eq!(run(body.len()), run(3));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_seeds_keep_their_promises() {
+        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/seeds/payload");
+        let seeds = std::fs::read_dir(seeds).unwrap().map(|seed| seed.unwrap().path());
+        for seed in seeds {
+            fuzz_payload(&std::fs::read(&seed).unwrap());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_keep_them(
+            told in "([ardmcnuwt+-](/[ab*-]|/0){0,3}(>(/[ab*]){0,3})? ){0,5}",
+            body in crate::payload::json::tests::document(),
+            noise in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            fuzz_payload(format!("{told}\n{body}").as_bytes());
+            fuzz_payload(&[told.as_bytes(), b"\n", &noise].concat());
+        }
+    }
+}

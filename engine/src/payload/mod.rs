@@ -28,7 +28,7 @@ pub use fuzz::fuzz_payload;
 pub use rule::{Fault, Rule};
 pub use stream::Stream;
 
-use crate::answer::{Answer, Edit, Whole};
+use crate::answer::{Answer, Carrier, Edit, Whole};
 use crate::auth::credentials;
 use crate::coding::{self, Coding, Compression};
 use crate::exchange::{Request, Responder};
@@ -148,10 +148,10 @@ impl Job {
     fn work(self, jq: &jq::Workers) -> Result<Vec<u8>, (Fault, Vec<u8>)> {
         let rule = self.rule();
         let changed = match self.codings.is_empty() {
-            true => rule.change(&self.body, &self.known, jq),
+            true => rule.change_all(&self.body, &self.known, jq),
             false => {
                 let decoded = rule.decoded(&self.codings, &self.body);
-                decoded.and_then(|body| rule.change(&body, &self.known, jq))
+                decoded.and_then(|body| rule.change_all(&body, &self.known, jq))
             }
         };
         changed.map_err(|fault| (fault, self.body))
@@ -199,21 +199,14 @@ async fn change_request(
         edit_request(request, rule, decoded);
         return Ok(());
     }
-    let body =
-        upload::gather_request(shard, request, responder, rule.most, max_body_bytes).await?;
+    // Records are here only if they were read already, to be validated.
+    let most = if streams { usize::MAX } else { rule.most };
+    let body = upload::gather_request(shard, request, responder, most, max_body_bytes).await?;
     if body.is_empty() {
         return Ok(());
     }
-    let changed = if streams {
-        // It was read already, to be validated.
-        let mut stream = Stream::new(payload.clone(), true, at, codings, known, shard);
-        let mut out = Vec::new();
-        stream.pass(&body, true, &mut out).map(|()| out)
-    } else {
-        let job = Job { payload: payload.clone(), of_request: true, at, codings, known, body };
-        job.run(shard).await.map_err(|(fault, _)| fault)
-    };
-    match changed {
+    let job = Job { payload: payload.clone(), of_request: true, at, codings, known, body };
+    match job.run(shard).await.map_err(|(fault, _)| fault) {
         Ok(body) => {
             request.replace_body(body);
             edit_request(request, rule, decoded);
@@ -297,13 +290,17 @@ async fn change_answer(
     drop(values);
     let etag = head.other(bytes, b"etag").map(<[u8]>::to_vec);
     let decoded = !codings.is_empty();
-    if matches!(rule.from, BodyForm::Lines | BodyForm::Events) {
+    // What is here as a whole would be changed in one go.
+    let is_own = matches!(answer.carrier, Carrier::Own(_));
+    let streams = matches!(rule.from, BodyForm::Lines | BodyForm::Events);
+    if streams && !is_own {
         let stream = Stream::new(payload.clone(), false, at, codings, known, shard);
         answer.filters.push(crate::filter::Filter::Records(Box::new(stream)));
         edit_answer(answer.edit.get_or_insert_default(), rule, decoded, etag, false);
         return Ok(answer);
     }
-    let mut whole: Whole = answer.gather(shard, responder, None, rule.most).await?;
+    let most = if streams { usize::MAX } else { rule.most };
+    let mut whole: Whole = answer.gather(shard, responder, None, most).await?;
     let body = std::mem::take(&mut whole.body);
     if body.is_empty() {
         return Ok(whole.into_answer(body));

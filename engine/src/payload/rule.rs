@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use contract::encode::MAX_CHANGED_BODY;
 use contract::snapshot::BodyForm;
 
 use super::jq::{Failed, Ran, Workers};
 use super::json::Json;
 use super::project::Tree;
-use super::records::{Form, Records};
+use super::records::{Form, Records, Stop};
 use super::steps::{self, Step};
 use super::template::Known;
 use super::{form, xml};
@@ -56,6 +57,15 @@ pub enum Fault {
     NoRoom,
 }
 
+impl From<Stop<Fault>> for Fault {
+    fn from(stop: Stop<Fault>) -> Fault {
+        match stop {
+            Stop::TooLong => Fault::TooLarge,
+            Stop::Change(fault) => fault,
+        }
+    }
+}
+
 impl Rule {
     pub fn is_for_status(&self, status: u16) -> bool {
         self.statuses.is_empty()
@@ -91,12 +101,49 @@ impl Rule {
     /// # Errors
     /// See [`Fault`].
     pub fn decoded(&self, codings: &[Coding], body: &[u8]) -> Result<Vec<u8>, Fault> {
-        decode_all(codings, body, self.most as u64).map_err(|error| match error {
+        // Of records `most` bounds each.
+        let most = if self.records().is_some() { MAX_CHANGED_BODY } else { self.most as u32 };
+        decode_all(codings, body, u64::from(most)).map_err(|error| match error {
             Undecodable::TooLarge => Fault::TooLarge,
             Undecodable::Malformed => {
                 Fault::Unreadable("it is not encoded as its Content-Encoding says".into())
             }
         })
+    }
+
+    /// What becomes of a whole body, of records or not.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub fn change_all(
+        &self,
+        body: &[u8],
+        known: &Known,
+        jq: &Workers,
+    ) -> Result<Vec<u8>, Fault> {
+        let Some(mut records) = self.records() else { return self.change(body, known, jq) };
+        let mut out = Vec::with_capacity(body.len());
+        let mut change = |record: &[u8]| self.change_record(record, known, jq);
+        records.pass(body, true, &mut change, &mut out).map_err(Fault::from)?;
+        Ok(out)
+    }
+
+    /// What becomes of one record.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub fn change_record(
+        &self,
+        record: &[u8],
+        known: &Known,
+        jq: &Workers,
+    ) -> Result<Option<Vec<u8>>, Fault> {
+        match self.change(record, known, jq) {
+            Ok(changed) => Ok(Some(changed)),
+            // Such as `[DONE]`.
+            Err(Fault::Unreadable(_)) if self.pass => Ok(Some(record.to_vec())),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// What becomes of a whole body, or of one record.

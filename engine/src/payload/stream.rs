@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::jq::Workers;
-use super::records::{Records, Stop};
+use super::records::Records;
 use super::rule::Fault;
 use super::template::Known;
 use super::{Payload, Rule};
@@ -75,17 +75,9 @@ impl Stream {
         let data = decoded.as_deref().unwrap_or(data);
         let Some(mut records) = self.records.take() else { return Err(Fault::Exhausted) };
         let (rule, known, jq) = (self.rule(), &self.known, &*self.jq);
-        let mut change = |record: &[u8]| match rule.change(record, known, jq) {
-            Ok(changed) => Ok(Some(changed)),
-            // Such as `[DONE]`.
-            Err(Fault::Unreadable(_)) if rule.pass => Ok(Some(record.to_vec())),
-            Err(fault) => Err(fault),
-        };
+        let mut change = |record: &[u8]| rule.change_record(record, known, jq);
         let passed = records.pass(data, end, &mut change, out);
         self.records = Some(records);
-        passed.map_err(|stop| match stop {
-            Stop::TooLong => Fault::TooLarge,
-            Stop::Change(fault) => fault,
-        })
+        passed.map_err(Fault::from)
     }
 }

@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(run(&workers, ".a", r#"{"a":1.10}"#), Ran::Value(b"1.10".to_vec()));
         let first = id();
         assert_eq!(run(&workers, ".a | not", r#"{"a":1.10}"#), Ran::Value(b"false".to_vec()));
-        let no = Ran::Failed(Failed::Error("no".into()));
+        let no = Ran::Failed(Failed::Error("\"no\"".into()));
         assert_eq!(run(&workers, "error(\"no\")", "1"), no);
         assert_eq!((id(), first.is_some()), (first, true));
         let large = format!("\"{}\"", "x".repeat(1 << 20));

@@ -146,7 +146,7 @@ mod tests {
     fn what_fails_says_why() {
         assert!(matches!(run("1, 2", "0"), Err(Failed::Error(text)) if text.contains("more than one")));
         assert!(matches!(run(".a", "[1]"), Err(Failed::Error(_))));
-        assert_eq!(run(r#"error("no")"#, "0"), Err(Failed::Error("no".into())));
+        assert_eq!(run(r#"error("no")"#, "0"), Err(Failed::Error("\"no\"".into())));
         assert_eq!(run("[range(10000)]", "0"), Err(Failed::TooLarge));
         assert!(matches!(run(".", "{"), Err(Failed::Error(_))));
     }
@@ -163,5 +163,26 @@ mod tests {
             assert!(Program::compile(program).is_err(), "{program}");
         }
         assert!(Program::compile(&"1".repeat(limits::JQ_PROGRAM + 1)).is_err());
+    }
+
+    /// An overflow would end this process.
+    #[test]
+    fn the_stack_is_deep_enough_for_any_program() {
+        let n = limits::JQ_PROGRAM;
+        let programs = [
+            "-".repeat(n - 1) + "1",
+            "(".repeat(n / 2 - 1) + "1" + &")".repeat(n / 2 - 1),
+            "[".repeat(n / 2 - 1) + &"]".repeat(n / 2 - 1),
+            "{a:".repeat(n / 4 - 1) + "1" + &"}".repeat(n / 4 - 1),
+            "1|".repeat(n / 2 - 1) + "1",
+            "try ".repeat(n / 4 - 1) + "1",
+            "\"\\(".repeat(n / 6) + "1" + &")\"".repeat(n / 6),
+        ];
+        for program in programs {
+            let short: String = program.chars().take(10).collect();
+            let compile = move || Program::compile(&program).is_ok();
+            let thread = std::thread::Builder::new().stack_size(limits::JQ_STACK).spawn(compile);
+            assert!(thread.unwrap().join().unwrap(), "{short}");
+        }
     }
 }
