@@ -176,7 +176,9 @@ impl Answer {
         let edit = self.edit.as_deref();
         let is = |own: &[u8]| own.eq_ignore_ascii_case(name);
         let theirs = self.head.fields.iter().filter(|field| {
-            field.forwarded() && is(field.name.of(bytes)) && !edit.is_some_and(|edit| edit.drops(name))
+            field.forwarded()
+                && is(field.name.of(bytes))
+                && !edit.is_some_and(|edit| edit.drops(name))
         });
         let theirs = theirs.map(|field| field.value.of(bytes).to_vec());
         let ours = edit.map_or(&[][..], |edit| &edit.fields);

@@ -21,12 +21,12 @@ pub mod limit;
 pub mod limits;
 mod listener;
 mod local_reply;
+mod media;
 pub mod message;
 mod mux;
 mod observe;
-mod overload;
-mod media;
 mod offload;
+mod overload;
 mod payload;
 mod pipeline;
 pub mod plan;
@@ -52,9 +52,9 @@ mod validate;
 #[doc(hidden)]
 pub use auth::fuzz_jwt;
 pub use io::{StartError, probe};
-pub use payload::jq::{COMMAND as JQ_COMMAND, work as run_jq};
 #[doc(hidden)]
 pub use payload::fuzz_payload;
+pub use payload::jq::{COMMAND as JQ_COMMAND, work as run_jq};
 pub use start::{Start, run};
 #[doc(hidden)]
 pub use template::fuzz_template;

@@ -16,8 +16,8 @@ use crate::exchange::{Request, Responder};
 use crate::grpc_web::{Base64, NotBase64};
 use crate::io::{Chunk, Elapsed, Io, Watch};
 use crate::limits;
-use crate::payload;
 use crate::local_reply::LocalReply;
+use crate::payload;
 use crate::relay;
 use crate::shard::Shard;
 

@@ -115,12 +115,7 @@ impl Rule {
     ///
     /// # Errors
     /// See [`Fault`].
-    pub fn change_all(
-        &self,
-        body: &[u8],
-        known: &Known,
-        jq: &Workers,
-    ) -> Result<Vec<u8>, Fault> {
+    pub fn change_all(&self, body: &[u8], known: &Known, jq: &Workers) -> Result<Vec<u8>, Fault> {
         let Some(mut records) = self.records() else { return self.change(body, known, jq) };
         let mut out = Vec::with_capacity(body.len());
         let mut change = |record: &[u8]| self.change_record(record, known, jq);

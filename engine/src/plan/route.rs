@@ -8,8 +8,8 @@ use super::{PlanError, Upstream};
 use crate::auth::{Networks, Policy, policy};
 use crate::cors::Cors;
 use crate::limit;
-use crate::route::Rewrite;
 use crate::payload::Payload;
+use crate::route::Rewrite;
 use crate::shape::{Captures, Shape, scope};
 use crate::validate::{Api, Rules};
 
@@ -107,9 +107,8 @@ impl Route {
             .map_err(|problem| error("rewrite".into(), problem))?;
         let captures =
             Captures::build(&from.path).map_err(|problem| error("path".into(), problem))?;
-        let payload = from.payload.as_ref().map(|payload| {
-            Payload::build(payload, &scope(&from, &captures))
-        });
+        let payload =
+            from.payload.as_ref().map(|payload| Payload::build(payload, &scope(&from, &captures)));
         let payload = payload.transpose().map_err(|(field, problem)| error(field, problem))?;
         let shape = from.shape.as_ref().map(|shape| Shape::build(&from, shape, &captures));
         let shape = shape.transpose().map_err(|(field, problem)| error(field, problem))?;

@@ -12,7 +12,7 @@ use super::load;
 use super::random::{errors, texts};
 use crate::spec::*;
 
-fn step() -> impl Strategy<Value = BodyStep> {
+fn step() -> BoxedStrategy<BodyStep> {
     let place = || select(texts(&["/a", "/a/*/b", "", "1", "null", "é\"'"]));
     let value = || {
         select(vec![
@@ -40,6 +40,7 @@ fn step() -> impl Strategy<Value = BodyStep> {
         select(vec![json!([1]), json!("${body}")]).prop_map(BodyStep::Template),
         Just(BodyStep::Jq(".a | {b: .}".into())),
     ]
+    .boxed()
 }
 
 fn rule(of_answers: bool) -> impl Strategy<Value = BodyRule> {
@@ -69,7 +70,8 @@ fn rule(of_answers: bool) -> impl Strategy<Value = BodyRule> {
     )
 }
 
-pub fn payload() -> impl Strategy<Value = (RequestBody, ResponseBody, Option<Compress>)> {
+// Boxed: what routes are made of weighs on the stack.
+pub fn payload() -> BoxedStrategy<(RequestBody, ResponseBody, Option<Compress>)> {
     use CodingName::{Br, Deflate, Gzip, Zstd};
     let codings = subsequence(vec![Br, Gzip, Zstd, Deflate], 1..=4).prop_shuffle();
     let levels = subsequence(vec![(Br, 0), (Gzip, 9), (Zstd, 1), (Deflate, 5)], 0..=4);
@@ -80,7 +82,7 @@ pub fn payload() -> impl Strategy<Value = (RequestBody, ResponseBody, Option<Com
             Compress { codings, levels, min_bytes, content_types }
         },
     );
-    (vec(rule(false), 0..3), vec(rule(true), 0..3), option::of(compress))
+    (vec(rule(false), 0..3), vec(rule(true), 0..3), option::of(compress)).boxed()
 }
 
 fn route(fields: &str) -> Loaded {
@@ -102,7 +104,8 @@ fn short_forms_are_written_out() {
     assert_eq!(short.spec, long.spec);
     let off = route("  compress: false\n").spec.expect("loads");
     assert_eq!(off.routes[0].compress, None);
-    let null = route("  request_body: {steps: [add: {at: /a, value: null}]}\n").spec.expect("loads");
+    let null =
+        route("  request_body: {steps: [add: {at: /a, value: null}]}\n").spec.expect("loads");
     let put = PlacedValue { at: "/a".into(), value: json!(null) };
     assert_eq!(null.routes[0].request_body[0].steps, [BodyStep::Add(put)]);
 }
@@ -117,7 +120,10 @@ fn what_is_wrong_is_said_with_its_place() {
         ("  request_body: {steps: [{}]}\n", "routes[0].request_body.steps[0]"),
         ("  request_body: {steps: [{remove: /a, wrap: b}]}\n", "routes[0].request_body.steps[0]"),
         ("  request_body: {steps: [add: {at: /a}]}\n", "routes[0].request_body.steps[0].add.value"),
-        ("  request_body: {steps: [move: {from: /a}]}\n", "routes[0].request_body.steps[0].move.to"),
+        (
+            "  request_body: {steps: [move: {from: /a}]}\n",
+            "routes[0].request_body.steps[0].move.to",
+        ),
         ("  request_body: {steps: [defaults: 1]}\n", "routes[0].request_body.steps[0].defaults"),
         ("  request_body: {steps: [delete: /a]}\n", "routes[0].request_body.steps[0].delete"),
         ("  response_body: {statuses: [99]}\n", "routes[0].response_body.statuses[0]"),
