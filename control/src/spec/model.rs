@@ -325,12 +325,12 @@ pub struct Route {
     /// What is changed of request bodies: one rule, or several of which the first whose content type fits is
     /// applied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(with = "RulesForm")]
     pub request_body: RequestBody,
     /// What is changed of the bodies of answers: one rule, or several of which the first whose status and
     /// content type fit is applied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(with = "RulesForm")]
     pub response_body: ResponseBody,
     /// Compress answers for clients that take that; true, or how.
     #[serde(default, skip_serializing_if = "Option::is_none")]

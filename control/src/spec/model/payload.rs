@@ -22,6 +22,15 @@ pub type RequestBody = Vec<BodyRule>;
 /// What is changed of the bodies of answers: the first rule whose status and content type fit.
 pub type ResponseBody = Vec<BodyRule>;
 
+/// One rule, or several.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "read by the walk; this is its schema")]
+pub enum RulesForm {
+    One(BodyRule),
+    Several(#[schemars(length(max = 32))] Vec<BodyRule>),
+}
+
 /// What is done with bodies of some kind. All others stay as they are, and so do the calls of gRPC.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
