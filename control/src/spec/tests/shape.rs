@@ -181,7 +181,7 @@ fn slips_are_named_where_they_are() {
             "${consumer.id}",
         ),
         ("  request: {method: TRACE}\n", ".request.method", "never forwarded"),
-        ("  request: {path: {regex: '('}}\n", ".request.path.regex", "regular expression"),
+        ("  request: {path: {regex: '('}}\n", ".request.path.regex", "the pattern is wrong"),
         ("  request: {path: 5}\n", ".request.path", "regex and with"),
         ("  request: {cookies: {set: {'a b': x}}}\n", ".request.cookies.set.a b", "a cookie"),
         ("  response: {status: {204: 200}}\n", ".response.status.204", "so it stays"),

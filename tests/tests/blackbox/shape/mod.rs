@@ -148,7 +148,7 @@ fn nothing_in_a_value_ends_a_field() {
         "request: { headers: { set: { X-Set: \"${query.q}\" } }, cookies: { set: { c: \"${query.q}\" } } }, \
          response: { headers: { set: { X-Set: \"${query.q}\" } }, cookies: { set: { c: \"${query.q}\" } } }",
     );
-    for bad in ["a%0D%0AX-Evil:%201", "a%0aX-Evil:1", "a%00", "a%0D"] {
+    for bad in ["a%0D%0AX-Evil:%201", "a%0aX-Evil:1", "a%01", "a%0D"] {
         world.each(&format!("?q={bad}"), &[], |came, way| {
             for name in ["x-set", "x-evil", "cookie"] {
                 assert_eq!(came.sent(name).len(), 0, "{name} {bad} {way}: {:?}", came.seen);
