@@ -270,7 +270,7 @@ async fn change_answer(
     let rule = &payload.response[at];
     if head.framing == BodyFraming::None {
         // What it says of a body (HEAD, 304) is of another one.
-        let etag = head.other(bytes, b"etag").map(<[u8]>::to_vec);
+        let etag = answer.value(b"etag");
         edit_answer(answer.edit.get_or_insert_default(), rule, false, etag, true);
         return Ok(answer);
     }
@@ -288,7 +288,7 @@ async fn change_answer(
     };
     let known = Known::collect(&rule.asks, &values);
     drop(values);
-    let etag = head.other(bytes, b"etag").map(<[u8]>::to_vec);
+    let etag = answer.value(b"etag");
     let decoded = !codings.is_empty();
     // What is here as a whole would be changed in one go.
     let is_own = matches!(answer.carrier, Carrier::Own(_));

@@ -133,7 +133,8 @@ pub enum Unreadable {
 
 /// One operation. Places are JSON Pointers (/user/name), in which * is every item of an array and every
 /// member of an object. Values may hold templates: "${body.a.b}" and the rest of ${...} become what they
-/// stand for, with its type; a member whose value is missing is left out.
+/// stand for, with its type; a member whose value is missing is left out. Members that a value brings stand in
+/// the order of their names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BodyStep {

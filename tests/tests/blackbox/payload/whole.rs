@@ -14,7 +14,7 @@ const JSON: &str = "application/json";
 fn mirror() -> Origin {
     Origin::start(|seen| {
         let content_type = seen.field("content-type").unwrap_or("text/plain").to_string();
-        let body = String::from_utf8(seen.body.clone()).expect("text");
+        let body = String::from_utf8_lossy(&seen.body);
         answer_with("200 OK", &format!("Content-Type: {content_type}\r\nETag: \"1\"\r\n"), &body)
     })
 }
@@ -42,7 +42,7 @@ fn requests_are_changed_and_what_is_not_touched_stays() {
     assert_eq!(client.ask(get("/")).status, 200);
     let chunked = "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/problem+json\r\n\
                    Transfer-Encoding: chunked\r\n\r\n5\r\n{\"sec\r\n8\r\nret\":1}\n\r\n0\r\n\r\n";
-    assert_eq!(client.ask(chunked).text(), r#"{"meta":{"v":1},"currency":"EUR"}"#);
+    assert_eq!(client.ask(chunked).text(), r#"{"currency":"EUR","meta":{"v":1}}"#);
     // A large one is changed elsewhere.
     let long = format!("[{}1]", "{\"secret\":1},".repeat(20_000));
     assert_eq!(client.ask(post(JSON, "", &long)).text(), long);
@@ -170,8 +170,7 @@ fn what_cannot_be_read_may_pass() {
     assert_eq!(client.ask(post(JSON, "", "not json")).text(), "not json");
     assert_eq!(client.ask(post(JSON, "", "1")).text(), r#"{"b":{"a":1}}"#);
     let body = encoded("gzip", b"1");
-    let response = client.ask(post(JSON, "Content-Encoding: gzip\r\n", &body));
-    assert_eq!(response.status, 502.min(response.status));
+    assert_eq!(client.ask(post(JSON, "Content-Encoding: gzip\r\n", &body)).status, 200);
     assert_eq!(origin.last().body, body);
 }
 
