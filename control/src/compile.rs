@@ -8,7 +8,8 @@ use contract::snapshot as flat;
 use crate::keys::Fetched;
 use crate::material::Material;
 use crate::spec::{
-    Cidr, FieldMatch, Listener, PathMatch, Rewrite, Route, Spec, UnderscoreFields, ValueMatch,
+    Cidr, ExternalProcessor, FieldMatch, Listener, OnProcessorFailure, PathMatch, ProcessorView,
+    Rewrite, Route, Spec, UnderscoreFields, ValueMatch,
 };
 use identities::Identities;
 use providers::Providers;
@@ -159,6 +160,7 @@ fn route<'a>(
         auth: route.auth.as_ref().map(|auth| callers::route_auth(auth, places)),
         networks: route.networks.as_ref().map(callers::networks),
         cors: route.cors.as_ref().map(callers::cors),
+        processor: route.external_processor.as_ref().and_then(|one| processor(one, index)),
         validation: route.validate.as_ref().map(|one| rules.route(one)),
         name: route.name.clone(),
         hosts: route.matches.hosts.clone(),
@@ -194,6 +196,22 @@ fn route<'a>(
         mirror: route.mirror.as_ref().and_then(|mirror| upstreams::mirror(mirror, index)),
         deadline_header: route.deadline_header.clone(),
     }
+}
+
+fn processor(from: &ExternalProcessor, index: &Indexes<'_>) -> Option<flat::Processor> {
+    let view = |view| match view {
+        ProcessorView::Nothing => flat::ProcessorView::Nothing,
+        ProcessorView::Headers => flat::ProcessorView::Head,
+        ProcessorView::Body => flat::ProcessorView::Body,
+    };
+    Some(flat::Processor {
+        upstream: *index.get(from.upstream.as_str())?,
+        request: view(from.request),
+        response: view(from.response),
+        timeout_ms: from.timeout_ms,
+        max_body_bytes: u32::try_from(from.max_body_bytes).unwrap_or(u32::MAX),
+        pass_on_failure: from.on_failure == OnProcessorFailure::Pass,
+    })
 }
 
 fn field(field: &FieldMatch) -> flat::FieldMatch {

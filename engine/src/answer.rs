@@ -41,6 +41,8 @@ pub struct Answer {
     pub deadline_ms: u64,
     /// The upstream has switched protocols: bytes in both directions follow.
     pub switched: bool,
+    /// Why it is not an upstream's, for the record.
+    pub reason: Reason,
     /// What the relay changes in the head.
     pub edit: Option<Box<Edit>>,
     /// What changes the body on its way, in this order. Where there are any, its length is not known
@@ -210,8 +212,23 @@ impl Answer {
             timeouts: Timeouts::default(),
             deadline_ms: 0,
             switched: false,
+            reason: Reason::None,
             edit: None,
             filters: Vec::new(),
+        }
+    }
+
+    /// Whether a body follows the head, as far as that is known.
+    pub fn has_body(&self) -> bool {
+        !matches!(self.head.framing, BodyFraming::None | BodyFraming::Length(0))
+    }
+
+    /// Another body for an answer that is of the gateway's own making, or was gathered.
+    pub fn replace_own_body(&mut self, body: Vec<u8>) {
+        let Carrier::Own(own) = &self.carrier else { return };
+        if self.head.framing != BodyFraming::None {
+            self.head.framing = BodyFraming::Length(body.len() as u64);
+            own.borrow_mut().data = (!body.is_empty()).then(|| Chunk::from_vec(body));
         }
     }
 

@@ -8,6 +8,7 @@ mod call;
 mod channel;
 mod cors;
 mod exchange;
+mod extension;
 mod filter;
 mod forward;
 mod forwarded_for;
@@ -44,7 +45,8 @@ mod validate;
 
 #[doc(hidden)]
 pub use auth::fuzz_jwt;
+#[doc(hidden)]
+pub use extension::fuzz_processor;
 pub use io::{StartError, probe};
 pub use start::{Start, run};
-#[doc(hidden)]
 pub use validate::fuzz_validate;

@@ -208,6 +208,8 @@ pub const VALIDATIONS: usize = 2;
 pub const VALIDATIONS_WAITING: usize = 64;
 /// Bodies that a shard has gathered to validate them, in bytes.
 pub const GATHERED_BYTES: usize = 256 * 1024 * 1024;
+/// What an external processor may answer beside a body, in bytes.
+pub const PROCESSOR_ANSWER: usize = 256 * 1024;
 /// Head that the gateway may write to an upstream: the client's, rewritten, and our own fields.
 pub const FORWARDED_HEAD: usize = 64 * 1024;
 /// Body bytes in front of the upstream that make one buffer with the head (and can be replayed).

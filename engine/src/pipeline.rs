@@ -8,6 +8,7 @@ use crate::answer::Answer;
 use crate::auth::{self, Passed};
 use crate::cors;
 use crate::exchange::{Ended, Fields, Next, Request, Responder, Upgrade};
+use crate::extension;
 use crate::forward::{self, retry_after};
 use crate::grpc;
 use crate::grpc_web;
@@ -66,9 +67,12 @@ async fn decide(
     admit_upgrade(request, route)?;
     admit_valid(shard, request, responder, route).await?;
     outbound(request, request.head.framing, None).check_loop()?;
-    let mut answer = forward::forward(shard, request, responder, index).await;
+    let mut answer = match ask_extension(shard, request, responder, route).await? {
+        Some(answer) => Ok(answer),
+        None => forward::forward(shard, request, responder, index).await,
+    };
     limit::settle(request, &mut answer);
-    answer
+    show_extension(shard, request, responder, route, answer?).await
 }
 
 /// What the gateway itself answers, whatever the routes: `OPTIONS *`, CONNECT, TRACE.
@@ -205,6 +209,36 @@ async fn admit_valid(
             validate::admit(shard, request, responder, rules, route.max_body_bytes).await
         }
         None => Ok(()),
+    }
+}
+
+/// Has the route's external processor see the request; it may answer in the upstream's place.
+async fn ask_extension(
+    shard: &Shard,
+    request: &mut Request,
+    responder: &Responder,
+    route: &Route,
+) -> Result<Option<Answer>, LocalReply> {
+    match &route.extension {
+        // Boxed: by choice only, and large.
+        Some(own) => Box::pin(extension::request(shard, request, responder, route, own)).await,
+        None => Ok(None),
+    }
+}
+
+/// Has the route's external processor see an upstream's answer.
+async fn show_extension(
+    shard: &Shard,
+    request: &Request,
+    responder: &Responder,
+    route: &Route,
+    answer: Answer,
+) -> Result<Answer, LocalReply> {
+    match &route.extension {
+        Some(own) if answer.reason == Reason::None => {
+            Box::pin(extension::response(shard, request, responder, own, answer)).await
+        }
+        _ => Ok(answer),
     }
 }
 

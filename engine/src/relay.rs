@@ -215,6 +215,7 @@ pub async fn relay(
     let Answer { carrier, account, head, mut bytes, upload, timeouts, deadline_ms, edit, .. } =
         answer;
     let filters = answer.filters;
+    let own_reason = answer.reason;
     let edit = edit.as_deref();
     let status = edit.and_then(|edit| edit.status).unwrap_or(head.status);
     let is_call = request.grpc.is_some();
@@ -274,7 +275,7 @@ pub async fn relay(
         Ok(()) => {
             let cleanly = source.is_clean() && upstream_keeps && upload_done && !unwanted;
             carrier.release(cleanly, shard.io.clock().now_ms());
-            (Reason::None, if keep && upload_done { Next::Keep } else { Next::Linger })
+            (own_reason, if keep && upload_done { Next::Keep } else { Next::Linger })
         }
         Err(reason) => {
             // The client must not take what it has for the whole answer: with a length or chunks

@@ -19,6 +19,7 @@ pub use authenticators::*;
 pub use consumers::*;
 pub use limits::*;
 pub use oauth::*;
+pub use processor::*;
 pub use resilience::*;
 pub use tls::*;
 pub use tokens::*;
@@ -31,6 +32,7 @@ mod authenticators;
 mod consumers;
 mod limits;
 mod oauth;
+mod processor;
 mod resilience;
 mod tls;
 mod tokens;
@@ -342,6 +344,9 @@ pub struct Route {
     /// Which pages of other origins may call from browsers; without it the upstream says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
+    /// A service that sees requests and answers on their way, and may change or refuse them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_processor: Option<ExternalProcessor>,
     /// Limits that its requests must pass, by name, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<String>,

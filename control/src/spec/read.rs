@@ -13,6 +13,7 @@ mod limits;
 mod listener;
 mod oauth;
 mod parts;
+mod processor;
 mod resilience;
 mod route;
 mod tls;

@@ -98,6 +98,12 @@ pub enum Counter {
     /// Let in, though what is only tried out says no.
     ValidationDryRun,
     ValidationUnavailable,
+    /// Calls to external processors.
+    ProcessorCalls,
+    /// Those that came to nothing.
+    ProcessorsFailed,
+    /// Requests that processors answered themselves.
+    ProcessorsAnswered,
 }
 
 /// How many counters there are.
@@ -105,7 +111,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 79] = [
+    pub const ALL: [Counter; 82] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -185,6 +191,9 @@ impl Counter {
         Counter::ValidationRefused,
         Counter::ValidationDryRun,
         Counter::ValidationUnavailable,
+        Counter::ProcessorCalls,
+        Counter::ProcessorsFailed,
+        Counter::ProcessorsAnswered,
     ];
 
     /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
@@ -282,6 +291,9 @@ impl Counter {
             | Counter::ValidationRefused
             | Counter::ValidationDryRun
             | Counter::ValidationUnavailable => "sluice_validation_total",
+            Counter::ProcessorCalls => "sluice_processor_calls_total",
+            Counter::ProcessorsFailed => "sluice_processor_failures_total",
+            Counter::ProcessorsAnswered => "sluice_processor_answers_total",
         }
     }
 
@@ -402,6 +414,9 @@ impl Counter {
             | Counter::AuthThrottled => {
                 "Requests to routes with authentication, by what came of it."
             }
+            Counter::ProcessorCalls => "Calls to external processors.",
+            Counter::ProcessorsFailed => "Calls to external processors that came to nothing.",
+            Counter::ProcessorsAnswered => "Requests that external processors answered themselves.",
             Counter::AuthRemembered => "Credentials judged by what the shard remembered of them.",
             Counter::StoreQuestions => {
                 "Credentials that could not be judged at once: someone was asked, or it took computing."

@@ -13,6 +13,7 @@ mod authenticator;
 mod consumer;
 mod key;
 mod limit;
+mod processor;
 mod resilience;
 mod tls;
 mod upstream;
@@ -25,6 +26,7 @@ pub use authenticator::MAX_COOKIE_KEYS;
 pub use consumer::{MAX_CONSUMERS, MAX_CREDENTIALS, MAX_SIGNING_SECRET};
 pub use key::{MAX_KEY_SETS, MAX_KEYS, MAX_WISHES};
 pub use limit::{MAX_LIMIT, MAX_LIMIT_SCOPES, MAX_LIMIT_TIERS, MAX_LIMIT_WINDOWS, MAX_LIMITS};
+pub use processor::{MAX_PROCESSED_BODY, MAX_PROCESSOR_MS};
 pub use resilience::{MAX_ATTEMPTS, MAX_KEPT_BODY};
 pub use tls::{MAX_CERTIFICATES, MAX_CHAIN, MAX_CRL, MAX_DER, MAX_TICKET_KEYS, MAX_TRUST};
 pub use validation::{
@@ -377,6 +379,7 @@ fn write_route(out: &mut Out, route: &Route) {
     out.option(route.networks.as_ref(), auth::write_networks);
     limit::write_named(out, &route.limits);
     out.option(route.cors.as_ref(), auth::write_cors);
+    out.option(route.processor.as_ref(), processor::write);
     out.option(route.validation.as_ref(), validation::write_route);
 }
 
@@ -420,6 +423,7 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
         networks: input.option("route.networks", auth::read_networks)?,
         limits: limit::read_named(input, "route.limits", counts.limits)?,
         cors: input.option("route.cors", auth::read_cors)?,
+        processor: input.option("route.processor", |input| processor::read(input, upstreams))?,
         validation: input
             .option("route.validate", |input| validation::read_route(input, counts))?,
     })

@@ -7,6 +7,7 @@ mod auth;
 mod consumers;
 mod key;
 mod limit;
+mod processor;
 mod redis;
 mod resilience;
 mod validation;
@@ -16,6 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 pub use auth::*;
 pub use consumers::Consumers;
 pub use limit::*;
+pub use processor::*;
 pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
 pub use resilience::*;
 pub use validation::*;
@@ -494,6 +496,8 @@ pub struct Route {
     /// Policies that requests must pass, in their order.
     pub limits: Vec<LimitIndex>,
     pub cors: Option<Cors>,
+    /// Who sees its requests and answers on their way.
+    pub processor: Option<Processor>,
     /// What requests must look like; `None`: it is not looked at.
     pub validation: Option<RouteValidation>,
 }

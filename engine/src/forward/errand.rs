@@ -366,6 +366,7 @@ impl<'r> Errand<'r> {
             timeouts,
             deadline_ms,
             switched,
+            reason: Reason::None,
             edit: None,
             filters: Vec::new(),
         }

@@ -7,6 +7,7 @@ use contract::snapshot::{self, Hedge, LimitIndex, Mirror, Priority, Retry, Timeo
 use super::{PlanError, Upstream};
 use crate::auth::{Networks, Policy, policy};
 use crate::cors::Cors;
+use crate::extension::Extension;
 use crate::limit;
 use crate::route::Rewrite;
 use crate::validate::{Api, Rules};
@@ -48,6 +49,8 @@ pub struct Route {
     pub limits: Box<[LimitIndex]>,
     /// What scripts of other origins may do; `None`: the upstream says.
     pub cors: Option<Box<Cors>>,
+    /// Who sees its requests and answers on their way.
+    pub extension: Option<Box<Extension>>,
     /// What requests must look like; `None`: anything.
     pub rules: Option<Box<Rules>>,
 }
@@ -94,6 +97,16 @@ impl Route {
                 format!("upstream {} of {upstreams} does not exist", mirror.upstream),
             ));
         }
+        if let Some(processor) = &from.processor
+            && processor.upstream as usize >= upstreams
+        {
+            return Err(error(
+                "external_processor.upstream".into(),
+                format!("upstream {} of {upstreams} does not exist", processor.upstream),
+            ));
+        }
+        let extension = from.processor.as_ref();
+        let extension = extension.map(|one| Box::new(Extension::build(one, &from.name)));
         let rewrite = Rewrite::build(&from.path, &from.rewrite)
             .map_err(|problem| error("rewrite".into(), problem))?;
         let policy = from.auth.as_ref().and_then(|auth| auth.policy.as_deref());
@@ -136,8 +149,36 @@ impl Route {
             networks: from.networks.map(|networks| Box::new(Networks::build(&networks))),
             limits,
             cors: cors.map(Box::new),
+            extension,
             rules,
         })
+    }
+
+    /// What calls of the gateway's own go by: the upstream's time-outs and tries, and a bound on the
+    /// whole.
+    pub fn of_calls(name: &str, total_ms: u32) -> Route {
+        Route {
+            name: name.into(),
+            rewrite: Rewrite::Keep,
+            backends: Box::default(),
+            timeouts: Timeouts { connect_ms: 0, first_byte_ms: 0, idle_ms: 0, try_ms: 0, total_ms },
+            max_body_bytes: u64::MAX,
+            upgrades: Box::default(),
+            early_data: false,
+            grpc_web: false,
+            retry: None,
+            hedge: None,
+            priority: Priority::default(),
+            mirror: None,
+            deadline_header: None,
+            auth: None,
+            policy: None,
+            networks: None,
+            limits: Box::default(),
+            cors: None,
+            extension: None,
+            rules: None,
+        }
     }
 
     /// Whether there is something to choose between its upstreams.

@@ -7,6 +7,7 @@ use super::access::{cors, networks, route_auth};
 use super::consumers::names;
 use super::fields::{Fields, Walk, nearest};
 use super::parts::{count, flag, locality, name, one_of};
+use super::processor::external_processor;
 use super::resilience::{deadline_header, hedge, mirror, retry};
 use super::upstream::route_timeouts;
 use super::validate::validate;
@@ -39,6 +40,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "auth",
         "networks",
         "cors",
+        "external_processor",
         "limits",
         "validate",
     ];
@@ -68,6 +70,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             auth: None,
             networks: None,
             cors: None,
+            external_processor: None,
             limits: Vec::new(),
             validate: None,
         });
@@ -102,6 +105,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         auth: fields.read(walk, "auth", route_auth),
         networks: fields.read(walk, "networks", networks),
         cors: fields.read(walk, "cors", cors),
+        external_processor: fields.read(walk, "external_processor", external_processor),
         limits: fields.read(walk, "limits", names).unwrap_or_default(),
         validate: fields.read(walk, "validate", validate),
     })

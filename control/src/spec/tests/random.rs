@@ -329,6 +329,7 @@ prop_compose! {
             auth,
             networks,
             cors,
+            external_processor: None,
             limits,
             validate,
         }

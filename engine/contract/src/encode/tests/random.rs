@@ -387,7 +387,28 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
     let tries = (option::of(retry()), option::of(hedge()), priority, option::of(mirror));
     let callers = auth::route_auth(authenticators, consumers);
     let callers = (callers, option::of(auth::networks()), option::of(auth::cors()));
-    let last = (last, tries, option::of(text()), callers);
+    let view = || {
+        prop_oneof![
+            Just(ProcessorView::Nothing),
+            Just(ProcessorView::Head),
+            Just(ProcessorView::Body)
+        ]
+    };
+    let processor =
+        (0..upstreams, view(), view(), 1..=MAX_PROCESSOR_MS, 0..=MAX_PROCESSED_BODY, any::<bool>())
+            .prop_map(
+                |(upstream, request, response, timeout_ms, max_body_bytes, pass_on_failure)| {
+                    Processor {
+                        upstream,
+                        request,
+                        response,
+                        timeout_ms,
+                        max_body_bytes,
+                        pass_on_failure,
+                    }
+                },
+            );
+    let last = (last, tries, option::of(text()), callers, option::of(processor));
     (text(), lists, path, conditions, rewrite, vec(backend, 1..4), timeouts(), last).prop_map(
         |(name, lists, path, (headers, query), rewrite, backends, timeouts, last)| Route {
             name,
@@ -411,6 +432,7 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             auth: last.3.0,
             networks: last.3.1,
             cors: last.3.2,
+            processor: last.4,
             limits: Vec::new(),
             validation: None,
         },
