@@ -89,7 +89,7 @@ fn requests_are_shown_and_changed() {
         assert!(has(&shown.body, text), "{text}: {:?}", String::from_utf8_lossy(&shown.body));
     }
     assert!(!has(&shown.body, "forged"));
-    assert_eq!(gateway.metric("sluice_processor_calls_total"), Some(1.0));
+    assert_eq!(gateway.metric("sluice_shard_processor_calls_total"), Some(1.0));
 }
 
 #[test]
@@ -116,8 +116,9 @@ fn bodies_are_shown_and_replaced_both_ways() {
     drop(one);
 
     let processor = H2Origin::clear(said(response));
-    let origin =
-        Origin::start(|_| tests::answer_with("200 OK", "X-Gone: 1\r\nX-Stays: 1\r\n", "what came"));
+    let origin = Origin::start(|_| {
+        tests::origin::answer_with("200 OK", "X-Gone: 1\r\nX-Stays: 1\r\n", "what came")
+    });
     let two = gateway(&origin, &processor, ", request: nothing, response: body");
     for _ in 0..2 {
         let answer = two.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -153,8 +154,10 @@ fn a_processor_may_answer_itself() {
         assert_eq!(answer.field("x-why"), Some("no"));
     }
     assert_eq!(origin.seen().len(), 0);
-    assert_eq!(gateway.metric("sluice_processor_answers_total"), Some(2.0));
-    tests::eventually("the record", || gateway.access_log().contains("extension_refused"));
+    assert_eq!(gateway.metric("sluice_shard_processor_answers_total"), Some(2.0));
+    assert!(tests::eventually(tests::PATIENCE, || gateway
+        .access_log()
+        .contains("extension_refused")));
 }
 
 #[test]
@@ -180,7 +183,7 @@ fn one_that_fails_stops_requests_or_not() {
         assert!(begun.elapsed() < Duration::from_secs(20));
         assert_eq!(answer.problem().as_deref(), Ok("extension_refused"));
         assert_eq!(
-            (origin.seen().len(), closed.metric("sluice_processor_failures_total")),
+            (origin.seen().len(), closed.metric("sluice_shard_processor_failures_total")),
             (0, Some(1.0))
         );
         drop(closed);
