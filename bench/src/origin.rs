@@ -175,7 +175,9 @@ fn ready(kind: Kind) -> Ready {
         Kind::Chunked(n) => {
             (format!("HTTP/1.1 200 OK\r\n{text}transfer-encoding: chunked\r\n\r\n"), n)
         }
-        Kind::Json(_) | Kind::Refused => ("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n".to_owned(), 0),
+        Kind::Json(_) | Kind::Refused => {
+            ("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n".to_owned(), 0)
+        }
     };
     let head_bytes = head.len();
     let mut bytes = head.into_bytes();

@@ -341,7 +341,15 @@ impl Report {
         let _ = writeln!(
             out,
             "{:<12}{:<10}{:>9}{:>9}{:>9}  {:<13}{:>10}{:>10}{:>10}",
-            "CPU us per", "request", "plain", "changed", "added", "min-max", "p50 plain", "changed", "req/s"
+            "CPU us per",
+            "request",
+            "plain",
+            "changed",
+            "added",
+            "min-max",
+            "p50 plain",
+            "changed",
+            "req/s"
         );
         for row in &self.rows {
             let added = row.added_us();
@@ -380,13 +388,15 @@ impl Report {
                 Case::Aggregate => {
                     if let Some(krakend) = other("krakend") {
                         let ratio = krakend / median(&row.changed_us);
-                        let _ = writeln!(out, "      aggregate: KrakenD takes {ratio:.1} x the CPU");
+                        let _ =
+                            writeln!(out, "      aggregate: KrakenD takes {ratio:.1} x the CPU");
                     }
                     ("us above one call, p50", row.added_p50_us(), AGGREGATE_US)
                 }
             };
             let verdict = if found <= most { "met " } else { "MISS" };
-            let _ = writeln!(out, "{verdict}  {}: {found:.2} {what}, at most {most}", row.case.name());
+            let _ =
+                writeln!(out, "{verdict}  {}: {found:.2} {what}, at most {most}", row.case.name());
         }
         out
     }
