@@ -32,9 +32,12 @@ mod relay;
 mod rewrite;
 pub mod route;
 mod serve;
+mod shape;
 mod shard;
 mod start;
 mod store;
+#[allow(dead_code, unused_imports)]
+mod template;
 #[cfg(test)]
 mod testing;
 pub mod tls;
@@ -49,4 +52,7 @@ pub use auth::fuzz_jwt;
 pub use extension::fuzz_processor;
 pub use io::{StartError, probe};
 pub use start::{Start, run};
+#[doc(hidden)]
+pub use template::fuzz_template;
+#[doc(hidden)]
 pub use validate::fuzz_validate;

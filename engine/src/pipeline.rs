@@ -23,6 +23,7 @@ use crate::relay;
 use crate::rewrite::Outbound;
 use crate::route::{Miss, Query, RouteIndex};
 use crate::serve::websocket;
+use crate::shape;
 use crate::shard::Shard;
 use crate::validate;
 
@@ -69,10 +70,29 @@ async fn decide(
     outbound(request, request.head.framing, None).check_loop()?;
     let mut answer = match ask_extension(shard, request, responder, route).await? {
         Some(answer) => Ok(answer),
-        None => forward::forward(shard, request, responder, index).await,
+        None => serve(shard, request, responder, index).await,
     };
     limit::settle(request, &mut answer);
-    show_extension(shard, request, responder, route, answer?).await
+    let mut answer = show_extension(shard, request, responder, route, answer?).await?;
+    shape::bound(route, &mut answer)?;
+    shape::answer(shard, request, route, &mut answer);
+    Ok(answer)
+}
+
+/// From an admitted request to an answer: by the route itself, or by an upstream.
+async fn serve(
+    shard: &Shard,
+    request: &mut Request,
+    responder: &Responder,
+    index: RouteIndex,
+) -> Result<Answer, LocalReply> {
+    let plan = request.plan.clone();
+    let route = plan.plan.route(index);
+    shape::request(shard, request, route)?;
+    match shape::own(shard, request, responder, route) {
+        Some(own) => own,
+        None => forward::forward(shard, request, responder, index).await,
+    }
 }
 
 /// What the gateway itself answers, whatever the routes: `OPTIONS *`, CONNECT, TRACE.
@@ -327,6 +347,7 @@ pub fn outbound(request: &Request, framing: Framing, timeout_ms: Option<u64>) ->
         deadline_header: route.and_then(|route| route.deadline_header.as_deref()),
         mirrored: false,
         edit: request.edit.as_deref(),
+        rules: route.and_then(|route| route.shape.as_deref()).map(|shape| &shape.request.fields),
         is_call: request.grpc.is_some(),
         content_type: request.web.as_ref().and_then(|web| web.content_type()),
         plan: &request.plan.plan,
@@ -344,7 +365,9 @@ pub fn outbound(request: &Request, framing: Framing, timeout_ms: Option<u64>) ->
 
 fn record(shard: &Shard, request: &mut Request, ended: &Ended, client: std::net::SocketAddr) {
     request.ticket.end();
-    request.notes.reason = ended.reason;
+    if ended.reason != Reason::None {
+        request.notes.reason = ended.reason;
+    }
     if request.notes.attempts > 0 {
         shard.meter.count(Counter::UpstreamBytesOut, request.notes.request_bytes);
         shard.meter.count(Counter::UpstreamBytesIn, ended.relayed_bytes);

@@ -16,6 +16,7 @@ mod parts;
 mod processor;
 mod resilience;
 mod route;
+mod shape;
 mod tls;
 mod tokens;
 mod upstream;

@@ -104,6 +104,8 @@ pub enum Counter {
     ProcessorsFailed,
     /// Requests that processors answered themselves.
     ProcessorsAnswered,
+    /// Values of templates that could not stand where they should, such as with a line end in a field.
+    ValuesUnfit,
 }
 
 /// How many counters there are.
@@ -111,7 +113,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 82] = [
+    pub const ALL: [Counter; 83] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -194,6 +196,7 @@ impl Counter {
         Counter::ProcessorCalls,
         Counter::ProcessorsFailed,
         Counter::ProcessorsAnswered,
+        Counter::ValuesUnfit,
     ];
 
     /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
@@ -294,6 +297,7 @@ impl Counter {
             Counter::ProcessorCalls => "sluice_processor_calls_total",
             Counter::ProcessorsFailed => "sluice_processor_failures_total",
             Counter::ProcessorsAnswered => "sluice_processor_answers_total",
+            Counter::ValuesUnfit => "sluice_template_values_unfit_total",
         }
     }
 
@@ -443,6 +447,9 @@ impl Counter {
             | Counter::ValidationDryRun
             | Counter::ValidationUnavailable => {
                 "Requests to routes that validate, by what came of it; dry_run: let in all the same."
+            }
+            Counter::ValuesUnfit => {
+                "Values of templates that could not stand where they should, so that the rule was skipped."
             }
         }
     }

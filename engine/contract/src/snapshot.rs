@@ -10,6 +10,7 @@ mod limit;
 mod processor;
 mod redis;
 mod resilience;
+mod shape;
 mod validation;
 
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +21,7 @@ pub use limit::*;
 pub use processor::*;
 pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
 pub use resilience::*;
+pub use shape::*;
 pub use validation::*;
 
 /// Index into [`Snapshot::upstreams`].
@@ -468,7 +470,9 @@ pub struct Route {
     /// All must hold. Names and values are compared percent-decoded.
     pub query: Vec<FieldMatch>,
     pub rewrite: PathRewrite,
-    /// At least one; picked by weight (smooth weighted, per shard).
+    /// What else is changed; `None`: nothing.
+    pub shape: Option<Box<RouteShape>>,
+    /// At least one, unless the gateway answers itself; picked by weight (smooth weighted, per shard).
     pub backends: Vec<Backend>,
     /// 0 in a field: the upstream's value.
     pub timeouts: Timeouts,

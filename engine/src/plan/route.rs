@@ -10,6 +10,7 @@ use crate::cors::Cors;
 use crate::extension::Extension;
 use crate::limit;
 use crate::route::Rewrite;
+use crate::shape::{Captures, Shape};
 use crate::validate::{Api, Rules};
 
 /// A route without its conditions: those are in the router.
@@ -18,7 +19,11 @@ pub struct Route {
     pub name: Box<str>,
     /// Applied to the normalised path by [`crate::route::rewrite_path`].
     pub rewrite: Rewrite,
-    /// At least one; picked by weight.
+    /// What else it changes, or answers itself.
+    pub shape: Option<Box<Shape>>,
+    /// The parts of its path that templates may ask for.
+    pub captures: Captures,
+    /// At least one, unless it answers itself; picked by weight.
     pub backends: Box<[Backend]>,
     /// 0 in a field: the upstream's value.
     timeouts: Timeouts,
@@ -78,7 +83,8 @@ impl Route {
             field,
             problem,
         };
-        if from.backends.is_empty() {
+        let answers = from.shape.as_ref().is_some_and(|shape| shape.answer.is_some());
+        if from.backends.is_empty() && !answers {
             return Err(error("backends".into(), "is empty; name at least one upstream".into()));
         }
         for (i, backend) in from.backends.iter().enumerate() {
@@ -109,6 +115,10 @@ impl Route {
         let extension = extension.map(|one| Box::new(Extension::build(one, &from.name)));
         let rewrite = Rewrite::build(&from.path, &from.rewrite)
             .map_err(|problem| error("rewrite".into(), problem))?;
+        let captures =
+            Captures::build(&from.path).map_err(|problem| error("path".into(), problem))?;
+        let shape = from.shape.as_ref().map(|shape| Shape::build(&from, shape, &captures));
+        let shape = shape.transpose().map_err(|(field, problem)| error(field, problem))?;
         let policy = from.auth.as_ref().and_then(|auth| auth.policy.as_deref());
         let policy = policy.map(|text| policies.policy(text)).transpose();
         let policy = policy.map_err(|problem| error("auth.policy".into(), problem))?;
@@ -125,6 +135,8 @@ impl Route {
         Ok(Route {
             name: from.name.into(),
             rewrite,
+            shape: shape.map(Box::new),
+            captures,
             backends: from
                 .backends
                 .into_iter()
@@ -160,6 +172,8 @@ impl Route {
         Route {
             name: name.into(),
             rewrite: Rewrite::Keep,
+            captures: Default::default(),
+            shape: None,
             backends: Box::default(),
             timeouts: Timeouts { connect_ms: 0, first_byte_ms: 0, idle_ms: 0, try_ms: 0, total_ms },
             max_body_bytes: u64::MAX,
@@ -184,7 +198,7 @@ impl Route {
     /// Whether there is something to choose between its upstreams.
     #[inline]
     pub fn is_canary(&self) -> bool {
-        !matches!(&*self.backends, [Backend { weight: 1.., .. }])
+        !matches!(&*self.backends, [] | [Backend { weight: 1.., .. }])
     }
 
     /// The deadlines of an exchange of this route with `upstream`, in milliseconds: the route's

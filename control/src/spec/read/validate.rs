@@ -125,7 +125,7 @@ fn own_body(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<OwnBody> {
 }
 
 /// Anything, as JSON.
-fn value(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Json> {
+pub(super) fn value(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Json> {
     Some(match &node.value {
         Value::Null => Json::Null,
         Value::Bool(on) => Json::Bool(*on),

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 mod auth;
 mod limit;
+mod shape;
 mod validation;
 
 fn text() -> BoxedStrategy<String> {
@@ -408,8 +409,9 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
                     }
                 },
             );
-    let last = (last, tries, option::of(text()), callers, option::of(processor));
-    (text(), lists, path, conditions, rewrite, vec(backend, 1..4), timeouts(), last).prop_map(
+    let shape = option::of(shape::shape().prop_map(Box::new));
+    let last = (last, tries, option::of(text()), callers, (shape, option::of(processor)));
+    (text(), lists, path, conditions, rewrite, vec(backend, 0..4), timeouts(), last).prop_map(
         |(name, lists, path, (headers, query), rewrite, backends, timeouts, last)| Route {
             name,
             hosts: lists.0,
@@ -418,6 +420,7 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             headers,
             query,
             rewrite,
+            shape: last.4.0,
             backends,
             timeouts,
             max_body_bytes: last.0.0,
@@ -432,7 +435,7 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             auth: last.3.0,
             networks: last.3.1,
             cors: last.3.2,
-            processor: last.4,
+            processor: last.4.1,
             limits: Vec::new(),
             validation: None,
         },
