@@ -19,6 +19,7 @@ pub use providers::jws;
 mod callers;
 mod identities;
 mod limits;
+mod payload;
 mod providers;
 mod shape;
 mod upstreams;
@@ -189,6 +190,7 @@ fn route<'a>(
             .collect(),
         timeouts: upstreams::route_timeouts(&route.timeouts),
         max_body_bytes: route.max_body_bytes,
+        payload: payload::payload(route),
         upgrades: route.upgrades.clone(),
         early_data: route.early_data,
         grpc_web: route.grpc_web,

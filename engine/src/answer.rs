@@ -172,6 +172,25 @@ impl Account {
 }
 
 impl Answer {
+    /// The values of the fields of that name, as they will go on.
+    pub fn values(&self, name: &[u8]) -> Vec<Vec<u8>> {
+        let bytes = self.bytes.bytes();
+        let edit = self.edit.as_deref();
+        let is = |own: &[u8]| own.eq_ignore_ascii_case(name);
+        let theirs = self.head.fields.iter().filter(|field| {
+            field.forwarded() && is(field.name.of(bytes)) && !edit.is_some_and(|edit| edit.drops(name))
+        });
+        let theirs = theirs.map(|field| field.value.of(bytes).to_vec());
+        let ours = edit.map_or(&[][..], |edit| &edit.fields);
+        let ours = ours.iter().filter(|(own, _)| is(own)).map(|(_, value)| value.clone());
+        theirs.chain(ours).collect()
+    }
+
+    /// The first of them.
+    pub fn value(&self, name: &[u8]) -> Option<Vec<u8>> {
+        self.values(name).into_iter().next()
+    }
+
     /// An answer of the gateway's own making that goes the way of an upstream's. Its framing is the
     /// relay's: fields that speak of it are left out, and a body where the status (or `HEAD`) allows
     /// none.

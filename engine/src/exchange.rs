@@ -13,6 +13,7 @@ use crate::answer::{Body, Edit};
 use crate::auth::credentials::Hidden;
 use crate::auth::{ContentDigest, Identity};
 use crate::body::{BodyReader, BodyWriter};
+use crate::coding::Coding;
 use crate::channel::{Sink, Source};
 use crate::forwarded_for;
 use crate::grpc;
@@ -62,6 +63,8 @@ pub struct Request {
     pub inward: Option<Box<Inward>>,
     /// What is changed of the head for the upstream.
     pub edit: Option<Box<Edit>>,
+    /// How the answer is compressed, where its route does that and the client takes it.
+    pub coding: Option<Coding>,
     /// What rules for the answer still need of the head and the path.
     pub kept: Option<Box<Kept>>,
     /// What upstreams see in place of what came with a credential.
@@ -112,6 +115,7 @@ impl Request {
             feed: None,
             inward: None,
             edit: None,
+            coding: None,
             kept: None,
             hidden: None,
             answer_fields: Vec::new(),

@@ -2,8 +2,10 @@
 
 use contract::record::Reason;
 
+use crate::coding::Encoding;
 use crate::grpc_web::Answering;
 use crate::io::Chunk;
+use crate::payload::{self, Stream};
 
 /// One change of a body on its way. An enum: the relay knows them all.
 pub enum Filter {
@@ -11,6 +13,10 @@ pub enum Filter {
     Web(Box<Answering>),
     /// No change: what is past so many bytes is refused.
     Cap { left: u64 },
+    /// Record by record, as a rule says.
+    Records(Box<Stream>),
+    /// Compressed.
+    Encode(Box<Encoding>),
 }
 
 /// A part of a body.
@@ -42,6 +48,17 @@ impl Filter {
                 *left = left.checked_sub(length).ok_or(Broken)?;
                 Ok(part)
             }
+            Filter::Records(stream) => {
+                let mut out = Vec::new();
+                let data = part.data.as_ref().map_or(&[][..], Chunk::bytes);
+                let passed = stream.pass(data, part.end.is_some(), &mut out);
+                passed.map_err(|_: payload::Fault| Broken)?;
+                let data = (!out.is_empty()).then(|| Chunk::from_vec(out));
+                Ok(Part { data, end: part.end })
+            }
+            Filter::Encode(encoding) => {
+                Ok(Part { data: encoding.pass(part.data, part.end.is_some()), end: part.end })
+            }
         }
     }
 
@@ -49,7 +66,8 @@ impl Filter {
     pub fn fault(&self) -> Reason {
         match self {
             Filter::Cap { .. } => Reason::AnswerTooLarge,
-            Filter::Web(_) => Reason::UpstreamInvalid,
+            Filter::Records(_) => Reason::AnswerUnusable,
+            Filter::Web(_) | Filter::Encode(_) => Reason::UpstreamInvalid,
         }
     }
 
@@ -61,7 +79,7 @@ impl Filter {
                 let late = reason == Reason::TotalTimeout && web.is_between();
                 web.part(None, Some(late.then_some(LATE)?)).ok().flatten()
             }
-            Filter::Cap { .. } => None,
+            Filter::Cap { .. } | Filter::Records(_) | Filter::Encode(_) => None,
         }
     }
 }

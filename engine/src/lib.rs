@@ -6,6 +6,7 @@ mod auth;
 mod body;
 mod call;
 mod channel;
+mod coding;
 mod cors;
 mod exchange;
 mod extension;
@@ -25,6 +26,9 @@ pub mod message;
 mod mux;
 mod observe;
 mod overload;
+mod media;
+mod offload;
+mod payload;
 mod pipeline;
 pub mod plan;
 pub mod proxy_protocol;
@@ -51,6 +55,9 @@ pub use auth::fuzz_jwt;
 #[doc(hidden)]
 pub use extension::fuzz_processor;
 pub use io::{StartError, probe};
+pub use payload::jq::{COMMAND as JQ_COMMAND, work as run_jq};
+#[doc(hidden)]
+pub use payload::fuzz_payload;
 pub use start::{Start, run};
 #[doc(hidden)]
 pub use template::fuzz_template;

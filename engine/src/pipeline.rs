@@ -18,6 +18,7 @@ use crate::limits;
 use crate::local_reply::LocalReply;
 use crate::message::{Field, Framing, Name, Target, Version};
 use crate::observe::End;
+use crate::payload;
 use crate::plan::{Plan, Route};
 use crate::relay;
 use crate::rewrite::Outbound;
@@ -75,8 +76,9 @@ async fn decide(
     limit::settle(request, &mut answer);
     let mut answer = show_extension(shard, request, responder, route, answer?).await?;
     shape::bound(route, &mut answer)?;
+    let mut answer = payload::answer(shard, request, responder, route, answer).await?;
     shape::answer(shard, request, route, &mut answer);
-    Ok(answer)
+    Ok(payload::compress(shard, request, responder, route, answer).await)
 }
 
 /// From an admitted request to an answer: by the route itself, or by an upstream.
@@ -89,6 +91,7 @@ async fn serve(
     let plan = request.plan.clone();
     let route = plan.plan.route(index);
     shape::request(shard, request, route)?;
+    payload::request(shard, request, responder, route).await?;
     match shape::own(shard, request, responder, route) {
         Some(own) => own,
         None => forward::forward(shard, request, responder, index).await,

@@ -20,6 +20,7 @@ pub use consumers::*;
 pub use limits::*;
 pub use oauth::*;
 pub use processor::*;
+pub use payload::*;
 pub use resilience::*;
 pub use shape::*;
 pub use tls::*;
@@ -34,6 +35,7 @@ mod consumers;
 mod limits;
 mod oauth;
 mod processor;
+mod payload;
 mod resilience;
 mod shape;
 mod tls;
@@ -322,6 +324,20 @@ pub struct Route {
     #[serde(default = "default_max_body_bytes")]
     #[schemars(with = "schema::SizeForm")]
     pub max_body_bytes: u64,
+    /// What is changed of request bodies: one rule, or several of which the first whose content type fits is
+    /// applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub request_body: RequestBody,
+    /// What is changed of the bodies of answers: one rule, or several of which the first whose status and
+    /// content type fit is applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub response_body: ResponseBody,
+    /// Compress answers for clients that take that; true, or how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<CompressForm>")]
+    pub compress: Option<Compress>,
     /// Protocols that may be switched to, such as websocket.
     #[serde(default)]
     pub upgrades: Vec<String>,

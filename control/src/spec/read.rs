@@ -14,6 +14,7 @@ mod listener;
 mod oauth;
 mod parts;
 mod processor;
+mod payload;
 mod resilience;
 mod route;
 mod shape;

@@ -6,6 +6,7 @@ mod broken;
 mod callers;
 mod limits;
 mod operators;
+mod payload;
 mod random;
 mod resilience;
 mod secure;
@@ -18,7 +19,7 @@ use super::*;
 
 pub use callers::HASH;
 
-const EXAMPLES: [(&str, &str); 10] = [
+const EXAMPLES: [(&str, &str); 11] = [
     ("minimal.yaml", include_str!("../../../examples/minimal.yaml")),
     ("microservices.yaml", include_str!("../../../examples/microservices.yaml")),
     ("canary.yaml", include_str!("../../../examples/canary.yaml")),
@@ -29,6 +30,7 @@ const EXAMPLES: [(&str, &str); 10] = [
     ("resilience.yaml", include_str!("../../../examples/resilience.yaml")),
     ("rate-limits.yaml", include_str!("../../../examples/rate-limits.yaml")),
     ("validation.yaml", include_str!("../../../examples/validation.yaml")),
+    ("bodies.yaml", include_str!("../../../examples/bodies.yaml")),
 ];
 
 #[test]

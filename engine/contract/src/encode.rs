@@ -14,6 +14,7 @@ mod consumer;
 mod key;
 mod limit;
 mod processor;
+mod payload;
 mod resilience;
 mod shape;
 mod tls;
@@ -28,6 +29,9 @@ pub use consumer::{MAX_CONSUMERS, MAX_CREDENTIALS, MAX_SIGNING_SECRET};
 pub use key::{MAX_KEY_SETS, MAX_KEYS, MAX_WISHES};
 pub use limit::{MAX_LIMIT, MAX_LIMIT_SCOPES, MAX_LIMIT_TIERS, MAX_LIMIT_WINDOWS, MAX_LIMITS};
 pub use processor::{MAX_PROCESSED_BODY, MAX_PROCESSOR_MS};
+pub use payload::{
+    MAX_BODY_RULES, MAX_BODY_STEPS, MAX_BODY_VALUE, MAX_CHANGED_BODY, MAX_JQ_MS,
+};
 pub use resilience::{MAX_ATTEMPTS, MAX_KEPT_BODY};
 pub use shape::{MAX_SHAPE_RULES, MAX_STATIC_BODY};
 pub use tls::{MAX_CERTIFICATES, MAX_CHAIN, MAX_CRL, MAX_DER, MAX_TICKET_KEYS, MAX_TRUST};
@@ -36,7 +40,7 @@ pub use validation::{
 };
 
 /// Changes with every change of the model.
-pub const FORMAT: u32 = 8;
+pub const FORMAT: u32 = 9;
 /// Largest snapshot, in bytes.
 pub const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
 /// Most listeners of a snapshot.
@@ -369,6 +373,7 @@ fn write_route(out: &mut Out, route: &Route) {
     });
     upstream::write_timeouts(out, &route.timeouts);
     out.u64(route.max_body_bytes);
+    out.option(route.payload.as_deref(), payload::write);
     out.list(&route.upgrades, |out, token| out.text(token));
     out.u8(route.early_data.into());
     out.u8(route.grpc_web.into());
@@ -413,6 +418,7 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
         })?,
         timeouts: upstream::read_timeouts(input)?,
         max_body_bytes: input.u64("route.max_body_bytes")?,
+        payload: input.option("route.payload", |input| payload::read(input).map(Box::new))?,
         upgrades: input.list("route.upgrades", MAX_ENTRIES, |input| input.text("route.upgrade"))?,
         early_data: input.bool("route.early_data")?,
         grpc_web: input.bool("route.grpc_web")?,

@@ -8,6 +8,7 @@ mod consumers;
 mod key;
 mod limit;
 mod processor;
+mod payload;
 mod redis;
 mod resilience;
 mod shape;
@@ -19,6 +20,7 @@ pub use auth::*;
 pub use consumers::Consumers;
 pub use limit::*;
 pub use processor::*;
+pub use payload::*;
 pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
 pub use resilience::*;
 pub use shape::*;
@@ -478,6 +480,8 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Largest request body in bytes; past it 413.
     pub max_body_bytes: u64,
+    /// What is changed of bodies; `None`: nothing.
+    pub payload: Option<Box<RoutePayload>>,
     /// `Upgrade` tokens that may be tunnelled, lower case (`websocket`).
     pub upgrades: Vec<String>,
     /// Requests with a safe method are taken from early data (RFC 8470); others get 425.

@@ -10,7 +10,8 @@ use crate::cors::Cors;
 use crate::extension::Extension;
 use crate::limit;
 use crate::route::Rewrite;
-use crate::shape::{Captures, Shape};
+use crate::payload::Payload;
+use crate::shape::{Captures, Shape, scope};
 use crate::validate::{Api, Rules};
 
 /// A route without its conditions: those are in the router.
@@ -29,6 +30,8 @@ pub struct Route {
     timeouts: Timeouts,
     /// Largest request body in bytes; past it 413.
     pub max_body_bytes: u64,
+    /// What is changed of bodies.
+    pub payload: Option<Arc<Payload>>,
     /// `Upgrade` tokens that may be tunnelled, lower case.
     pub upgrades: Box<[Box<str>]>,
     /// Takes requests with a safe method from early data.
@@ -117,6 +120,10 @@ impl Route {
             .map_err(|problem| error("rewrite".into(), problem))?;
         let captures =
             Captures::build(&from.path).map_err(|problem| error("path".into(), problem))?;
+        let payload = from.payload.as_ref().map(|payload| {
+            Payload::build(payload, &scope(&from, &captures))
+        });
+        let payload = payload.transpose().map_err(|(field, problem)| error(field, problem))?;
         let shape = from.shape.as_ref().map(|shape| Shape::build(&from, shape, &captures));
         let shape = shape.transpose().map_err(|(field, problem)| error(field, problem))?;
         let policy = from.auth.as_ref().and_then(|auth| auth.policy.as_deref());
@@ -144,6 +151,7 @@ impl Route {
                 .collect(),
             timeouts: from.timeouts,
             max_body_bytes: from.max_body_bytes,
+            payload: payload.map(Arc::new),
             upgrades: from
                 .upgrades
                 .into_iter()

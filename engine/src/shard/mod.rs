@@ -15,6 +15,7 @@ use contract::snapshot::{Overload, Priority};
 pub use plan::ShardPlan;
 
 use crate::auth;
+use crate::coding::Encoders;
 use crate::io::{Io, Swap};
 use crate::limit::Limiter;
 use crate::limits;
@@ -78,6 +79,8 @@ pub struct Shard {
     pub(crate) mirrors: Rc<Cell<u32>>,
     /// Bytes of bodies that were gathered to be validated and have not gone on.
     pub(crate) gathered: Rc<Cell<usize>>,
+    /// For answers that are compressed.
+    pub(crate) encoders: Rc<Encoders>,
 }
 
 impl Shard {
@@ -119,6 +122,7 @@ impl Shard {
             limiter,
             mirrors: Rc::default(),
             gathered: Rc::default(),
+            encoders: Rc::default(),
         };
         shard.adopt_whole(shard.plans.get());
         Rc::new(shard)

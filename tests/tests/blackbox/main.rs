@@ -19,6 +19,7 @@ mod keys_redis;
 mod limits;
 mod observe;
 mod overload;
+mod payload;
 mod proxy;
 mod reload;
 mod resilience;

@@ -8,6 +8,7 @@ use super::consumers::names;
 use super::fields::{Fields, Walk, nearest};
 use super::parts::{count, flag, locality, name, one_of};
 use super::processor::external_processor;
+use super::payload::{compress, request_body, response_body};
 use super::resilience::{deadline_header, hedge, mirror, retry};
 use super::shape::{redirect, request, respond, response};
 use super::upstream::route_timeouts;
@@ -34,6 +35,9 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "upstreams",
         "timeouts",
         "max_body_bytes",
+        "request_body",
+        "response_body",
+        "compress",
         "upgrades",
         "early_data",
         "grpc_web",
@@ -68,6 +72,9 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             upstreams: Vec::new(),
             timeouts: RouteTimeouts::default(),
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+            request_body: Vec::new(),
+            response_body: Vec::new(),
+            compress: None,
             upgrades: Vec::new(),
             early_data: false,
             grpc_web: false,
@@ -105,6 +112,9 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         upstreams: backends(walk, &fields),
         timeouts: fields.read(walk, "timeouts", route_timeouts).unwrap_or_default(),
         max_body_bytes: fields.read(walk, "max_body_bytes", size).unwrap_or(DEFAULT_MAX_BODY_BYTES),
+        request_body: fields.read(walk, "request_body", request_body).unwrap_or_default(),
+        response_body: fields.read(walk, "response_body", response_body).unwrap_or_default(),
+        compress: fields.read(walk, "compress", compress),
         upgrades: fields.read(walk, "upgrades", upgrades).unwrap_or_default(),
         early_data: flag(walk, &fields, "early_data", false),
         grpc_web: flag(walk, &fields, "grpc_web", false),

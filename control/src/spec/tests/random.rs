@@ -8,7 +8,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
-use super::{EXAMPLES, callers, operators::admin, resilience, shape};
+use super::{EXAMPLES, callers, operators::admin, payload, resilience, shape};
 use crate::compile::{Inputs, compile};
 use crate::keys::Fetched;
 use crate::material::Material;
@@ -288,7 +288,8 @@ prop_compose! {
         auth in option::of(callers::route_auth(callers)),
         (networks, cors) in (option::of(callers::networks()), option::of(callers::cors())),
         limits in subsequence(texts(&["plan", "1"]), 0..3),
-        (validate, shape) in (option::of(validate()), shape::shape()),
+        (validate, shape, payload) in
+            (option::of(validate()), shape::shape(), payload::payload()),
         workspace in locality(),
     ) -> Route {
         // Each route has a path of its own, so that none shadows another.
@@ -325,6 +326,9 @@ prop_compose! {
             upstreams,
             timeouts: RouteTimeouts { connect_ms, first_byte_ms, idle_ms, try_ms, total_ms },
             max_body_bytes,
+            request_body: payload.0,
+            response_body: payload.1,
+            compress: payload.2,
             upgrades,
             early_data,
             grpc_web,
@@ -439,7 +443,7 @@ fn spec() -> impl Strategy<Value = Spec> {
     )
 }
 
-fn errors(loaded: &Loaded) -> Vec<String> {
+pub fn errors(loaded: &Loaded) -> Vec<String> {
     let errors = loaded.problems.iter().filter(|problem| problem.severity == Severity::Error);
     errors.map(ToString::to_string).collect()
 }

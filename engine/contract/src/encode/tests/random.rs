@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 mod auth;
 mod limit;
+mod payload;
 mod shape;
 mod validation;
 
@@ -410,7 +411,8 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
                 },
             );
     let shape = option::of(shape::shape().prop_map(Box::new));
-    let last = (last, tries, option::of(text()), callers, (shape, option::of(processor)));
+    let payload = option::of(payload::payload().prop_map(Box::new));
+    let last = (last, tries, option::of(text()), callers, (shape, payload, option::of(processor)));
     (text(), lists, path, conditions, rewrite, vec(backend, 0..4), timeouts(), last).prop_map(
         |(name, lists, path, (headers, query), rewrite, backends, timeouts, last)| Route {
             name,
@@ -424,6 +426,7 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             backends,
             timeouts,
             max_body_bytes: last.0.0,
+            payload: last.4.1,
             upgrades: lists.2,
             early_data: last.0.1,
             grpc_web: last.0.2,
@@ -435,7 +438,7 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             auth: last.3.0,
             networks: last.3.1,
             cors: last.3.2,
-            processor: last.4.1,
+            processor: last.4.2,
             limits: Vec::new(),
             validation: None,
         },
