@@ -60,6 +60,10 @@ pub struct Request {
     pub feed: Option<Rc<RefCell<Feed>>>,
     /// What changes the body on its way to the upstream, beside the decoding of gRPC-Web.
     pub inward: Option<Box<Inward>>,
+    /// The body goes on in another length, by what was in `inward`.
+    pub reframed: bool,
+    /// The client is answered so, whatever its request has become.
+    pub answer_as: Option<AnswerAs>,
     /// What is changed of the head for the upstream.
     pub edit: Option<Box<Edit>>,
     /// What upstreams see in place of what came with a credential.
@@ -109,6 +113,8 @@ impl Request {
             content: None,
             feed: None,
             inward: None,
+            reframed: false,
+            answer_as: None,
             edit: None,
             hidden: None,
             answer_fields: Vec::new(),
@@ -185,14 +191,16 @@ impl Request {
     /// Whether there is a body that changes on its way.
     pub fn decodes(&self) -> bool {
         let web = || self.web.as_ref().is_some_and(|web| web.decodes());
-        !self.head.framing.is_empty() && (self.inward.is_some() || web())
+        !self.head.framing.is_empty() && (self.inward.is_some() || self.reframed || web())
     }
 
     /// What becomes of the body on its way, once.
     pub fn take_inward(&mut self) -> Option<Box<Inward>> {
         match self.decodes() {
             true => {
-                self.inward.take().or_else(|| Some(Box::new(Inward::Base64(Base64::default()))))
+                let web = self.web.as_ref().is_some_and(|web| web.decodes());
+                let base64 = || Box::new(Inward::Base64(Base64::default()));
+                self.inward.take().or_else(|| web.then(base64))
             }
             false => None,
         }
@@ -223,7 +231,16 @@ impl Request {
 
     /// The kind of gRPC that an answer of ours has to be, if any.
     pub fn answer_kind(&self) -> Option<grpc::Kind> {
-        self.web.as_ref().map(|web| web.answer).or(self.grpc)
+        match self.answer_as {
+            Some(AnswerAs::Json) => None,
+            Some(AnswerAs::Grpc(kind)) => Some(kind),
+            None => self.web.as_ref().map(|web| web.answer).or(self.grpc),
+        }
+    }
+
+    /// Whether it is a call that the gateway has made of something else.
+    pub fn is_made(&self) -> bool {
+        self.answer_as == Some(AnswerAs::Json) && self.grpc.is_some()
     }
 
     /// The body as it came, if all of it came with the head (or was gathered) and it is small. It stays
@@ -259,6 +276,13 @@ impl Request {
             Downstream::Nobody => Source::own(Body::default()),
         }
     }
+}
+
+/// What a client speaks whose request is transcoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerAs {
+    Json,
+    Grpc(grpc::Kind),
 }
 
 /// The client's side of an exchange: a whole connection, or one of its streams.

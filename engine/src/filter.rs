@@ -4,11 +4,14 @@ use contract::record::Reason;
 
 use crate::grpc_web::Answering;
 use crate::io::Chunk;
+use crate::transcode::Outward;
 
 /// One change of a body on its way. An enum: the relay knows them all.
 pub enum Filter {
     /// From gRPC to gRPC-Web.
     Web(Box<Answering>),
+    /// From gRPC to JSON.
+    Transcode(Box<Outward>),
 }
 
 /// A part of a body.
@@ -35,6 +38,7 @@ impl Filter {
                 let data = web.part(part.data, part.end.as_deref()).map_err(|_| Broken)?;
                 Ok(Part { data, end: part.end.map(|_| Vec::new()) })
             }
+            Filter::Transcode(outward) => outward.part(part),
         }
     }
 
@@ -46,6 +50,7 @@ impl Filter {
                 let late = reason == Reason::TotalTimeout && web.is_between();
                 web.part(None, Some(late.then_some(LATE)?)).ok().flatten()
             }
+            Filter::Transcode(outward) => outward.broken(reason),
         }
     }
 }

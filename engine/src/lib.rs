@@ -37,6 +37,7 @@ mod store;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+mod transcode;
 pub mod transport;
 mod upload;
 pub mod upstream;
@@ -46,5 +47,7 @@ mod validate;
 pub use auth::fuzz_jwt;
 pub use io::{StartError, probe};
 pub use start::{Start, run};
+#[doc(hidden)]
+pub use transcode::fuzz_transcode;
 #[doc(hidden)]
 pub use validate::fuzz_validate;

@@ -23,6 +23,7 @@ use crate::rewrite::Outbound;
 use crate::route::{Miss, Query, RouteIndex};
 use crate::serve::websocket;
 use crate::shard::Shard;
+use crate::transcode;
 use crate::validate;
 
 /// Takes a request from its parsed head to its record. Answers exactly once: `responder` is
@@ -66,7 +67,13 @@ async fn decide(
     admit_upgrade(request, route)?;
     admit_valid(shard, request, responder, route).await?;
     outbound(request, request.head.framing, None).check_loop()?;
-    let mut answer = forward::forward(shard, request, responder, index).await;
+    let mut answer = match &route.transcode {
+        None => forward::forward(shard, request, responder, index).await,
+        // Boxed: by choice only, and larger.
+        Some(transcode) => {
+            Box::pin(transcode::forward(shard, request, responder, index, transcode)).await
+        }
+    };
     limit::settle(request, &mut answer);
     answer
 }

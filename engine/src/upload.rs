@@ -19,6 +19,7 @@ use crate::limits;
 use crate::local_reply::LocalReply;
 use crate::relay;
 use crate::shard::Shard;
+use crate::transcode;
 
 /// How an upload ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +159,8 @@ impl Feed {
 pub enum Inward {
     /// Base64 goes on decoded (gRPC-Web).
     Base64(Base64),
+    /// A stream of JSON goes on as messages.
+    Transcode(transcode::Inward),
 }
 
 impl Inward {
@@ -172,6 +175,7 @@ impl Inward {
                 let read = read.and_then(|()| if end { text.finish() } else { Ok(()) });
                 read.map_err(|NotBase64| LocalReply::closing(400, Reason::BadRequest))
             }
+            Inward::Transcode(json) => json.pass(data, end, out),
         }
     }
 }

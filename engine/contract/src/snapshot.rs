@@ -9,6 +9,7 @@ mod key;
 mod limit;
 mod redis;
 mod resilience;
+mod transcode;
 mod validation;
 
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +19,7 @@ pub use consumers::Consumers;
 pub use limit::*;
 pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
 pub use resilience::*;
+pub use transcode::*;
 pub use validation::*;
 
 /// Index into [`Snapshot::upstreams`].
@@ -45,6 +47,8 @@ pub struct Snapshot {
     pub auth: Auth,
     pub limits: Limits,
     pub validation: Validation,
+    /// What routes transcode by.
+    pub protos: Vec<ProtoSet>,
     pub listeners: Vec<Listener>,
     pub upstreams: Vec<Upstream>,
     /// In the order of the spec: of two routes that match equally, the earlier wins.
@@ -478,6 +482,8 @@ pub struct Route {
     pub early_data: bool,
     /// gRPC-Web requests are translated to gRPC, and the answers back.
     pub grpc_web: bool,
+    /// Translate between JSON and gRPC.
+    pub transcode: Option<RouteTranscode>,
     /// `None`: the upstream's.
     pub retry: Option<Retry>,
     /// `None`: the upstream's.
