@@ -19,6 +19,7 @@ mod callers;
 mod identities;
 mod limits;
 mod providers;
+mod transcode;
 mod upstreams;
 mod validation;
 
@@ -88,7 +89,14 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         .collect();
     let mut rules = validation::Rules::new(spec, inputs.material);
     let routes =
-        spec.routes.iter().map(|one| route(one, &index, &places, &policies, &mut rules)).collect();
+        spec.routes.iter().map(|one| route(one, &index, &places, &policies, &mut rules));
+    let routes: Vec<flat::Route> = routes
+        .zip(&spec.routes)
+        .map(|(flat, one)| flat::Route {
+            transcode: transcode::route(one, spec, inputs.material),
+            ..flat
+        })
+        .collect();
     let secure = listeners.iter().any(|listener| listener.tls.is_some());
     flat::Snapshot {
         auth: flat::Auth { version, ..auth },
@@ -110,6 +118,7 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         upstreams,
         routes,
         validation: rules.validation,
+        protos: transcode::protos(spec, inputs.material),
         certificates: identities.certificates,
         trust: identities.trust,
     }
@@ -188,6 +197,7 @@ fn route<'a>(
         upgrades: route.upgrades.clone(),
         early_data: route.early_data,
         grpc_web: route.grpc_web,
+        transcode: None,
         retry: route.retry.as_ref().map(upstreams::retry),
         hedge: route.hedge.as_ref().map(upstreams::route_hedge),
         priority: upstreams::priority(route.priority),

@@ -17,6 +17,7 @@ mod resilience;
 mod route;
 mod tls;
 mod tokens;
+mod transcode;
 mod upstream;
 mod validate;
 

@@ -8,6 +8,7 @@ use super::consumers::names;
 use super::fields::{Fields, Walk, nearest};
 use super::parts::{count, flag, locality, name, one_of};
 use super::resilience::{deadline_header, hedge, mirror, retry};
+use super::transcode::transcode;
 use super::upstream::route_timeouts;
 use super::validate::validate;
 use crate::spec::model::{
@@ -31,6 +32,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "upgrades",
         "early_data",
         "grpc_web",
+        "transcode",
         "retry",
         "hedge",
         "priority",
@@ -60,6 +62,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             upgrades: Vec::new(),
             early_data: false,
             grpc_web: false,
+            transcode: None,
             retry: None,
             hedge: None,
             priority: Priority::default(),
@@ -92,6 +95,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         upgrades: fields.read(walk, "upgrades", upgrades).unwrap_or_default(),
         early_data: flag(walk, &fields, "early_data", false),
         grpc_web: flag(walk, &fields, "grpc_web", false),
+        transcode: fields.read(walk, "transcode", transcode),
         retry: fields.read(walk, "retry", retry),
         hedge: fields.read(walk, "hedge", hedge),
         priority: fields

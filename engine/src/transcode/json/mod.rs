@@ -14,7 +14,6 @@ mod write;
 use std::borrow::Cow;
 
 pub use self::read::Reading;
-pub use self::reader::Reader;
 pub use self::write::{Printing, write_text};
 use crate::limits;
 
