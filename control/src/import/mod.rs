@@ -64,13 +64,14 @@ enum Kind {
     Consumers,
     Limits,
     Apis,
+    Protos,
     Listeners,
     Upstreams,
     Routes,
 }
 
 impl Kind {
-    const ALL: [Kind; 8] = [
+    const ALL: [Kind; 9] = [
         Kind::Authenticators,
         Kind::Groups,
         Kind::Consumers,
