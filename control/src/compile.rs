@@ -22,6 +22,7 @@ mod limits;
 mod payload;
 mod providers;
 mod shape;
+mod transcode;
 mod upstreams;
 mod validation;
 
@@ -91,7 +92,14 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         .collect();
     let mut rules = validation::Rules::new(spec, inputs.material);
     let routes =
-        spec.routes.iter().map(|one| route(one, &index, &places, &policies, &mut rules)).collect();
+        spec.routes.iter().map(|one| route(one, &index, &places, &policies, &mut rules));
+    let routes: Vec<flat::Route> = routes
+        .zip(&spec.routes)
+        .map(|(flat, one)| flat::Route {
+            transcode: transcode::route(one, spec, inputs.material),
+            ..flat
+        })
+        .collect();
     let secure = listeners.iter().any(|listener| listener.tls.is_some());
     flat::Snapshot {
         auth: flat::Auth { version, ..auth },
@@ -113,6 +121,7 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         upstreams,
         routes,
         validation: rules.validation,
+        protos: transcode::protos(spec, inputs.material),
         certificates: identities.certificates,
         trust: identities.trust,
     }
@@ -194,6 +203,7 @@ fn route<'a>(
         upgrades: route.upgrades.clone(),
         early_data: route.early_data,
         grpc_web: route.grpc_web,
+        transcode: None,
         retry: route.retry.as_ref().map(upstreams::retry),
         hedge: route.hedge.as_ref().map(upstreams::route_hedge),
         priority: upstreams::priority(route.priority),

@@ -45,6 +45,7 @@ mod template;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+mod transcode;
 pub mod transport;
 mod upload;
 pub mod upstream;
@@ -61,5 +62,6 @@ pub use payload::fuzz_payload;
 pub use start::{Start, run};
 #[doc(hidden)]
 pub use template::fuzz_template;
+pub use transcode::fuzz_transcode;
 #[doc(hidden)]
 pub use validate::fuzz_validate;

@@ -179,6 +179,16 @@ pub const LEASE_LOST_MS: u64 = 100;
 /// A bucket's name, in bytes, and what places it.
 pub const BUCKET_NAME: usize = 256;
 pub const BUCKET_TAG: usize = 128;
+/// Segments of an http rule's path template.
+pub const TEMPLATE_SEGMENTS: usize = 64;
+/// Bindings of a route that transcodes.
+pub const BINDINGS: usize = 10_000;
+/// Fields of a message that is transcoded.
+pub const MESSAGE_FIELDS: usize = 10_000;
+/// How deep the messages of a message, and values in JSON, may be nested.
+pub const MESSAGE_DEPTH: usize = 100;
+/// Details of a call's status, and metadata behind its message, that a client is told.
+pub const STATUS_DETAILS: usize = 64;
 /// Values that one path template takes out of a path.
 pub const TEMPLATE_NAMES: usize = 16;
 /// Request line without its CRLF, in bytes: past it 414. RFC 9112 §3 asks for at least 8,000.

@@ -26,6 +26,7 @@ use crate::route::{Miss, Query, RouteIndex};
 use crate::serve::websocket;
 use crate::shape;
 use crate::shard::Shard;
+use crate::transcode;
 use crate::validate;
 
 /// Takes a request from its parsed head to its record. Answers exactly once: `responder` is
@@ -92,8 +93,12 @@ async fn serve(
     let route = plan.plan.route(index);
     shape::request(shard, request, route)?;
     payload::request(shard, request, responder, route).await?;
-    match shape::own(shard, request, responder, route) {
-        Some(own) => own,
+    if let Some(own) = shape::own(shard, request, responder, route) {
+        return own;
+    }
+    match &route.transcode {
+        // Boxed: by choice only, and larger.
+        Some(own) => Box::pin(transcode::forward(shard, request, responder, index, own)).await,
         None => forward::forward(shard, request, responder, index).await,
     }
 }

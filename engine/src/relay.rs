@@ -596,6 +596,10 @@ impl Relay<'_> {
         Reason::TotalTimeout
     }
 
+    async fn flush_head_as_is(&mut self, out: Vec<u8>) -> Result<(), Reason> {
+        if out.is_empty() { Ok(()) } else { self.start(out, None, None).await }
+    }
+
     async fn flush_head(&mut self, out: Vec<u8>) -> Result<(), Reason> {
         if out.is_empty() { Ok(()) } else { self.send(out, None, None).await }
     }
@@ -611,7 +615,14 @@ impl Relay<'_> {
         }
         let mut part = Part { data, end: end.map(<[u8]>::to_vec) };
         for filter in &mut self.filters {
-            part = filter.part(part).map_err(|_| filter.fault())?;
+            match filter.part(part) {
+                Ok(changed) => part = changed,
+                Err(_) => {
+                    let fault = filter.fault();
+                    self.flush_head_as_is(head).await?;
+                    return Err(self.broken(fault).await);
+                }
+            }
         }
         if head.is_empty() && part.data.is_none() && part.end.is_none() {
             return Ok(());

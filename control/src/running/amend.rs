@@ -89,7 +89,9 @@ fn alone(value: &Value) -> Option<Route> {
     let route = spec::route_alone(&value.to_string(), &mut problems)?;
     // Of unusual methods all routes together may have so many.
     let usual = |method: &String| spec::scalars::COMMON_METHODS.contains(&method.as_str());
-    let plain = route.validate.is_none() && route.matches.methods.iter().all(usual);
+    let plain = route.validate.is_none()
+        && route.transcode.is_none()
+        && route.matches.methods.iter().all(usual);
     (plain && problems.is_empty()).then_some(route)
 }
 

@@ -25,6 +25,7 @@ pub use resilience::*;
 pub use shape::*;
 pub use tls::*;
 pub use tokens::*;
+pub use transcode::*;
 pub use upstream::*;
 pub use validate::*;
 
@@ -40,6 +41,7 @@ mod resilience;
 mod shape;
 mod tls;
 mod tokens;
+mod transcode;
 mod upstream;
 mod validate;
 
@@ -87,6 +89,9 @@ pub struct Spec {
     /// APIs that documents describe; routes name these to have requests validated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub apis: Vec<ApiDocument>,
+    /// Descriptors of gRPC services; routes name these to have requests transcoded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub protos: Vec<ProtoSource>,
     /// Addresses the gateway listens on.
     #[schemars(length(min = 1))]
     pub listeners: Vec<Listener>,
@@ -348,6 +353,9 @@ pub struct Route {
     /// Translate gRPC-Web requests, binary and text, to gRPC, and the answers back.
     #[serde(default)]
     pub grpc_web: bool,
+    /// Translate between JSON and gRPC, by the http rules of the services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcode: Option<Transcode>,
     /// Which failed tries are made again; without it the upstream's. It is taken as a whole: what it
     /// does not say has its default, not the upstream's value.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -20,6 +20,7 @@ mod route;
 mod shape;
 mod tls;
 mod tokens;
+mod transcode;
 mod upstream;
 mod validate;
 

@@ -18,6 +18,7 @@ mod payload;
 mod resilience;
 mod shape;
 mod tls;
+mod transcode;
 mod upstream;
 mod validation;
 
@@ -35,12 +36,13 @@ pub use payload::{
 pub use resilience::{MAX_ATTEMPTS, MAX_KEPT_BODY};
 pub use shape::{MAX_SHAPE_RULES, MAX_STATIC_BODY};
 pub use tls::{MAX_CERTIFICATES, MAX_CHAIN, MAX_CRL, MAX_DER, MAX_TICKET_KEYS, MAX_TRUST};
+pub use transcode::{MAX_DESCRIPTORS, MAX_PROTOS, MAX_TRANSCODED};
 pub use validation::{
     MAX_APIS, MAX_OPERATIONS, MAX_PARAMETERS, MAX_SCHEMA, MAX_SCHEMAS, MAX_VALIDATED_BODY,
 };
 
 /// Changes with every change of the model.
-pub const FORMAT: u32 = 9;
+pub const FORMAT: u32 = 10;
 /// Largest snapshot, in bytes.
 pub const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
 /// Most listeners of a snapshot.
@@ -88,6 +90,7 @@ struct Counts {
     consumers: usize,
     limits: usize,
     apis: usize,
+    protos: usize,
 }
 
 /// Why bytes are refused: which field, where, and what is wrong with it.
@@ -158,6 +161,7 @@ impl Snapshot {
         auth::write(&mut out, &self.auth);
         limit::write(&mut out, &self.limits);
         validation::write(&mut out, &self.validation);
+        out.list(&self.protos, transcode::write_proto);
         out.list(&self.listeners, write_listener);
         out.list(&self.upstreams, upstream::write);
         out.list(&self.routes, write_route);
@@ -232,7 +236,13 @@ fn read_body(input: &mut In<'_>, before: Option<&Known>) -> Result<Snapshot, Dec
     let (auth, counts) = auth::read(input, counts, before)?;
     let limits = limit::read(input)?;
     let validation = validation::read(input)?;
-    let counts = Counts { limits: limits.policies.len(), apis: validation.apis.len(), ..counts };
+    let protos = input.list("protos", MAX_PROTOS, transcode::read_proto)?;
+    let counts = Counts {
+        limits: limits.policies.len(),
+        apis: validation.apis.len(),
+        protos: protos.len(),
+        ..counts
+    };
     let listeners = input.list("listeners", MAX_LISTENERS, |input| read_listener(input, counts))?;
     // Upstreams point at each other. A count that lies is found when the list is read.
     let count = input.ahead().u32_within("upstreams", 0, MAX_UPSTREAMS as u32)? as usize;
@@ -251,6 +261,7 @@ fn read_body(input: &mut In<'_>, before: Option<&Known>) -> Result<Snapshot, Dec
         auth,
         limits,
         validation,
+        protos,
         listeners,
         upstreams,
         routes,
@@ -377,6 +388,7 @@ fn write_route(out: &mut Out, route: &Route) {
     out.list(&route.upgrades, |out, token| out.text(token));
     out.u8(route.early_data.into());
     out.u8(route.grpc_web.into());
+    out.option(route.transcode.as_ref(), transcode::write_route);
     out.option(route.retry.as_ref(), resilience::write_retry);
     out.option(route.hedge.as_ref(), resilience::write_hedge);
     resilience::write_priority(out, route.priority);
@@ -422,6 +434,9 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
         upgrades: input.list("route.upgrades", MAX_ENTRIES, |input| input.text("route.upgrade"))?,
         early_data: input.bool("route.early_data")?,
         grpc_web: input.bool("route.grpc_web")?,
+        transcode: input.option("route.transcode", |input| {
+            transcode::read_route(input, counts.protos)
+        })?,
         retry: input.option("route.retry", resilience::read_retry)?,
         hedge: input.option("route.hedge", resilience::read_hedge)?,
         priority: resilience::read_priority(input)?,

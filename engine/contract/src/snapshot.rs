@@ -12,6 +12,7 @@ mod payload;
 mod redis;
 mod resilience;
 mod shape;
+mod transcode;
 mod validation;
 
 use std::net::{IpAddr, SocketAddr};
@@ -24,6 +25,7 @@ pub use payload::*;
 pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
 pub use resilience::*;
 pub use shape::*;
+pub use transcode::*;
 pub use validation::*;
 
 /// Index into [`Snapshot::upstreams`].
@@ -51,6 +53,8 @@ pub struct Snapshot {
     pub auth: Auth,
     pub limits: Limits,
     pub validation: Validation,
+    /// What routes transcode by.
+    pub protos: Vec<ProtoSet>,
     pub listeners: Vec<Listener>,
     pub upstreams: Vec<Upstream>,
     /// In the order of the spec: of two routes that match equally, the earlier wins.
@@ -488,6 +492,8 @@ pub struct Route {
     pub early_data: bool,
     /// gRPC-Web requests are translated to gRPC, and the answers back.
     pub grpc_web: bool,
+    /// Translate between JSON and gRPC.
+    pub transcode: Option<RouteTranscode>,
     /// `None`: the upstream's.
     pub retry: Option<Retry>,
     /// `None`: the upstream's.

@@ -12,6 +12,7 @@ use crate::limit;
 use crate::route::Rewrite;
 use crate::payload::Payload;
 use crate::shape::{Captures, Shape, scope};
+use crate::transcode::{Proto, Transcode};
 use crate::validate::{Api, Rules};
 
 /// A route without its conditions: those are in the router.
@@ -38,6 +39,8 @@ pub struct Route {
     pub early_data: bool,
     /// Translates gRPC-Web.
     pub grpc_web: bool,
+    /// Translates between JSON and gRPC.
+    pub transcode: Option<Arc<Transcode>>,
     /// `None`: the upstream's.
     retry: Option<Retry>,
     /// `None`: the upstream's.
@@ -79,6 +82,7 @@ impl Route {
         policies: &policy::Memory,
         limits: &limit::Policies,
         apis: &[Arc<Api>],
+        protos: &[Arc<Proto>],
     ) -> Result<Route, PlanError> {
         let error = |field: String, problem: String| PlanError {
             entity: "route",
@@ -139,6 +143,15 @@ impl Route {
             api.map(|api| Box::new(Rules::new(rules, api)))
         });
         let rules = rules.transpose()?;
+        let transcode = from.transcode.as_ref().map(|transcode| {
+            let proto = protos.get(transcode.proto as usize).cloned();
+            let gone = || error("transcode.proto".into(), "its descriptors do not exist".into());
+            let built = Transcode::build(transcode, proto.ok_or_else(gone)?);
+            let built = built
+                .map_err(|(field, problem)| error(format!("transcode.{field}"), problem));
+            built.map(Arc::new)
+        });
+        let transcode = transcode.transpose()?;
         Ok(Route {
             name: from.name.into(),
             rewrite,
@@ -159,6 +172,7 @@ impl Route {
                 .collect(),
             early_data: from.early_data,
             grpc_web: from.grpc_web,
+            transcode,
             retry: from.retry,
             hedge: from.hedge,
             priority: from.priority,
@@ -267,7 +281,7 @@ mod tests {
             upgrades: vec!["WebSocket".into()],
             ..Default::default()
         };
-        let route = Route::build(from, 1, &Default::default(), &Default::default(), &[]).unwrap();
+        let route = Route::build(from, 1, &Default::default(), &Default::default(), &[], &[]).unwrap();
         let upstream = Upstream {
             name: "u".into(),
             balance: Default::default(),

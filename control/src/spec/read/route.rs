@@ -11,6 +11,7 @@ use super::processor::external_processor;
 use super::payload::{compress, request_body, response_body};
 use super::resilience::{deadline_header, hedge, mirror, retry};
 use super::shape::{redirect, request, respond, response};
+use super::transcode::transcode;
 use super::upstream::route_timeouts;
 use super::validate::validate;
 use crate::spec::model::{
@@ -41,6 +42,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "upgrades",
         "early_data",
         "grpc_web",
+        "transcode",
         "retry",
         "hedge",
         "priority",
@@ -78,6 +80,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             upgrades: Vec::new(),
             early_data: false,
             grpc_web: false,
+            transcode: None,
             retry: None,
             hedge: None,
             priority: Priority::default(),
@@ -118,6 +121,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         upgrades: fields.read(walk, "upgrades", upgrades).unwrap_or_default(),
         early_data: flag(walk, &fields, "early_data", false),
         grpc_web: flag(walk, &fields, "grpc_web", false),
+        transcode: fields.read(walk, "transcode", transcode),
         retry: fields.read(walk, "retry", retry),
         hedge: fields.read(walk, "hedge", hedge),
         priority: fields

@@ -8,6 +8,7 @@ mod auth;
 mod limit;
 mod payload;
 mod shape;
+mod transcode;
 mod validation;
 
 fn text() -> BoxedStrategy<String> {
@@ -430,6 +431,7 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             upgrades: lists.2,
             early_data: last.0.1,
             grpc_web: last.0.2,
+            transcode: None,
             retry: last.1.0,
             hedge: last.1.1,
             priority: last.1.2,
@@ -469,11 +471,11 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         (Just((certificates, trust, ticket_keys)), listeners, routed)
     });
     let limits = (vec(limit::policy(), 0..3), vec(any::<u32>(), 0..3));
-    let limits = (limits, validation::validation());
+    let limits = (limits, validation::validation(), transcode::transcode());
     let numbers = (any::<u64>(), any::<u64>());
     (numbers, node, limits, parts).prop_map(|((epoch, revision), node, limits, parts)| {
         let ((certificates, trust, ticket_keys), listeners, (auth, upstreams, mut routes)) = parts;
-        let ((policies, named), (validation, on_routes)) = limits;
+        let ((policies, named), (validation, on_routes), (protos, transcode)) = limits;
         let known = policies.len() as u32;
         let named: Vec<u32> = match known {
             0 => Vec::new(),
@@ -482,6 +484,7 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         if let Some(route) = routes.first_mut() {
             route.limits = named.clone();
             route.validation = on_routes;
+            route.transcode = transcode;
         }
         let limits = Limits { policies, everywhere: named };
         Snapshot {
@@ -494,6 +497,7 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
             auth,
             limits,
             validation,
+            protos,
             listeners,
             upstreams,
             routes,
