@@ -126,6 +126,23 @@ impl Principal {
         self.within("route", places)
     }
 
+    /// Whether it may have stored answers of that route go, or of any without one.
+    ///
+    /// # Errors
+    /// What it lacks.
+    pub fn may_purge(&self, route: Option<&str>, spec: &Spec) -> Result<(), String> {
+        if self.workspaces.is_empty() {
+            return Ok(());
+        }
+        let Some(name) = route else {
+            let own = self.workspaces.join(", ");
+            return Err(format!("`{}` may change only {own}: name a route of it", self.name));
+        };
+        let routes = spec.routes.iter().filter(|one| one.name == name);
+        let places = routes.map(|one| (one.name.clone(), workspace(one.workspace.as_deref())));
+        self.within("route", places)
+    }
+
     fn within(
         &self,
         kind: &str,

@@ -4,6 +4,7 @@
 //! A part that already has an error is not judged again, so that one slip gives one message.
 
 mod admin;
+mod cache;
 mod callers;
 mod guards;
 mod limits;
@@ -33,6 +34,7 @@ pub fn check(spec: &Spec, places: &Places, problems: &mut Problems) {
     guards::check(&mut check);
     transcode::check(&mut check);
     limits::check(&mut check);
+    cache::check(&mut check);
     check.counts();
     routes::shadows(&mut check);
 }

@@ -16,6 +16,7 @@ use providers::Providers;
 
 pub use providers::jws;
 
+mod cache;
 mod callers;
 mod identities;
 mod limits;
@@ -91,8 +92,7 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         })
         .collect();
     let mut rules = validation::Rules::new(spec, inputs.material);
-    let routes =
-        spec.routes.iter().map(|one| route(one, &index, &places, &policies, &mut rules));
+    let routes = spec.routes.iter().map(|one| route(one, &index, &places, &policies, &mut rules));
     let routes: Vec<flat::Route> = routes
         .zip(&spec.routes)
         .map(|(flat, one)| flat::Route {
@@ -122,6 +122,7 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         routes,
         validation: rules.validation,
         protos: transcode::protos(spec, inputs.material),
+        cache: cache::cache(&spec.cache),
         certificates: identities.certificates,
         trust: identities.trust,
     }
@@ -205,6 +206,7 @@ fn route<'a>(
         grpc_web: route.grpc_web,
         transcode: None,
         retry: route.retry.as_ref().map(upstreams::retry),
+        cache: route.cache.as_ref().map(cache::route),
         hedge: route.hedge.as_ref().map(upstreams::route_hedge),
         priority: upstreams::priority(route.priority),
         mirror: route.mirror.as_ref().and_then(|mirror| upstreams::mirror(mirror, index)),

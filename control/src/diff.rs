@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::spec::{
-    self, ApiDocument, Authenticator, Consumer, Group, Limit, List, Listener, ProtoSource, Route, Spec,
-    Upstream,
+    self, ApiDocument, Authenticator, Consumer, Group, Limit, List, Listener, ProtoSource, Route,
+    Spec, Upstream,
 };
 
 /// The difference of two specs; see [`diff`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Diff {
-    /// Fields of `node`, `admin`, `access_log`, `redis` and `auth`.
+    /// Fields of `node`, `admin`, `access_log`, `redis`, `cache` and `auth`.
     pub settings: Vec<FieldChange>,
     pub authenticators: Changes,
     pub groups: Changes,
@@ -88,6 +88,7 @@ pub fn diff(old: &Spec, new: &Spec) -> Diff {
     field_changes("admin", &value(&old.admin), &value(&new.admin), &mut settings);
     field_changes("access_log", &value(&old.access_log), &value(&new.access_log), &mut settings);
     field_changes("redis", &value(&old.redis), &value(&new.redis), &mut settings);
+    field_changes("cache", &value(&old.cache), &value(&new.cache), &mut settings);
     field_changes("auth", &value(&old.auth), &value(&new.auth), &mut settings);
     Diff {
         settings,

@@ -11,6 +11,7 @@ use contract::record::Reason;
 use contract::snapshot::Timeouts;
 
 use crate::body::BodyReader;
+use crate::cache::Fill;
 use crate::channel::{Source, SourceFault};
 use crate::exchange::Responder;
 use crate::filter::Filter;
@@ -49,6 +50,8 @@ pub struct Answer {
     /// What changes the body on its way, in this order. Where there are any, its length is not known
     /// before its end.
     pub filters: Vec<Filter>,
+    /// Keeps the body as it comes, before any change of it.
+    pub fill: Option<Box<Fill>>,
 }
 
 /// What carries an exchange with an upstream.
@@ -178,7 +181,9 @@ impl Answer {
         let edit = self.edit.as_deref();
         let is = |own: &[u8]| own.eq_ignore_ascii_case(name);
         let theirs = self.head.fields.iter().filter(|field| {
-            field.forwarded() && is(field.name.of(bytes)) && !edit.is_some_and(|edit| edit.drops(name))
+            field.forwarded()
+                && is(field.name.of(bytes))
+                && !edit.is_some_and(|edit| edit.drops(name))
         });
         let theirs = theirs.map(|field| field.value.of(bytes).to_vec());
         let ours = edit.map_or(&[][..], |edit| &edit.fields);
@@ -205,9 +210,7 @@ impl Answer {
         body: Vec<u8>,
     ) -> Result<Answer, LocalReply> {
         let mut text = Vec::with_capacity(64 + fields.iter().map(line_len).sum::<usize>());
-        text.extend_from_slice(b"HTTP/1.1 ");
-        write::decimal(&mut text, u64::from(status));
-        text.extend_from_slice(b" \r\n");
+        write::bare_status_line(&mut text, status);
         for (name, value) in fields {
             if !is_framing(name) {
                 write::field(&mut text, name, value);
@@ -217,16 +220,34 @@ impl Answer {
         text.extend_from_slice(b"Content-Length: ");
         write::decimal(&mut text, length);
         text.extend_from_slice(b"\r\n\r\n");
+        let data = (!body.is_empty()).then(|| Chunk::from_vec(body));
+        Answer::of_text(shard, is_head, text, data)
+    }
+
+    /// The same with the head as text, its framing and the empty line at its end included.
+    ///
+    /// # Errors
+    /// 500 when that is no valid head.
+    pub fn of_text(
+        shard: &Shard,
+        is_head: bool,
+        text: Vec<u8>,
+        data: Option<Chunk>,
+    ) -> Result<Answer, LocalReply> {
         let mut head = shard.take_response_head();
         let read = head.parse(&text, is_head, &HeadLimits::RESPONSE);
         if read != Ok(Progress::Complete) || head.status < 200 || head.head_len != text.len() {
             return Err(LocalReply::new(500, Reason::Internal));
         }
-        Ok(Answer::of_parts(head, Chunk::from_vec(text), body, Vec::new()))
+        Ok(Answer::of_parts(head, Chunk::from_vec(text), data, Vec::new()))
     }
 
-    fn of_parts(head: Box<ResponseHead>, bytes: Chunk, body: Vec<u8>, trailers: Vec<u8>) -> Answer {
-        let data = (!body.is_empty()).then(|| Chunk::from_vec(body));
+    fn of_parts(
+        head: Box<ResponseHead>,
+        bytes: Chunk,
+        data: Option<Chunk>,
+        trailers: Vec<u8>,
+    ) -> Answer {
         Answer {
             carrier: Carrier::Own(RefCell::new(Body { data, trailers })),
             account: None,
@@ -239,6 +260,7 @@ impl Answer {
             reason: Reason::None,
             edit: None,
             filters: Vec::new(),
+            fill: None,
         }
     }
 
@@ -268,7 +290,7 @@ impl Answer {
         call: Option<bool>,
         most: usize,
     ) -> Result<Whole, LocalReply> {
-        let Answer { carrier, account, head, mut bytes, mut upload, timeouts, .. } = self;
+        let Answer { carrier, account, head, mut bytes, mut upload, timeouts, mut fill, .. } = self;
         let too_large = || LocalReply::new(502, Reason::AnswerTooLarge);
         if matches!(head.framing, BodyFraming::Length(length) if length > most as u64) {
             return Err(too_large());
@@ -311,6 +333,7 @@ impl Answer {
             });
             match responder.watch.bound(next).await {
                 Ok(Ok(piece)) => {
+                    Fill::see(&mut fill, &piece);
                     if let Some(data) = &piece.data {
                         if body.len() + data.len() > most {
                             break Some(Fault::Reply(too_large()));
@@ -406,7 +429,8 @@ impl Whole {
         if head.framing != BodyFraming::None {
             head.framing = BodyFraming::Length(body.len() as u64);
         }
-        let answer = Answer::of_parts(head, bytes, body, trailers);
+        let data = (!body.is_empty()).then(|| Chunk::from_vec(body));
+        let answer = Answer::of_parts(head, bytes, data, trailers);
         Answer { upload, edit, filters, ..answer }
     }
 }

@@ -4,6 +4,7 @@
 mod answer;
 mod auth;
 mod body;
+mod cache;
 mod call;
 mod channel;
 mod coding;
@@ -22,12 +23,12 @@ pub mod limit;
 pub mod limits;
 mod listener;
 mod local_reply;
+mod media;
 pub mod message;
 mod mux;
 mod observe;
-mod overload;
-mod media;
 mod offload;
+mod overload;
 mod payload;
 mod pipeline;
 pub mod plan;
@@ -56,9 +57,9 @@ pub use auth::fuzz_jwt;
 #[doc(hidden)]
 pub use extension::fuzz_processor;
 pub use io::{StartError, probe};
-pub use payload::jq::{COMMAND as JQ_COMMAND, work as run_jq};
 #[doc(hidden)]
 pub use payload::fuzz_payload;
+pub use payload::jq::{COMMAND as JQ_COMMAND, work as run_jq};
 pub use start::{Start, run};
 #[doc(hidden)]
 pub use template::fuzz_template;

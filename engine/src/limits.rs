@@ -222,6 +222,8 @@ pub const GATHERED_BYTES: usize = 256 * 1024 * 1024;
 pub const PROCESSOR_ANSWER: usize = 256 * 1024;
 /// Head that the gateway may write to an upstream: the client's, rewritten, and our own fields.
 pub const FORWARDED_HEAD: usize = 64 * 1024;
+/// First part of a body of the gateway's own, which goes in one buffer with the head.
+pub const OWN_FIRST: usize = 16 * 1024;
 /// Body bytes in front of the upstream that make one buffer with the head (and can be replayed).
 pub const REPLAY_BODY: usize = 8 * 1024;
 /// Unread body that is drained after an early answer, so that the connection can be kept.
@@ -434,3 +436,26 @@ pub const PAYLOADS: usize = 2;
 pub const PAYLOADS_WAITING: usize = 128;
 /// How nice the store's threads for work that computes are, beside shards of 0.
 pub const STORE_NICE: i32 = 5;
+
+/// What a stored answer costs beside its bytes: its struct, its places in the index and in a queue, and
+/// what allocators add.
+pub const CACHE_OBJECT_COST: usize = 1_024;
+/// The same for each tag and each field that selects it.
+pub const CACHE_ITEM_COST: usize = 48;
+/// Fields that an answer may depend on (`Vary`).
+pub const CACHE_VARY_FIELDS: usize = 16;
+/// Their names and values, in bytes.
+pub const CACHE_SELECTING_BYTES: usize = 8 * 1024;
+/// Answers under one key that differ by such fields.
+pub const CACHE_VARIANTS: usize = 32;
+/// Tags of a stored answer that count.
+pub const CACHE_TAGS: usize = 128;
+/// Longest that an answer is guessed to be good, in seconds.
+pub const CACHE_HEURISTIC_S: u64 = 24 * 3_600;
+/// Longest that one request asks about a stored answer for all, in milliseconds; also how long the next
+/// one waits if that has failed.
+pub const CACHE_REFRESH_MS: u64 = 10_000;
+/// How long nobody waits for an answer like one that could not be stored, in milliseconds.
+pub const CACHE_ALONE_MS: u64 = 10_000;
+/// What a body that comes without its length is given room by, in bytes.
+pub const CACHE_STEP: usize = 64 * 1024;

@@ -46,7 +46,8 @@ impl Types {
             (Some(range), _) => essence.starts_with(range.as_bytes()),
             // RFC 6839 §3.1, RFC 7303 §9.
             (None, "*+json") => {
-                matches!(&*essence, b"application/json" | b"text/json") || essence.ends_with(b"+json")
+                matches!(&*essence, b"application/json" | b"text/json")
+                    || essence.ends_with(b"+json")
             }
             (None, "*+xml") => {
                 matches!(&*essence, b"application/xml" | b"text/xml") || essence.ends_with(b"+xml")
@@ -70,7 +71,10 @@ mod tests {
         assert!(types(&["*/*"]).take(b"") && types(&["*/*"]).take(b"x"));
         assert!(types(&["*+xml"]).take(b"image/svg+xml"));
         for bad in ["", "json", "Text/html", "a/b; c=d", "*/json", "/x", "x/", "a b/c"] {
-            assert!(Types::parse(&["a/b".into(), bad.into()]).is_err_and(|(at, _)| at == 1), "{bad}");
+            assert!(
+                Types::parse(&["a/b".into(), bad.into()]).is_err_and(|(at, _)| at == 1),
+                "{bad}"
+            );
         }
         assert!(Types::parse(&["a/b".into(), "*/*".into(), "*+json".into()]).is_ok());
     }

@@ -6,6 +6,7 @@ use contract::snapshot::Priority;
 
 use crate::answer::Answer;
 use crate::auth::{self, Passed};
+use crate::cache;
 use crate::cors;
 use crate::exchange::{Ended, Fields, Next, Request, Responder, Upgrade};
 use crate::extension;
@@ -70,19 +71,18 @@ async fn decide(
     admit_upgrade(request, route)?;
     admit_valid(shard, request, responder, route).await?;
     outbound(request, request.head.framing, None).check_loop()?;
-    let mut answer = match ask_extension(shard, request, responder, route).await? {
-        Some(answer) => Ok(answer),
-        None => serve(shard, request, responder, index).await,
+    let answer = match ask_extension(shard, request, responder, route).await? {
+        Some(answer) => answer,
+        None => serve(shard, request, responder, index).await?,
     };
-    limit::settle(request, &mut answer);
-    let mut answer = show_extension(shard, request, responder, route, answer?).await?;
+    let mut answer = show_extension(shard, request, responder, route, answer).await?;
     shape::bound(route, &mut answer)?;
     let mut answer = payload::answer(shard, request, responder, route, answer).await?;
     shape::answer(shard, request, route, &mut answer);
     Ok(payload::compress(shard, request, responder, route, answer).await)
 }
 
-/// From an admitted request to an answer: by the route itself, or by an upstream.
+/// From an admitted request to an answer: by the route itself, by the cache, or by what stands behind it.
 async fn serve(
     shard: &Shard,
     request: &mut Request,
@@ -96,11 +96,31 @@ async fn serve(
     if let Some(own) = shape::own(shard, request, responder, route) {
         return own;
     }
-    match &route.transcode {
+    match &route.cache {
+        // Boxed: most routes have none, and their requests are not to carry its weight.
+        Some(rules) => Box::pin(cache::serve(shard, request, responder, index, rules)).await,
+        None => produce(shard, request, responder, index).await,
+    }
+}
+
+/// Has whatever stands behind the route answer.
+///
+/// # Errors
+/// As [`forward::forward`].
+pub async fn produce(
+    shard: &Shard,
+    request: &mut Request,
+    responder: &Responder,
+    index: RouteIndex,
+) -> Result<Answer, LocalReply> {
+    let plan = request.plan.clone();
+    let mut answer = match &plan.plan.route(index).transcode {
         // Boxed: by choice only, and larger.
         Some(own) => Box::pin(transcode::forward(shard, request, responder, index, own)).await,
         None => forward::forward(shard, request, responder, index).await,
-    }
+    };
+    limit::settle(request, &mut answer);
+    answer
 }
 
 /// What the gateway itself answers, whatever the routes: `OPTIONS *`, CONNECT, TRACE.

@@ -8,6 +8,7 @@ use contract::record::Reason;
 
 use crate::answer::{Answer, Carrier, Edit};
 use crate::body::{BodyReader, BodyWriter};
+use crate::cache::Fill;
 use crate::channel::{Piece, Sink, Source, SourceFault, Unsent};
 use crate::cors;
 use crate::exchange::{Downstream, Ended, Next, Request, Responder};
@@ -214,8 +215,7 @@ pub async fn relay(
     }
     let Answer { carrier, account, head, mut bytes, upload, timeouts, deadline_ms, edit, .. } =
         answer;
-    let filters = answer.filters;
-    let own_reason = answer.reason;
+    let (filters, fill, own_reason) = (answer.filters, answer.fill, answer.reason);
     let edit = edit.as_deref();
     let status = edit.and_then(|edit| edit.status).unwrap_or(head.status);
     let is_call = request.grpc.is_some();
@@ -232,6 +232,7 @@ pub async fn relay(
         deadline_ms,
         call_ends: request.grpc == Some(Kind::Grpc) && responder.down.dialect() == Dialect::Http2,
         filters,
+        fill,
         sent: 0,
     };
     // A body of unknown end needs the close to end it towards an old client; an upload that is
@@ -472,6 +473,8 @@ struct Relay<'a> {
     call_ends: bool,
     /// What changes the body, in this order.
     filters: Vec<Filter>,
+    /// What keeps the body as it comes.
+    fill: Option<Box<Fill>>,
     sent: u64,
 }
 
@@ -556,6 +559,7 @@ impl Relay<'_> {
                         .await);
                 }
             };
+            Fill::see(&mut self.fill, &piece);
             if let Some(data) = &piece.data {
                 self.sent += data.len() as u64;
             }

@@ -57,9 +57,7 @@ fn step(step: &BodyStep, timeout_ms: u32) -> flat::BodyStep {
         BodyStep::Deny(paths) => flat::BodyStep::Deny(paths),
         BodyStep::Wrap(name) => flat::BodyStep::Wrap(name),
         BodyStep::Unwrap(at) => flat::BodyStep::Unwrap(at),
-        BodyStep::Defaults(members) => {
-            flat::BodyStep::Defaults(Value::Object(members).to_string())
-        }
+        BodyStep::Defaults(members) => flat::BodyStep::Defaults(Value::Object(members).to_string()),
         BodyStep::Template(value) => flat::BodyStep::Template(value.to_string()),
         BodyStep::Jq(program) => flat::BodyStep::Jq { program, timeout_ms },
     }

@@ -16,11 +16,12 @@ use super::schema;
 pub use access::*;
 pub use admin::*;
 pub use authenticators::*;
+pub use cache::*;
 pub use consumers::*;
 pub use limits::*;
 pub use oauth::*;
-pub use processor::*;
 pub use payload::*;
+pub use processor::*;
 pub use resilience::*;
 pub use shape::*;
 pub use tls::*;
@@ -32,11 +33,12 @@ pub use validate::*;
 mod access;
 mod admin;
 mod authenticators;
+mod cache;
 mod consumers;
 mod limits;
 mod oauth;
-mod processor;
 mod payload;
+mod processor;
 mod resilience;
 mod shape;
 mod tls;
@@ -86,6 +88,9 @@ pub struct Spec {
     /// How much callers may ask for; routes, consumers, groups and keys name these.
     #[serde(default)]
     pub limits: Vec<Limit>,
+    /// What all routes with a `cache` keep together.
+    #[serde(default)]
+    pub cache: Cache,
     /// APIs that documents describe; routes name these to have requests validated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub apis: Vec<ApiDocument>,
@@ -361,6 +366,9 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<OrNone<Retry>>")]
     pub retry: Option<Retry>,
+    /// Keep answers, and answer by them (RFC 9111); without it nothing is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<RouteCache>,
     /// A second try beside a slow first one; without it the upstream's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hedge: Option<OrNone<Hedge>>,

@@ -6,6 +6,7 @@
 mod access;
 mod admin;
 mod authenticators;
+mod cache;
 mod consumers;
 mod fields;
 mod health;
@@ -13,8 +14,8 @@ mod limits;
 mod listener;
 mod oauth;
 mod parts;
-mod processor;
 mod payload;
+mod processor;
 mod resilience;
 mod route;
 mod shape;

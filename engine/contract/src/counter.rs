@@ -106,6 +106,17 @@ pub enum Counter {
     ProcessorsAnswered,
     /// Values of templates that could not stand where they should, such as with a line end in a field.
     ValuesUnfit,
+    /// Requests to routes with a cache, by what came of it.
+    CacheHits,
+    /// Answered by what is stale: because that is allowed, or there was nothing better.
+    CacheStale,
+    /// Answered by what another request has brought.
+    CacheCoalesced,
+    /// Answered by what is stored, which is as it was.
+    CacheRevalidated,
+    CacheMisses,
+    /// Not looked up, for their method or their form.
+    CacheBypassed,
 }
 
 /// How many counters there are.
@@ -113,7 +124,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 83] = [
+    pub const ALL: [Counter; 89] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -197,6 +208,12 @@ impl Counter {
         Counter::ProcessorsFailed,
         Counter::ProcessorsAnswered,
         Counter::ValuesUnfit,
+        Counter::CacheHits,
+        Counter::CacheStale,
+        Counter::CacheCoalesced,
+        Counter::CacheRevalidated,
+        Counter::CacheMisses,
+        Counter::CacheBypassed,
     ];
 
     /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
@@ -298,6 +315,12 @@ impl Counter {
             Counter::ProcessorsFailed => "sluice_processor_failures_total",
             Counter::ProcessorsAnswered => "sluice_processor_answers_total",
             Counter::ValuesUnfit => "sluice_template_values_unfit_total",
+            Counter::CacheHits
+            | Counter::CacheStale
+            | Counter::CacheCoalesced
+            | Counter::CacheRevalidated
+            | Counter::CacheMisses
+            | Counter::CacheBypassed => "sluice_cache_requests_total",
         }
     }
 
@@ -337,6 +360,12 @@ impl Counter {
             Counter::ValidationRefused => Some(("outcome", "refused")),
             Counter::ValidationDryRun => Some(("outcome", "dry_run")),
             Counter::ValidationUnavailable => Some(("outcome", "unavailable")),
+            Counter::CacheHits => Some(("outcome", "hit")),
+            Counter::CacheStale => Some(("outcome", "stale")),
+            Counter::CacheCoalesced => Some(("outcome", "coalesced")),
+            Counter::CacheRevalidated => Some(("outcome", "revalidated")),
+            Counter::CacheMisses => Some(("outcome", "miss")),
+            Counter::CacheBypassed => Some(("outcome", "bypass")),
             _ => None,
         }
     }
@@ -451,6 +480,12 @@ impl Counter {
             Counter::ValuesUnfit => {
                 "Values of templates that could not stand where they should, so that the rule was skipped."
             }
+            Counter::CacheHits
+            | Counter::CacheStale
+            | Counter::CacheCoalesced
+            | Counter::CacheRevalidated
+            | Counter::CacheMisses
+            | Counter::CacheBypassed => "Requests to routes with a cache, by what came of it.",
         }
     }
 }

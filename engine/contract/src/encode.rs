@@ -10,11 +10,12 @@
 
 mod auth;
 mod authenticator;
+mod cache;
 mod consumer;
 mod key;
 mod limit;
-mod processor;
 mod payload;
+mod processor;
 mod resilience;
 mod shape;
 mod tls;
@@ -26,13 +27,12 @@ use crate::snapshot::*;
 use crate::wire::{In, Out};
 pub use auth::{MAX_AUTHENTICATORS, MAX_NETWORKS, MAX_REDIS};
 pub use authenticator::MAX_COOKIE_KEYS;
+pub use cache::{MAX_CACHE, MAX_CACHED_BODY};
 pub use consumer::{MAX_CONSUMERS, MAX_CREDENTIALS, MAX_SIGNING_SECRET};
 pub use key::{MAX_KEY_SETS, MAX_KEYS, MAX_WISHES};
 pub use limit::{MAX_LIMIT, MAX_LIMIT_SCOPES, MAX_LIMIT_TIERS, MAX_LIMIT_WINDOWS, MAX_LIMITS};
+pub use payload::{MAX_BODY_RULES, MAX_BODY_STEPS, MAX_BODY_VALUE, MAX_CHANGED_BODY, MAX_JQ_MS};
 pub use processor::{MAX_PROCESSED_BODY, MAX_PROCESSOR_MS};
-pub use payload::{
-    MAX_BODY_RULES, MAX_BODY_STEPS, MAX_BODY_VALUE, MAX_CHANGED_BODY, MAX_JQ_MS,
-};
 pub use resilience::{MAX_ATTEMPTS, MAX_KEPT_BODY};
 pub use shape::{MAX_SHAPE_RULES, MAX_STATIC_BODY};
 pub use tls::{MAX_CERTIFICATES, MAX_CHAIN, MAX_CRL, MAX_DER, MAX_TICKET_KEYS, MAX_TRUST};
@@ -42,7 +42,7 @@ pub use validation::{
 };
 
 /// Changes with every change of the model.
-pub const FORMAT: u32 = 10;
+pub const FORMAT: u32 = 11;
 /// Largest snapshot, in bytes.
 pub const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
 /// Most listeners of a snapshot.
@@ -162,6 +162,7 @@ impl Snapshot {
         limit::write(&mut out, &self.limits);
         validation::write(&mut out, &self.validation);
         out.list(&self.protos, transcode::write_proto);
+        cache::write(&mut out, &self.cache);
         out.list(&self.listeners, write_listener);
         out.list(&self.upstreams, upstream::write);
         out.list(&self.routes, write_route);
@@ -243,6 +244,7 @@ fn read_body(input: &mut In<'_>, before: Option<&Known>) -> Result<Snapshot, Dec
         protos: protos.len(),
         ..counts
     };
+    let cache = cache::read(input)?;
     let listeners = input.list("listeners", MAX_LISTENERS, |input| read_listener(input, counts))?;
     // Upstreams point at each other. A count that lies is found when the list is read.
     let count = input.ahead().u32_within("upstreams", 0, MAX_UPSTREAMS as u32)? as usize;
@@ -262,6 +264,7 @@ fn read_body(input: &mut In<'_>, before: Option<&Known>) -> Result<Snapshot, Dec
         limits,
         validation,
         protos,
+        cache,
         listeners,
         upstreams,
         routes,
@@ -390,6 +393,7 @@ fn write_route(out: &mut Out, route: &Route) {
     out.u8(route.grpc_web.into());
     out.option(route.transcode.as_ref(), transcode::write_route);
     out.option(route.retry.as_ref(), resilience::write_retry);
+    out.option(route.cache.as_ref(), cache::write_route);
     out.option(route.hedge.as_ref(), resilience::write_hedge);
     resilience::write_priority(out, route.priority);
     out.option(route.mirror.as_ref(), resilience::write_mirror);
@@ -434,10 +438,10 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
         upgrades: input.list("route.upgrades", MAX_ENTRIES, |input| input.text("route.upgrade"))?,
         early_data: input.bool("route.early_data")?,
         grpc_web: input.bool("route.grpc_web")?,
-        transcode: input.option("route.transcode", |input| {
-            transcode::read_route(input, counts.protos)
-        })?,
+        transcode: input
+            .option("route.transcode", |input| transcode::read_route(input, counts.protos))?,
         retry: input.option("route.retry", resilience::read_retry)?,
+        cache: input.option("route.cache", cache::read_route)?,
         hedge: input.option("route.hedge", resilience::read_hedge)?,
         priority: resilience::read_priority(input)?,
         mirror: input.option("route.mirror", |input| resilience::read_mirror(input, upstreams))?,

@@ -4,11 +4,12 @@
 //! [`Snapshot::decode`] reads them back without trusting them. The engine turns them into its Plan.
 
 mod auth;
+mod cache;
 mod consumers;
 mod key;
 mod limit;
-mod processor;
 mod payload;
+mod processor;
 mod redis;
 mod resilience;
 mod shape;
@@ -18,10 +19,11 @@ mod validation;
 use std::net::{IpAddr, SocketAddr};
 
 pub use auth::*;
+pub use cache::*;
 pub use consumers::Consumers;
 pub use limit::*;
-pub use processor::*;
 pub use payload::*;
+pub use processor::*;
 pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
 pub use resilience::*;
 pub use shape::*;
@@ -55,6 +57,7 @@ pub struct Snapshot {
     pub validation: Validation,
     /// What routes transcode by.
     pub protos: Vec<ProtoSet>,
+    pub cache: Cache,
     pub listeners: Vec<Listener>,
     pub upstreams: Vec<Upstream>,
     /// In the order of the spec: of two routes that match equally, the earlier wins.
@@ -496,6 +499,8 @@ pub struct Route {
     pub transcode: Option<RouteTranscode>,
     /// `None`: the upstream's.
     pub retry: Option<Retry>,
+    /// `None`: answers are not kept.
+    pub cache: Option<RouteCache>,
     /// `None`: the upstream's.
     pub hedge: Option<Hedge>,
     pub priority: Priority,

@@ -107,9 +107,9 @@ pub async fn compress(
     let etag = answer.value(b"etag");
     let vary = answer.values(b"vary");
     let status = head.status;
-    let length = head.value(bytes, Name::ContentLength).and_then(|text| {
-        std::str::from_utf8(text).ok()?.parse::<u64>().ok()
-    });
+    let length = head
+        .value(bytes, Name::ContentLength)
+        .and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok());
     let coding = request.coding.filter(|_| !small);
     let edit = answer.edit.get_or_insert_default();
     // RFC 9110 §12.5.5: another client, or this one at another time, may get another coding.
@@ -129,7 +129,9 @@ pub async fn compress(
         return answer;
     }
     edit.set(b"Content-Encoding", coding.name().into());
-    for name in [&b"content-digest"[..], b"repr-digest", b"digest", b"content-md5", b"accept-ranges"] {
+    for name in
+        [&b"content-digest"[..], b"repr-digest", b"digest", b"content-md5", b"accept-ranges"]
+    {
         edit.remove(name);
     }
     weaken(edit, etag);

@@ -44,9 +44,21 @@ impl Bound {
 
 enum State {
     /// Gzip or zlib; for zlib the first byte is not seen yet.
-    Inflate { state: Box<Decompress>, gzip: bool, begun: bool, over: bool },
-    Brotli { writer: Box<DecompressorWriter<Output>>, over: bool },
-    Zstd { state: raw::Decoder<'static>, within: bool, begun: bool },
+    Inflate {
+        state: Box<Decompress>,
+        gzip: bool,
+        begun: bool,
+        over: bool,
+    },
+    Brotli {
+        writer: Box<DecompressorWriter<Output>>,
+        over: bool,
+    },
+    Zstd {
+        state: raw::Decoder<'static>,
+        within: bool,
+        begun: bool,
+    },
 }
 
 /// Room that is made for output at once, in bytes.
@@ -139,7 +151,9 @@ fn inflate(
             *state = Decompress::new_gzip(15);
             *over = false;
         }
-        if let (false, Some(first)) = (std::mem::replace(begun, *begun || !rest.is_empty()), rest.first()) {
+        if let (false, Some(first)) =
+            (std::mem::replace(begun, *begun || !rest.is_empty()), rest.first())
+        {
             // Some send deflate without the zlib format around it, whose first byte says 8 (RFC 1950 §2.2).
             if !gzip && first & 0x0f != 8 {
                 *state = Decompress::new(false);

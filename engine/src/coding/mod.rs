@@ -141,7 +141,11 @@ mod tests {
         for coding in Coding::ALL {
             let bomb = encoded(coding, 5, &[&zeros], false);
             let most = 10 << 20;
-            assert_eq!(decode_all(&[coding], &bomb, most), Err(Undecodable::TooLarge), "{coding:?}");
+            assert_eq!(
+                decode_all(&[coding], &bomb, most),
+                Err(Undecodable::TooLarge),
+                "{coding:?}"
+            );
             // Within the bound, but out of all proportion.
             let found = decode_all(&[coding], &bomb, 1 << 30);
             assert_eq!(found, Err(Undecodable::TooLarge), "{coding:?}: {}", bomb.len());
@@ -161,14 +165,19 @@ mod tests {
                 assert_eq!(found, Err(Undecodable::Malformed), "{coding:?} {length}");
             }
             let behind = [&whole[..], b"x"].concat();
-            assert_eq!(decode_all(&[coding], &behind, 1000), Err(Undecodable::Malformed), "{coding:?}");
+            assert_eq!(
+                decode_all(&[coding], &behind, 1000),
+                Err(Undecodable::Malformed),
+                "{coding:?}"
+            );
         }
         // Deflate without its zlib header, as some send it.
         let mut raw = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
         std::io::Write::write_all(&mut raw, &text).unwrap();
         assert_eq!(decode_all(&[Coding::Deflate], &raw.finish().unwrap(), 1000).unwrap(), text);
         // Members one after the other are one body (RFC 1952 §2.2).
-        let members = [encoded(Coding::Gzip, 1, &[b"ab"], false), encoded(Coding::Gzip, 1, &[b"c"], false)];
+        let members =
+            [encoded(Coding::Gzip, 1, &[b"ab"], false), encoded(Coding::Gzip, 1, &[b"c"], false)];
         assert_eq!(decode_all(&[Coding::Gzip], &members.concat(), 1000).unwrap(), b"abc");
     }
 

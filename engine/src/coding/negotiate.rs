@@ -82,7 +82,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_undone_is_not_asked_for() {
-        let known = |field: &str| known([field.as_bytes()]).map(|value| String::from_utf8(value).unwrap());
+        let known =
+            |field: &str| known([field.as_bytes()]).map(|value| String::from_utf8(value).unwrap());
         assert_eq!(known("gzip;q=0.5, br, identity"), None);
         assert_eq!(known("gzip;q=0.5,dcb, br, *"), Some("gzip;q=0.5, br".into()));
         assert_eq!(known("*"), Some("identity".into()));
@@ -109,7 +110,15 @@ mod tests {
         assert_eq!(chosen(&["identity, gzip;q=0.5"]), None);
         assert_eq!(chosen(&["identity;q=0.5, gzip;q=0.5"]), Some(Gzip));
         assert_eq!(chosen(&["gzip, *;q=0"]), Some(Gzip));
-        for odd in ["gzip;q=2", "gzip;q=", "gzip;q", "gzip;x=1", "gzip;q=0.1234", "gzip;q=1.5", "gzip;q=0,5"] {
+        for odd in [
+            "gzip;q=2",
+            "gzip;q=",
+            "gzip;q",
+            "gzip;x=1",
+            "gzip;q=0.1234",
+            "gzip;q=1.5",
+            "gzip;q=0,5",
+        ] {
             assert_eq!(chosen(&[odd]), None, "{odd}");
         }
     }

@@ -371,6 +371,7 @@ impl<'r> Errand<'r> {
             reason: Reason::None,
             edit: None,
             filters: Vec::new(),
+            fill: None,
         }
     }
 

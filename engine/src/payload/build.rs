@@ -125,9 +125,8 @@ fn compile_jq(program: &str) -> Result<(), String> {
 }
 
 fn step(from: &BodyStep, scope: &Scope) -> Result<Step, (&'static str, String)> {
-    let pointer = |field: &'static str, text: &str| {
-        Pointer::parse(text).map_err(|why| (field, why))
-    };
+    let pointer =
+        |field: &'static str, text: &str| Pointer::parse(text).map_err(|why| (field, why));
     let part = |field: &'static str, text: &str| {
         let pointer = pointer(field, text)?;
         match pointer.is_whole() {

@@ -76,7 +76,9 @@ fn read_again(value: &Json<'_>) {
 /// It may nest deeper than what is read.
 fn read_deep(value: &Json<'_>) {
     let text = value.to_vec();
-    assert!(Json::parse(&text).is_ok_and(|again| again == *value) || text.len() > limits::JSON_DEPTH);
+    assert!(
+        Json::parse(&text).is_ok_and(|again| again == *value) || text.len() > limits::JSON_DEPTH
+    );
 }
 
 /// However it is cut, it comes to the same.

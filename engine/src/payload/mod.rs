@@ -199,8 +199,7 @@ async fn change_request(
         edit_request(request, rule, decoded);
         return Ok(());
     }
-    let body =
-        upload::gather_request(shard, request, responder, rule.most, max_body_bytes).await?;
+    let body = upload::gather_request(shard, request, responder, rule.most, max_body_bytes).await?;
     if body.is_empty() {
         return Ok(());
     }

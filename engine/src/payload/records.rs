@@ -221,10 +221,16 @@ mod tests {
     #[test]
     fn the_data_of_each_event_is_a_record() {
         let events = |text: &str| passed(Form::Events, &[text.as_bytes()]);
-        assert_eq!(events("event: e\ndata: a\nid: 1\ndata:b\n\n").unwrap(), "event: e\ndata: <a\ndata: b>\nid: 1\n\n");
+        assert_eq!(
+            events("event: e\ndata: a\nid: 1\ndata:b\n\n").unwrap(),
+            "event: e\ndata: <a\ndata: b>\nid: 1\n\n"
+        );
         assert_eq!(events("data:  a\r\rdata: b\r\n\r\n").unwrap(), "data: < a>\n\ndata: <b>\n\n");
         assert_eq!(events(": ping\n\nretry: 5\n\n\n").unwrap(), ": ping\n\nretry: 5\n\n\n");
-        assert_eq!(events("event: x\ndata: drop\n\ndata\ndata\n\n").unwrap(), "data: <\ndata: >\n\n");
+        assert_eq!(
+            events("event: x\ndata: drop\n\ndata\ndata\n\n").unwrap(),
+            "data: <\ndata: >\n\n"
+        );
         // What no empty line ends is no event.
         assert_eq!(events("data: a\n\ndata: b\n").unwrap(), "data: <a>\n\n");
         assert_eq!(events(&"data: x\n".repeat(100)), Err(Stop::TooLong));

@@ -13,15 +13,32 @@ use crate::template::Reference;
 pub enum Step {
     /// Puts a value: in place of a member, before an item, `-` behind the last one. Objects that are missing
     /// on the way are made.
-    Add { at: Pointer, value: Made },
+    Add {
+        at: Pointer,
+        value: Made,
+    },
     /// Puts a value in place of one that is there.
-    Replace { at: Pointer, value: Made },
-    Remove { at: Pointer },
+    Replace {
+        at: Pointer,
+        value: Made,
+    },
+    Remove {
+        at: Pointer,
+    },
     /// `*` in both stands for the same.
-    Move { from: Pointer, to: Pointer },
-    Copy { from: Pointer, to: Pointer },
+    Move {
+        from: Pointer,
+        to: Pointer,
+    },
+    Copy {
+        from: Pointer,
+        to: Pointer,
+    },
     /// Gives a member another name, at its place.
-    Rename { at: Pointer, name: Box<str> },
+    Rename {
+        at: Pointer,
+        name: Box<str>,
+    },
     Allow(Tree),
     Deny(Tree),
     /// Makes the body the only member of an object.

@@ -83,7 +83,8 @@ impl Made {
             )),
             Made::Object(members) => {
                 let members = members.iter();
-                let made = members.filter_map(|(name, value)| Some((name.clone(), value.render(from)?)));
+                let made =
+                    members.filter_map(|(name, value)| Some((name.clone(), value.render(from)?)));
                 Some(Json::Object(made.collect()))
             }
         }

@@ -84,7 +84,9 @@ pub fn read(bytes: &[u8], arrays: &Tree) -> Result<Json<'static>, &'static str> 
         let outside = open.len() == 1;
         let Some(innermost) = open.last_mut() else { return Err(MALFORMED) };
         match reader.read_event().map_err(|_| MALFORMED)? {
-            Event::Start(start) | Event::Empty(start) if outside && !innermost.members.is_empty() => {
+            Event::Start(start) | Event::Empty(start)
+                if outside && !innermost.members.is_empty() =>
+            {
                 let _ = start;
                 return Err("there is more than one root in the XML");
             }
@@ -194,7 +196,10 @@ mod tests {
         assert_eq!(json(text, &[]).unwrap(), want);
         assert_eq!(json("<a> \n </a>", &[]).unwrap(), r#"{"a":null}"#);
         assert_eq!(json("<a>x<b/>y</a>", &[]).unwrap(), r##"{"a":{"b":null,"#text":"xy"}}"##);
-        assert_eq!(json("<s:a xmlns:s='u'><s:b>1</s:b></s:a>", &[]).unwrap(), r#"{"s:a":{"@xmlns:s":"u","s:b":"1"}}"#);
+        assert_eq!(
+            json("<s:a xmlns:s='u'><s:b>1</s:b></s:a>", &[]).unwrap(),
+            r#"{"s:a":{"@xmlns:s":"u","s:b":"1"}}"#
+        );
     }
 
     #[test]
@@ -219,9 +224,24 @@ mod tests {
     #[test]
     fn what_is_malformed_or_too_large_is_refused() {
         for text in [
-            "", " ", "x", "<a>", "<a></b>", "<a/><b/>", "<a/>x", "</a>", "<a", "<a b/>", "<a b='1' b='2'/>",
-            "<a>&#0;</a>", "<a>&#xd800;</a>", "<a>&</a>", "<a>&amp</a>", "<?xml version='1.0' encoding='latin1'?><a/>",
-            "<![CDATA[x]]><a/>", "<a>]]></b>",
+            "",
+            " ",
+            "x",
+            "<a>",
+            "<a></b>",
+            "<a/><b/>",
+            "<a/>x",
+            "</a>",
+            "<a",
+            "<a b/>",
+            "<a b='1' b='2'/>",
+            "<a>&#0;</a>",
+            "<a>&#xd800;</a>",
+            "<a>&</a>",
+            "<a>&amp</a>",
+            "<?xml version='1.0' encoding='latin1'?><a/>",
+            "<![CDATA[x]]><a/>",
+            "<a>]]></b>",
         ] {
             assert!(json(text, &[]).is_err(), "{text}: {:?}", json(text, &[]));
         }

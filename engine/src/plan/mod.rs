@@ -21,8 +21,8 @@ use crate::auth::{Registry, policy};
 use crate::limit;
 use crate::route::{RouteIndex, Router};
 use crate::store::grant::{self, Grant};
-use crate::transcode::{self, Proto};
 use crate::tls::{self, ClientSide, Fingerprint, ServerSide, Unusable};
+use crate::transcode::{self, Proto};
 use crate::upstream::balance::Rings;
 use crate::validate::{self, Api, Schemas};
 
@@ -39,6 +39,8 @@ pub struct Plan {
     pub auth: Arc<Registry>,
     /// How much they may.
     pub limits: limit::Policies,
+    /// How much of answers is kept.
+    pub cache: snapshot::Cache,
     /// Those that are as in the plan before are the same memory.
     pub upstreams: Vec<Arc<Upstream>>,
     /// In the order of the spec; access records carry indexes into this.
@@ -316,6 +318,7 @@ impl Plan {
             listeners,
             auth,
             limits,
+            cache: snapshot.cache,
             upstreams,
             routes,
             router,

@@ -9,8 +9,8 @@ use crate::auth::{Networks, Policy, policy};
 use crate::cors::Cors;
 use crate::extension::Extension;
 use crate::limit;
-use crate::route::Rewrite;
 use crate::payload::Payload;
+use crate::route::Rewrite;
 use crate::shape::{Captures, Shape, scope};
 use crate::transcode::{Proto, Transcode};
 use crate::validate::{Api, Rules};
@@ -43,6 +43,8 @@ pub struct Route {
     pub transcode: Option<Arc<Transcode>>,
     /// `None`: the upstream's.
     retry: Option<Retry>,
+    /// What is kept of its answers; `None`: nothing.
+    pub cache: Option<Box<snapshot::RouteCache>>,
     /// `None`: the upstream's.
     hedge: Option<Hedge>,
     pub priority: Priority,
@@ -124,9 +126,8 @@ impl Route {
             .map_err(|problem| error("rewrite".into(), problem))?;
         let captures =
             Captures::build(&from.path).map_err(|problem| error("path".into(), problem))?;
-        let payload = from.payload.as_ref().map(|payload| {
-            Payload::build(payload, &scope(&from, &captures))
-        });
+        let payload =
+            from.payload.as_ref().map(|payload| Payload::build(payload, &scope(&from, &captures)));
         let payload = payload.transpose().map_err(|(field, problem)| error(field, problem))?;
         let shape = from.shape.as_ref().map(|shape| Shape::build(&from, shape, &captures));
         let shape = shape.transpose().map_err(|(field, problem)| error(field, problem))?;
@@ -147,8 +148,8 @@ impl Route {
             let proto = protos.get(transcode.proto as usize).cloned();
             let gone = || error("transcode.proto".into(), "its descriptors do not exist".into());
             let built = Transcode::build(transcode, proto.ok_or_else(gone)?);
-            let built = built
-                .map_err(|(field, problem)| error(format!("transcode.{field}"), problem));
+            let built =
+                built.map_err(|(field, problem)| error(format!("transcode.{field}"), problem));
             built.map(Arc::new)
         });
         let transcode = transcode.transpose()?;
@@ -174,6 +175,7 @@ impl Route {
             grpc_web: from.grpc_web,
             transcode,
             retry: from.retry,
+            cache: from.cache.map(Box::new),
             hedge: from.hedge,
             priority: from.priority,
             mirror: from.mirror,
@@ -196,6 +198,9 @@ impl Route {
             rewrite: Rewrite::Keep,
             captures: Default::default(),
             shape: None,
+            payload: None,
+            transcode: None,
+            cache: None,
             backends: Box::default(),
             timeouts: Timeouts { connect_ms: 0, first_byte_ms: 0, idle_ms: 0, try_ms: 0, total_ms },
             max_body_bytes: u64::MAX,
@@ -281,7 +286,8 @@ mod tests {
             upgrades: vec!["WebSocket".into()],
             ..Default::default()
         };
-        let route = Route::build(from, 1, &Default::default(), &Default::default(), &[], &[]).unwrap();
+        let route =
+            Route::build(from, 1, &Default::default(), &Default::default(), &[], &[]).unwrap();
         let upstream = Upstream {
             name: "u".into(),
             balance: Default::default(),

@@ -41,8 +41,7 @@ impl Material {
     /// What of `snapshot`, compiled from `spec`, came from descriptors.
     pub(super) fn recover_protos(&mut self, spec: &Spec, snapshot: &Snapshot) {
         for (source, flat) in spec.protos.iter().zip(&snapshot.protos) {
-            let compiled =
-                Compiled { descriptors: flat.descriptors.clone(), files: Vec::new() };
+            let compiled = Compiled { descriptors: flat.descriptors.clone(), files: Vec::new() };
             if source.name == flat.name {
                 self.protos.insert(key(source), Arc::new(compiled));
             }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::Places;
 use super::admin::admin;
 use super::authenticators::authenticator;
+use super::cache::cache;
 use super::consumers::{consumer, group, redis, settings};
 use super::fields::{Fields, Walk};
 use super::limits::limit;
@@ -48,6 +49,7 @@ fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
         "groups",
         "consumers",
         "limits",
+        "cache",
         "apis",
         "protos",
         "listeners",
@@ -84,6 +86,7 @@ fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
         limits: fields
             .read(walk, "limits", |walk, node, path| walk.list(node, path, limit))
             .unwrap_or_default(),
+        cache: fields.read(walk, "cache", cache).unwrap_or_default(),
         apis: fields
             .read(walk, "apis", |walk, node, path| walk.list(node, path, api))
             .unwrap_or_default(),

@@ -17,29 +17,16 @@ use crate::spec::model::{
 };
 use crate::spec::tree::{Node, Value};
 
-pub(super) fn request_body(
-    walk: &mut Walk<'_>,
-    node: &Node,
-    path: &str,
-) -> Option<Vec<BodyRule>> {
+pub(super) fn request_body(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Vec<BodyRule>> {
     rules(walk, node, path, false)
 }
 
-pub(super) fn response_body(
-    walk: &mut Walk<'_>,
-    node: &Node,
-    path: &str,
-) -> Option<Vec<BodyRule>> {
+pub(super) fn response_body(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Vec<BodyRule>> {
     rules(walk, node, path, true)
 }
 
 /// A list of rules, or one.
-fn rules(
-    walk: &mut Walk<'_>,
-    node: &Node,
-    path: &str,
-    of_answers: bool,
-) -> Option<Vec<BodyRule>> {
+fn rules(walk: &mut Walk<'_>, node: &Node, path: &str, of_answers: bool) -> Option<Vec<BodyRule>> {
     if let Value::Map(_) = node.value {
         return Some(vec![rule(walk, node, path, of_answers)?]);
     }

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 
 use super::Mark;
 use super::access::{cors, networks, route_auth};
+use super::cache::route_cache;
 use super::consumers::names;
 use super::fields::{Fields, Walk, nearest};
 use super::parts::{count, flag, locality, name, one_of};
-use super::processor::external_processor;
 use super::payload::{compress, request_body, response_body};
+use super::processor::external_processor;
 use super::resilience::{deadline_header, hedge, mirror, retry};
 use super::shape::{redirect, request, respond, response};
 use super::transcode::transcode;
@@ -44,6 +45,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "grpc_web",
         "transcode",
         "retry",
+        "cache",
         "hedge",
         "priority",
         "mirror",
@@ -82,6 +84,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             grpc_web: false,
             transcode: None,
             retry: None,
+            cache: None,
             hedge: None,
             priority: Priority::default(),
             mirror: None,
@@ -123,6 +126,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         grpc_web: flag(walk, &fields, "grpc_web", false),
         transcode: fields.read(walk, "transcode", transcode),
         retry: fields.read(walk, "retry", retry),
+        cache: fields.read(walk, "cache", route_cache),
         hedge: fields.read(walk, "hedge", hedge),
         priority: fields
             .read(walk, "priority", |walk, node, path| walk.word(node, path, PRIORITIES))

@@ -102,7 +102,8 @@ fn short_forms_are_written_out() {
     assert_eq!(short.spec, long.spec);
     let off = route("  compress: false\n").spec.expect("loads");
     assert_eq!(off.routes[0].compress, None);
-    let null = route("  request_body: {steps: [add: {at: /a, value: null}]}\n").spec.expect("loads");
+    let null =
+        route("  request_body: {steps: [add: {at: /a, value: null}]}\n").spec.expect("loads");
     let put = PlacedValue { at: "/a".into(), value: json!(null) };
     assert_eq!(null.routes[0].request_body[0].steps, [BodyStep::Add(put)]);
 }
@@ -117,7 +118,10 @@ fn what_is_wrong_is_said_with_its_place() {
         ("  request_body: {steps: [{}]}\n", "routes[0].request_body.steps[0]"),
         ("  request_body: {steps: [{remove: /a, wrap: b}]}\n", "routes[0].request_body.steps[0]"),
         ("  request_body: {steps: [add: {at: /a}]}\n", "routes[0].request_body.steps[0].add.value"),
-        ("  request_body: {steps: [move: {from: /a}]}\n", "routes[0].request_body.steps[0].move.to"),
+        (
+            "  request_body: {steps: [move: {from: /a}]}\n",
+            "routes[0].request_body.steps[0].move.to",
+        ),
         ("  request_body: {steps: [defaults: 1]}\n", "routes[0].request_body.steps[0].defaults"),
         ("  request_body: {steps: [delete: /a]}\n", "routes[0].request_body.steps[0].delete"),
         ("  response_body: {statuses: [99]}\n", "routes[0].response_body.statuses[0]"),

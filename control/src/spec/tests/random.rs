@@ -290,6 +290,7 @@ prop_compose! {
         limits in subsequence(texts(&["plan", "1"]), 0..3),
         (validate, shape, payload) in
             (option::of(validate()), shape::shape(), payload::payload()),
+        cache in option::of(route_cache()),
         workspace in locality(),
     ) -> Route {
         // Each route has a path of its own, so that none shadows another.
@@ -303,6 +304,7 @@ prop_compose! {
             2 if kind < 2 => Rewrite::ReplacePrefix("/v2".into()),
             _ => Rewrite::Keep,
         };
+        let known = auth.is_some();
         let mirror = mirrored.filter(|at| !backends.contains(at)).map(|at| Mirror {
             upstream: format!("upstream-{at}"),
             per_ten_thousand,
@@ -334,6 +336,10 @@ prop_compose! {
             grpc_web,
             transcode: None,
             retry,
+            cache: cache.map(|cache| RouteCache {
+                key: CacheKey { consumer: cache.key.consumer && known, ..cache.key },
+                ..cache
+            }),
             hedge,
             priority,
             mirror,
@@ -391,6 +397,46 @@ fn transcode() -> Transcode {
         max_request_bytes: 1024,
         max_response_bytes: DEFAULT_TRANSCODED_BYTES,
     }
+}
+
+fn route_cache() -> BoxedStrategy<RouteCache> {
+    let names = || subsequence(texts(&["a", "1", "x-y"]), 0..3);
+    let query = prop_oneof![
+        Just(QueryKey::All),
+        names().prop_map(QueryKey::Only),
+        names().prop_map(QueryKey::Except),
+    ];
+    let set_cookie = select(vec![SetCookie::Refuse, SetCookie::Strip, SetCookie::Store]);
+    let times = (0..1u64 << 34, 0..1u64 << 34, 0..1u64 << 34, 0..=100u8, 0..=60_000u32);
+    let statuses = subsequence(vec![200u16, 404, 599], 0..3);
+    let tag_header = select(texts(&["cache-tag", "x-1"]));
+    let parts = (query, names(), set_cookie, statuses, tag_header);
+    (times, parts, any::<[bool; 3]>())
+        .prop_map(|(times, parts, flags)| {
+            let (
+                ttl_ms,
+                stale_while_revalidate_ms,
+                stale_if_error_ms,
+                heuristic_percent,
+                coalesce_ms,
+            ) = times;
+            let (query, headers, set_cookie, statuses, tag_header) = parts;
+            let [consumer, ignore_request_cache_control, cache_status] = flags;
+            RouteCache {
+                ttl_ms,
+                heuristic_percent,
+                statuses,
+                stale_while_revalidate_ms,
+                stale_if_error_ms,
+                key: CacheKey { query, headers, consumer },
+                set_cookie,
+                tag_header,
+                ignore_request_cache_control,
+                coalesce_ms,
+                cache_status,
+            }
+        })
+        .boxed()
 }
 
 fn validate() -> impl Strategy<Value = Validate> {
@@ -483,6 +529,10 @@ fn spec() -> impl Strategy<Value = Spec> {
                             authenticators: callers.authenticators,
                             groups: callers.groups,
                             limits: callers.limits,
+                            cache: Cache {
+                                max_bytes: 1 << 20,
+                                max_object_bytes: 1 << (queue_delay_ms % 19),
+                            },
                             apis: vec![ApiDocument {
                                 name: "shop".into(),
                                 workspace: Some("shop".into()),

@@ -49,12 +49,29 @@ pub enum BodyForm {
 /// An operation on JSON. Places are JSON Pointers, values are JSON with templates in their strings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyStep {
-    Add { at: String, value: String },
-    Replace { at: String, value: String },
-    Remove { at: String },
-    Move { from: String, to: String },
-    Copy { from: String, to: String },
-    Rename { at: String, name: String },
+    Add {
+        at: String,
+        value: String,
+    },
+    Replace {
+        at: String,
+        value: String,
+    },
+    Remove {
+        at: String,
+    },
+    Move {
+        from: String,
+        to: String,
+    },
+    Copy {
+        from: String,
+        to: String,
+    },
+    Rename {
+        at: String,
+        name: String,
+    },
     /// Dotted paths.
     Allow(Vec<String>),
     Deny(Vec<String>),
@@ -63,7 +80,10 @@ pub enum BodyStep {
     Defaults(String),
     Template(String),
     /// A program.
-    Jq { program: String, timeout_ms: u32 },
+    Jq {
+        program: String,
+        timeout_ms: u32,
+    },
 }
 
 /// How answers are compressed.

@@ -134,17 +134,31 @@ mod tests {
     #[test]
     fn programs_make_values() {
         assert_eq!(run(".a", r#"{"a":1234567890123456789012}"#).unwrap(), "1234567890123456789012");
-        assert_eq!(run(".", r#"{"b":1.10,"a":[1e400,"é"]}"#).unwrap(), r#"{"b":1.10,"a":[1e400,"é"]}"#);
-        assert_eq!(run("[.[] | {id, n: (.n + 1)}]", r#"[{"id":1,"n":2,"x":3}]"#).unwrap(), r#"[{"id":1,"n":3}]"#);
+        assert_eq!(
+            run(".", r#"{"b":1.10,"a":[1e400,"é"]}"#).unwrap(),
+            r#"{"b":1.10,"a":[1e400,"é"]}"#
+        );
+        assert_eq!(
+            run("[.[] | {id, n: (.n + 1)}]", r#"[{"id":1,"n":2,"x":3}]"#).unwrap(),
+            r#"[{"id":1,"n":3}]"#
+        );
         assert_eq!(run("map(select(.ok)) | length", r#"[{"ok":true},{}]"#).unwrap(), "1");
         assert_eq!(run("empty", "1").unwrap(), "null");
-        assert_eq!(run(r#"if test("^a+$") then ascii_upcase else . end"#, r#""aa""#).unwrap(), r#""AA""#);
-        assert_eq!(run("to_entries | map(.key) | join(\",\")", r#"{"x":1,"y":2}"#).unwrap(), r#""x,y""#);
+        assert_eq!(
+            run(r#"if test("^a+$") then ascii_upcase else . end"#, r#""aa""#).unwrap(),
+            r#""AA""#
+        );
+        assert_eq!(
+            run("to_entries | map(.key) | join(\",\")", r#"{"x":1,"y":2}"#).unwrap(),
+            r#""x,y""#
+        );
     }
 
     #[test]
     fn what_fails_says_why() {
-        assert!(matches!(run("1, 2", "0"), Err(Failed::Error(text)) if text.contains("more than one")));
+        assert!(
+            matches!(run("1, 2", "0"), Err(Failed::Error(text)) if text.contains("more than one"))
+        );
         assert!(matches!(run(".a", "[1]"), Err(Failed::Error(_))));
         assert_eq!(run(r#"error("no")"#, "0"), Err(Failed::Error("no".into())));
         assert_eq!(run("[range(10000)]", "0"), Err(Failed::TooLarge));
@@ -154,8 +168,21 @@ mod tests {
     #[test]
     fn programs_see_nothing_but_their_input() {
         for program in [
-            "env", "$ENV", "$ENV.PATH", "input", "inputs", "halt", "halt_error", "debug", "stderr", "input_filename",
-            r#"import "x" as x; 1"#, r#"include "/etc/passwd"; 1"#, "$__prog_args", "get_search_list", "localtime",
+            "env",
+            "$ENV",
+            "$ENV.PATH",
+            "input",
+            "inputs",
+            "halt",
+            "halt_error",
+            "debug",
+            "stderr",
+            "input_filename",
+            r#"import "x" as x; 1"#,
+            r#"include "/etc/passwd"; 1"#,
+            "$__prog_args",
+            "get_search_list",
+            "localtime",
         ] {
             assert!(Program::compile(program).is_err(), "{program}");
         }

@@ -31,16 +31,36 @@ fn one(step: Step, text: &str) -> String {
 fn what_is_added_finds_its_place() {
     // The cases of RFC 6902 appendix A that are no errors there.
     assert_eq!(one(add("/baz", r#""qux""#), r#"{"foo":"bar"}"#), r#"{"foo":"bar","baz":"qux"}"#);
-    assert_eq!(one(add("/foo/1", r#""qux""#), r#"{"foo":["bar","baz"]}"#), r#"{"foo":["bar","qux","baz"]}"#);
-    assert_eq!(one(add("/foo/-", r#"["abc",1.10]"#), r#"{"foo":["bar"]}"#), r#"{"foo":["bar",["abc",1.10]]}"#);
-    assert_eq!(one(add("/foo", "1"), r#"{"foo":[2],"z":12345678901234567890.10}"#), r#"{"foo":1,"z":12345678901234567890.10}"#);
+    assert_eq!(
+        one(add("/foo/1", r#""qux""#), r#"{"foo":["bar","baz"]}"#),
+        r#"{"foo":["bar","qux","baz"]}"#
+    );
+    assert_eq!(
+        one(add("/foo/-", r#"["abc",1.10]"#), r#"{"foo":["bar"]}"#),
+        r#"{"foo":["bar",["abc",1.10]]}"#
+    );
+    assert_eq!(
+        one(add("/foo", "1"), r#"{"foo":[2],"z":12345678901234567890.10}"#),
+        r#"{"foo":1,"z":12345678901234567890.10}"#
+    );
     assert_eq!(one(add("", "7"), "{}"), "7");
     assert_eq!(one(add("/a/b/c", "1"), r#"{"x":0}"#), r#"{"x":0,"a":{"b":{"c":1}}}"#);
-    assert_eq!(one(add("/l/*/k", "1"), r#"{"l":[{"k":2},{},3,{"k":null}]}"#), r#"{"l":[{"k":1},{"k":1},3,{"k":1}]}"#);
-    assert_eq!(one(add("/m/*/k", "1"), r#"{"m":{"a":{},"b":[]}}"#), r#"{"m":{"a":{"k":1},"b":[]}}"#);
+    assert_eq!(
+        one(add("/l/*/k", "1"), r#"{"l":[{"k":2},{},3,{"k":null}]}"#),
+        r#"{"l":[{"k":1},{"k":1},3,{"k":1}]}"#
+    );
+    assert_eq!(
+        one(add("/m/*/k", "1"), r#"{"m":{"a":{},"b":[]}}"#),
+        r#"{"m":{"a":{"k":1},"b":[]}}"#
+    );
     assert_eq!(one(add("/a~1b/m~0n", "1"), r#"{"a/b":{}}"#), r#"{"a/b":{"m~n":1}}"#);
     // Where there is no place nothing is done, not half of it.
-    for (to, text) in [("/foo/3", r#"{"foo":[1]}"#), ("/foo/01", r#"{"foo":[1,2]}"#), ("/a/b", r#"{"a":1}"#), ("/a/-/b/c", r#"{"a":[]}"#)] {
+    for (to, text) in [
+        ("/foo/3", r#"{"foo":[1]}"#),
+        ("/foo/01", r#"{"foo":[1,2]}"#),
+        ("/a/b", r#"{"a":1}"#),
+        ("/a/-/b/c", r#"{"a":[]}"#),
+    ] {
         assert_eq!(one(add(to, "9"), text), text, "{to}");
     }
 }
@@ -51,17 +71,29 @@ fn what_is_there_is_replaced_removed_moved_copied_renamed() {
     let replace = |to: &str, value: &str| Step::Replace { at: at(to), value: made(value) };
     assert_eq!(one(replace("/n", "2.50"), text), text.replace("1.10", "2.50"));
     assert_eq!(one(replace("/none", "2"), text), text);
-    assert_eq!(one(replace("/items/*/meta", "0"), text), r#"{"items":[{"id":1,"meta":0},{"id":2}],"n":1.10}"#);
+    assert_eq!(
+        one(replace("/items/*/meta", "0"), text),
+        r#"{"items":[{"id":1,"meta":0},{"id":2}],"n":1.10}"#
+    );
     let remove = |what: &str| Step::Remove { at: at(what) };
     assert_eq!(one(remove("/items/*/id"), text), r#"{"items":[{"meta":{"sku":"x"}},{}],"n":1.10}"#);
     assert_eq!(one(remove("/items/0"), text), r#"{"items":[{"id":2}],"n":1.10}"#);
     assert_eq!(one(remove("/items/*"), text), r#"{"items":[],"n":1.10}"#);
     let shift = |from: &str, to: &str| Step::Move { from: at(from), to: at(to) };
-    assert_eq!(one(shift("/items/*/meta/sku", "/items/*/sku"), text), r#"{"items":[{"id":1,"meta":{},"sku":"x"},{"id":2}],"n":1.10}"#);
-    assert_eq!(one(shift("/n", "/items/0"), text), r#"{"items":[1.10,{"id":1,"meta":{"sku":"x"}},{"id":2}]}"#);
+    assert_eq!(
+        one(shift("/items/*/meta/sku", "/items/*/sku"), text),
+        r#"{"items":[{"id":1,"meta":{},"sku":"x"},{"id":2}],"n":1.10}"#
+    );
+    assert_eq!(
+        one(shift("/n", "/items/0"), text),
+        r#"{"items":[1.10,{"id":1,"meta":{"sku":"x"}},{"id":2}]}"#
+    );
     assert_eq!(one(shift("/n", "/items/9"), text), text);
     let copy = |from: &str, to: &str| Step::Copy { from: at(from), to: at(to) };
-    assert_eq!(one(copy("/n", "/total/amount"), text), text.replace("1.10}", r#"1.10,"total":{"amount":1.10}}"#));
+    assert_eq!(
+        one(copy("/n", "/total/amount"), text),
+        text.replace("1.10}", r#"1.10,"total":{"amount":1.10}}"#)
+    );
     let rename = |what: &str, name: &str| Step::Rename { at: at(what), name: name.into() };
     assert_eq!(one(rename("/items/*/id", "key"), text), text.replace("\"id\"", "\"key\""));
     assert_eq!(one(rename("/a", "b"), r#"{"b":1,"a":2,"c":3}"#), r#"{"b":2,"c":3}"#);
@@ -74,7 +106,10 @@ fn the_whole_is_wrapped_unwrapped_and_filled_up() {
     assert_eq!(one(Step::Unwrap(at("/data/0")), r#"{"data":[{"a":1}]}"#), r#"{"a":1}"#);
     assert_eq!(one(Step::Unwrap(at("/data")), r#"{"a":1}"#), r#"{"a":1}"#);
     let defaults = Step::Defaults(made(r#"{"a":1,"b":{"c":2,"d":3},"l":[1]}"#));
-    assert_eq!(one(defaults, r#"{"a":null,"b":{"c":0},"x":1}"#), r#"{"a":null,"b":{"c":0,"d":3},"x":1,"l":[1]}"#);
+    assert_eq!(
+        one(defaults, r#"{"a":null,"b":{"c":0},"x":1}"#),
+        r#"{"a":null,"b":{"c":0,"d":3},"x":1,"l":[1]}"#
+    );
     assert_eq!(one(Step::Defaults(made(r#"{"a":1}"#)), "[]"), "[]");
 }
 
@@ -85,7 +120,10 @@ fn templates_keep_types_and_digits() {
     let body = r#"{"id":1234567890123456789012,"price":1.10,"name":"a","tags":["t",2.0]}"#;
     let want = r#"{"id":1234567890123456789012,"price":1.10,"name":"n: a","list":[null,["t",2.0]],"or":"x","first":"t"}"#;
     assert_eq!(one(Step::Template(made(template)), body), want);
-    assert_eq!(one(add("/copy", r#""${body.id}""#), body), body.replace("]}", r#"],"copy":1234567890123456789012}"#));
+    assert_eq!(
+        one(add("/copy", r#""${body.id}""#), body),
+        body.replace("]}", r#"],"copy":1234567890123456789012}"#)
+    );
     assert_eq!(one(add("/copy", r#""${body.none}""#), body), body);
 }
 
@@ -109,7 +147,9 @@ fn pointers_that_are_none_are_refused() {
         assert!(Pointer::parse(text).is_err(), "{text}");
     }
     assert!(Pointer::parse(&"/a".repeat(limits::POINTER_SEGMENTS + 1)).is_err());
-    assert!(go_together(&at("/a/*/b"), &at("/a/*/c/d")) && !go_together(&at("/a/*/b"), &at("/c/*/b")));
+    assert!(
+        go_together(&at("/a/*/b"), &at("/a/*/c/d")) && !go_together(&at("/a/*/b"), &at("/c/*/b"))
+    );
     assert!(go_together(&at("/a"), &at("/b")) && !go_together(&at("/a/*"), &at("/b")));
     assert!(is_within(&at("/a"), &at("/a/b")) && !is_within(&at("/a/b"), &at("/a")));
 }

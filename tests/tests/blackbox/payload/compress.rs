@@ -14,10 +14,15 @@ fn origin() -> Origin {
             "/small" => answer_with("200 OK", "Content-Type: text/plain\r\n", "hello"),
             "/png" => answer_with("200 OK", "Content-Type: image/png\r\n", &long),
             "/fixed" => {
-                let fields = "Content-Type: text/plain\r\nCache-Control: max-age=1, no-transform\r\n";
+                let fields =
+                    "Content-Type: text/plain\r\nCache-Control: max-age=1, no-transform\r\n";
                 answer_with("200 OK", fields, &long)
             }
-            "/vary" => answer_with("200 OK", "Content-Type: text/plain\r\nVary: accept-encoding\r\n", &long),
+            "/vary" => answer_with(
+                "200 OK",
+                "Content-Type: text/plain\r\nVary: accept-encoding\r\n",
+                &long,
+            ),
             "/coded" => {
                 let body = encoded("gzip", long.as_bytes());
                 let head = format!(
@@ -26,7 +31,11 @@ fn origin() -> Origin {
                 );
                 Script::default().send([head.as_bytes(), &body].concat())
             }
-            _ => answer_with("200 OK", "Content-Type: text/html; charset=utf-8\r\nETag: \"1\"\r\n", &long),
+            _ => answer_with(
+                "200 OK",
+                "Content-Type: text/html; charset=utf-8\r\nETag: \"1\"\r\n",
+                &long,
+            ),
         }
     })
 }
@@ -65,7 +74,8 @@ fn clients_get_what_they_like_best() {
     let response = client.ask(get("/coded", "gzip"));
     assert_eq!(decoded(&response), long);
     assert_eq!(client.ask(get("/vary", "gzip")).head.all("vary"), ["accept-encoding"]);
-    let quiet = "GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\nCache-Control: no-transform\r\n\r\n";
+    let quiet =
+        "GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\nCache-Control: no-transform\r\n\r\n";
     assert_eq!(client.ask(quiet).field("content-encoding"), None);
     client.send(get("/", "gzip").replacen("GET", "HEAD", 1));
     let response = client.response_to("HEAD").expect("an answer");

@@ -58,7 +58,8 @@ fn lines_are_changed_both_ways() {
     assert_eq!(response.text().lines().count(), 50_000);
     assert!(response.text().starts_with("{\"a\":12345678901234567890,\"b\":\"POST\"}\n"));
     // A record that is too long, or none, ends the request.
-    let response = gateway.ask(post("application/x-ndjson", "", format!("1\n\"{}\"\n", "x".repeat(2_000))));
+    let response =
+        gateway.ask(post("application/x-ndjson", "", format!("1\n\"{}\"\n", "x".repeat(2_000))));
     assert_eq!(response.status, 413);
     let response = gateway.ask(post("application/x-ndjson", "", "1\nnope\n"));
     assert_eq!(response.status, 400);

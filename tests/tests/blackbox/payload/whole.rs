@@ -2,8 +2,8 @@
 
 use tests::http2::H2Client;
 use tests::http2::client::request;
-use tests::spec::Spec;
 use tests::origin::answer_with;
+use tests::spec::Spec;
 use tests::{Gateway, Origin, get};
 
 use super::{decoded, encoded, gateway, post};
@@ -134,7 +134,10 @@ fn answers_are_changed_by_status_and_type() {
     assert_eq!(origin.last().field("accept-encoding"), Some("br"));
     client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
     let response = client.response_to("HEAD").expect("an answer");
-    assert_eq!((response.field("content-length"), response.field("etag")), (None, Some("W/\"v1\"")));
+    assert_eq!(
+        (response.field("content-length"), response.field("etag")),
+        (None, Some("W/\"v1\""))
+    );
 }
 
 #[test]
@@ -191,13 +194,33 @@ fn rules_that_cannot_be_are_refused_with_their_place() {
     let origin = Origin::echo();
     let mut gateway = Gateway::front(&origin);
     for (settings, place, why) in [
-        ("request_body: { steps: [ remove: a ] }", "request_body[0].steps[0].remove", "begins with `/`"),
-        ("request_body: { steps: [ remove: \"\" ] }", "request_body[0].steps[0].remove", "part of the body"),
-        ("response_body: { steps: [ { move: { from: /a/*/b, to: /c } } ] }", "steps[0].move.to", "last `*`"),
-        ("response_body: { steps: [ { move: { from: /a, to: /a/b } } ] }", "steps[0].move.to", "itself"),
+        (
+            "request_body: { steps: [ remove: a ] }",
+            "request_body[0].steps[0].remove",
+            "begins with `/`",
+        ),
+        (
+            "request_body: { steps: [ remove: \"\" ] }",
+            "request_body[0].steps[0].remove",
+            "part of the body",
+        ),
+        (
+            "response_body: { steps: [ { move: { from: /a/*/b, to: /c } } ] }",
+            "steps[0].move.to",
+            "last `*`",
+        ),
+        (
+            "response_body: { steps: [ { move: { from: /a, to: /a/b } } ] }",
+            "steps[0].move.to",
+            "itself",
+        ),
         ("response_body: { steps: [ allow: [ a..b ] ] }", "steps[0].allow", "dots between"),
         ("request_body: { steps: [ template: \"${nope.x}\" ] }", "steps[0].template", "nope"),
-        ("request_body: { steps: [ template: \"${response.status}\" ] }", "steps[0].template", "response"),
+        (
+            "request_body: { steps: [ template: \"${response.status}\" ] }",
+            "steps[0].template",
+            "response",
+        ),
         ("response_body: { steps: [ jq: \".a |\" ] }", "steps[0].jq", "expected"),
         ("response_body: { steps: [ jq: \"env.HOME\" ] }", "steps[0].jq", "env"),
         ("response_body: { from: sse, steps: [ jq: \".a\" ] }", "steps[0].jq", "stream"),

@@ -5,6 +5,7 @@ use proptest::option;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 mod auth;
+mod cache;
 mod limit;
 mod payload;
 mod shape;
@@ -443,6 +444,7 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             processor: last.4.2,
             limits: Vec::new(),
             validation: None,
+            cache: None,
         },
     )
 }
@@ -471,11 +473,12 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         (Just((certificates, trust, ticket_keys)), listeners, routed)
     });
     let limits = (vec(limit::policy(), 0..3), vec(any::<u32>(), 0..3));
-    let limits = (limits, validation::validation(), transcode::transcode());
+    let limits = (limits, validation::validation(), cache::cache(), transcode::transcode());
     let numbers = (any::<u64>(), any::<u64>());
     (numbers, node, limits, parts).prop_map(|((epoch, revision), node, limits, parts)| {
         let ((certificates, trust, ticket_keys), listeners, (auth, upstreams, mut routes)) = parts;
-        let ((policies, named), (validation, on_routes), (protos, transcode)) = limits;
+        let ((policies, named), (validation, on_routes), (cache, on_route), (protos, transcode)) =
+            limits;
         let known = policies.len() as u32;
         let named: Vec<u32> = match known {
             0 => Vec::new(),
@@ -485,6 +488,7 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
             route.limits = named.clone();
             route.validation = on_routes;
             route.transcode = transcode;
+            route.cache = on_route;
         }
         let limits = Limits { policies, everywhere: named };
         Snapshot {
@@ -498,6 +502,7 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
             limits,
             validation,
             protos,
+            cache,
             listeners,
             upstreams,
             routes,

@@ -56,7 +56,8 @@ fn rule() -> impl Strategy<Value = BodyRule> {
 
 pub fn payload() -> impl Strategy<Value = RoutePayload> {
     use ContentCoding::{Brotli, Deflate, Gzip, Zstd};
-    let coding = select(vec![Gzip, Deflate, Brotli, Zstd]).prop_flat_map(|one| (Just(one), one.levels()));
+    let coding =
+        select(vec![Gzip, Deflate, Brotli, Zstd]).prop_flat_map(|one| (Just(one), one.levels()));
     let compress = (vec(coding, 0..4), any::<u32>(), vec(text(), 0..3));
     let compress = compress.prop_map(|(codings, min_bytes, content_types)| Compress {
         codings,
