@@ -8,6 +8,7 @@
 //! Little-endian, lists and texts behind a u32 count, enums as one byte, options behind a byte 0 or
 //! 1. A change of the model is a new format version.
 
+mod aggregate;
 mod auth;
 mod authenticator;
 mod consumer;
@@ -20,6 +21,10 @@ mod validation;
 
 use crate::snapshot::*;
 use crate::wire::{In, Out};
+pub use aggregate::{
+    MAX_AGGREGATE_BYTES, MAX_AGGREGATE_MS, MAX_CALLS, MAX_CALLS_AT_ONCE, MAX_ITEMS,
+    MAX_JSON_TEMPLATE,
+};
 pub use auth::{MAX_AUTHENTICATORS, MAX_NETWORKS, MAX_REDIS};
 pub use authenticator::MAX_COOKIE_KEYS;
 pub use consumer::{MAX_CONSUMERS, MAX_CREDENTIALS, MAX_SIGNING_SECRET};
@@ -32,7 +37,7 @@ pub use validation::{
 };
 
 /// Changes with every change of the model.
-pub const FORMAT: u32 = 7;
+pub const FORMAT: u32 = 8;
 /// Largest snapshot, in bytes.
 pub const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
 /// Most listeners of a snapshot.
@@ -363,6 +368,7 @@ fn write_route(out: &mut Out, route: &Route) {
         out.u32(backend.upstream);
         out.u32(backend.weight);
     });
+    out.option(route.aggregate.as_deref(), aggregate::write);
     upstream::write_timeouts(out, &route.timeouts);
     out.u64(route.max_body_bytes);
     out.list(&route.upgrades, |out, token| out.text(token));
@@ -381,7 +387,9 @@ fn write_route(out: &mut Out, route: &Route) {
 }
 
 fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Route, DecodeError> {
-    Ok(Route {
+    let fault = Fault::OutOfRange { found: 0, min: 1, max: MAX_ENTRIES as u64 };
+    let unanswered = input.fault("route.backends", fault);
+    let route = Route {
         name: input.text("route.name")?,
         hosts: input.list("route.hosts", MAX_ENTRIES, |input| input.text("route.host"))?,
         path: match input.u8("route.path")? {
@@ -399,12 +407,14 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
             2 => PathRewrite::ReplacePrefix(input.text("route.rewrite")?),
             other => return Err(input.tag("route.rewrite", other)),
         },
-        backends: input.some("route.backends", MAX_ENTRIES, |input| {
+        backends: input.list("route.backends", MAX_ENTRIES, |input| {
             Ok(Backend {
                 upstream: input.index("route.backend.upstream", upstreams)?,
                 weight: input.u32_within("route.backend.weight", 0, MAX_WEIGHT)?,
             })
         })?,
+        aggregate: input
+            .option("route.aggregate", |input| aggregate::read(input, upstreams).map(Box::new))?,
         timeouts: upstream::read_timeouts(input)?,
         max_body_bytes: input.u64("route.max_body_bytes")?,
         upgrades: input.list("route.upgrades", MAX_ENTRIES, |input| input.text("route.upgrade"))?,
@@ -422,7 +432,11 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
         cors: input.option("route.cors", auth::read_cors)?,
         validation: input
             .option("route.validate", |input| validation::read_route(input, counts))?,
-    })
+    };
+    match route.backends.is_empty() && route.aggregate.is_none() {
+        true => Err(unanswered),
+        false => Ok(route),
+    }
 }
 
 fn write_field_match(out: &mut Out, field: &FieldMatch) {

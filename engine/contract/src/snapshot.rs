@@ -3,6 +3,7 @@
 //! These are plain values without pointers into anything. `encode.rs` writes them as flat bytes,
 //! [`Snapshot::decode`] reads them back without trusting them. The engine turns them into its Plan.
 
+mod aggregate;
 mod auth;
 mod consumers;
 mod key;
@@ -13,6 +14,7 @@ mod validation;
 
 use std::net::{IpAddr, SocketAddr};
 
+pub use aggregate::*;
 pub use auth::*;
 pub use consumers::Consumers;
 pub use limit::*;
@@ -466,8 +468,10 @@ pub struct Route {
     /// All must hold. Names and values are compared percent-decoded.
     pub query: Vec<FieldMatch>,
     pub rewrite: PathRewrite,
-    /// At least one; picked by weight (smooth weighted, per shard).
+    /// Picked by weight (smooth weighted, per shard). At least one, unless `aggregate` makes the answer.
     pub backends: Vec<Backend>,
+    /// Calls that make the answer; `None`: a backend does.
+    pub aggregate: Option<Box<Aggregate>>,
     /// 0 in a field: the upstream's value.
     pub timeouts: Timeouts,
     /// Largest request body in bytes; past it 413.

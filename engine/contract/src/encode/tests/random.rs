@@ -4,6 +4,7 @@ use super::*;
 use proptest::option;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
+mod aggregate;
 mod auth;
 mod limit;
 mod validation;
@@ -398,6 +399,7 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             query,
             rewrite,
             backends,
+            aggregate: None,
             timeouts,
             max_body_bytes: last.0.0,
             upgrades: lists.2,
@@ -441,11 +443,11 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         (Just((certificates, trust, ticket_keys)), listeners, routed)
     });
     let limits = (vec(limit::policy(), 0..3), vec(any::<u32>(), 0..3));
-    let limits = (limits, validation::validation());
+    let limits = (limits, validation::validation(), option::of(aggregate::aggregate()));
     let numbers = (any::<u64>(), any::<u64>());
     (numbers, node, limits, parts).prop_map(|((epoch, revision), node, limits, parts)| {
         let ((certificates, trust, ticket_keys), listeners, (auth, upstreams, mut routes)) = parts;
-        let ((policies, named), (validation, on_routes)) = limits;
+        let ((policies, named), (validation, on_routes), aggregate) = limits;
         let known = policies.len() as u32;
         let named: Vec<u32> = match known {
             0 => Vec::new(),
@@ -454,6 +456,10 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         if let Some(route) = routes.first_mut() {
             route.limits = named.clone();
             route.validation = on_routes;
+            route.aggregate = aggregate.map(Box::new);
+            if route.aggregate.is_some() {
+                route.backends.clear();
+            }
         }
         let limits = Limits { policies, everywhere: named };
         Snapshot {
