@@ -15,6 +15,7 @@ use providers::Providers;
 
 pub use providers::jws;
 
+mod aggregate;
 mod callers;
 mod identities;
 mod limits;
@@ -183,6 +184,7 @@ fn route<'a>(
                 Some(flat::Backend { upstream, weight: backend.weight })
             })
             .collect(),
+        aggregate: route.aggregate.as_ref().map(|one| Box::new(aggregate::aggregate(one, index))),
         timeouts: upstreams::route_timeouts(&route.timeouts),
         max_body_bytes: route.max_body_bytes,
         upgrades: route.upgrades.clone(),

@@ -113,6 +113,8 @@ fn part(spec: &Spec, at: usize) -> Spec {
     let mut named: HashSet<&str> = HashSet::new();
     for route in &routes {
         named.extend(route.upstreams.iter().map(|one| one.name.as_str()));
+        let calls = route.aggregate.iter().flat_map(|aggregate| &aggregate.calls);
+        named.extend(calls.filter_map(|call| call.upstream.as_deref()));
         named.extend(route.mirror.as_ref().map(|mirror| mirror.upstream.as_str()));
     }
     loop {

@@ -15,6 +15,7 @@ use super::scalars::{Cidr, TargetHost};
 use super::schema;
 pub use access::*;
 pub use admin::*;
+pub use aggregate::*;
 pub use authenticators::*;
 pub use consumers::*;
 pub use limits::*;
@@ -27,6 +28,7 @@ pub use validate::*;
 
 mod access;
 mod admin;
+mod aggregate;
 mod authenticators;
 mod consumers;
 mod limits;
@@ -295,9 +297,12 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Rewrite::is_keep")]
     pub rewrite: Rewrite,
     /// Several upstreams by weight, as for a canary; instead of upstream.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1))]
     pub upstreams: Vec<Backend>,
+    /// Several calls that make the answer together; instead of upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aggregate: Option<Box<Aggregate>>,
     /// Deadlines of this route; what is absent is the upstream's.
     #[serde(default)]
     pub timeouts: RouteTimeouts,
@@ -367,6 +372,9 @@ impl fmt::Display for Route {
                 1 => f.write_str(&backend.name)?,
                 _ => write!(f, "{} ({})", backend.name, backend.weight)?,
             }
+        }
+        for call in self.aggregate.iter().flat_map(|aggregate| &aggregate.calls) {
+            write!(f, " {}", call.name)?;
         }
         Ok(())
     }

@@ -238,7 +238,9 @@ pub fn route_with_upstream(schema: &mut Schema) {
             list.remove("default");
         }
     }
-    let either = serde_json::json!([{"required": ["upstream"]}, {"required": ["upstreams"]}]);
+    let either = serde_json::json!([
+        {"required": ["upstream"]}, {"required": ["upstreams"]}, {"required": ["aggregate"]}
+    ]);
     schema.insert("oneOf".into(), either);
 }
 

@@ -73,7 +73,7 @@ fn http(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<HttpHealth> {
     })
 }
 
-fn statuses(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Vec<StatusRange>> {
+pub(super) fn statuses(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Vec<StatusRange>> {
     let list = walk.list(node, path, |walk, node, path| match &node.value {
         Value::Text(_) => walk.parsed(node, path, "bad-status", scalars::status_range),
         Value::Integer(_) => {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::Mark;
 use super::access::{cors, networks, route_auth};
+use super::aggregate::aggregate;
 use super::consumers::names;
 use super::fields::{Fields, Walk, nearest};
 use super::parts::{count, flag, locality, name, one_of};
@@ -26,6 +27,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "rewrite",
         "upstream",
         "upstreams",
+        "aggregate",
         "timeouts",
         "max_body_bytes",
         "upgrades",
@@ -55,6 +57,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             matches: Match::default(),
             rewrite: Rewrite::Keep,
             upstreams: Vec::new(),
+            aggregate: None,
             timeouts: RouteTimeouts::default(),
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
             upgrades: Vec::new(),
@@ -87,6 +90,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         matches,
         rewrite,
         upstreams: backends(walk, &fields),
+        aggregate: fields.read(walk, "aggregate", aggregate).map(Box::new),
         timeouts: fields.read(walk, "timeouts", route_timeouts).unwrap_or_default(),
         max_body_bytes: fields.read(walk, "max_body_bytes", size).unwrap_or(DEFAULT_MAX_BODY_BYTES),
         upgrades: fields.read(walk, "upgrades", upgrades).unwrap_or_default(),
@@ -122,9 +126,18 @@ fn backends(walk: &mut Walk<'_>, fields: &Fields<'_>) -> Vec<Backend> {
         }
         Some(list)
     });
+    if fields.node("aggregate").is_some() {
+        for name in ["upstream", "upstreams"] {
+            if let Some(node) = fields.node(name) {
+                let message = format!("`{name}` and `aggregate` exclude each other; keep one");
+                walk.error("conflicting-fields", node, &fields.at(name), message);
+            }
+        }
+    }
     match (fields.node("upstream"), fields.node("upstreams")) {
+        (None, None) if fields.node("aggregate").is_some() => {}
         (None, None) => {
-            let message = "`upstream` is missing; expected the name of an upstream";
+            let message = "`upstream` is missing; expected the name of an upstream, or `aggregate`";
             walk.problems.error(
                 "missing-field",
                 fields.mark,
