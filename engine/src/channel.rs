@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use crate::answer::Body;
 use crate::body::{self, BodyReader, BodyWriter};
 use crate::http2::ErrorCode;
 use crate::io::{Chunk, Io, SendBuf};
@@ -43,6 +44,8 @@ pub enum Source {
         /// Trailer lines, once the body is over.
         trailers: Vec<u8>,
     },
+    /// All of it is here.
+    Own(Body),
 }
 
 impl Source {
@@ -52,6 +55,10 @@ impl Source {
 
     pub fn http2(stream: Rc<MuxStream>) -> Source {
         Source::Http2 { stream, trailers: Vec::new() }
+    }
+
+    pub fn own(body: Body) -> Source {
+        Source::Own(body)
     }
 
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, SourceFault>> {
@@ -85,6 +92,7 @@ impl Source {
                     Poll::Ready(Ok(Piece { data, end }))
                 }
             },
+            Source::Own(body) => Poll::Ready(Ok(Piece { data: body.data.take(), end: true })),
         }
     }
 
@@ -92,7 +100,7 @@ impl Source {
     pub fn announced(&self) -> u64 {
         match self {
             Source::Http1 { reader, .. } => reader.announced(),
-            Source::Http2 { .. } => 0,
+            Source::Http2 { .. } | Source::Own(_) => 0,
         }
     }
 
@@ -101,6 +109,7 @@ impl Source {
         match self {
             Source::Http1 { reader, .. } => reader.trailers(),
             Source::Http2 { trailers, .. } => trailers,
+            Source::Own(body) => &body.trailers,
         }
     }
 
@@ -117,7 +126,7 @@ impl Source {
             Source::Http1 { reader, .. } => {
                 !matches!(reader, BodyReader::Length(left) if *left <= limits::RUN_AHEAD)
             }
-            Source::Http2 { .. } => false,
+            Source::Http2 { .. } | Source::Own(_) => false,
         }
     }
 
@@ -126,7 +135,7 @@ impl Source {
     pub fn is_clean(&self) -> bool {
         match self {
             Source::Http1 { rest, closed, .. } => rest.is_none() && !closed,
-            Source::Http2 { .. } => true,
+            Source::Http2 { .. } | Source::Own(_) => true,
         }
     }
 
@@ -142,8 +151,15 @@ impl Source {
 
 /// Where a body goes.
 pub enum Sink {
-    Http1 { stream: Rc<Transport>, writer: BodyWriter },
-    Http2 { stream: Rc<MuxStream> },
+    Http1 {
+        stream: Rc<Transport>,
+        writer: BodyWriter,
+    },
+    Http2 {
+        stream: Rc<MuxStream>,
+    },
+    /// There is no one.
+    Nobody,
 }
 
 /// The peer takes no more.
@@ -223,6 +239,7 @@ impl Sink {
                 }
                 Ok(None)
             }
+            Sink::Nobody => Err(SinkGone),
         }
     }
 
@@ -254,6 +271,7 @@ impl Sink {
         match self {
             Sink::Http1 { stream, .. } => stream.set_reset_on_close(),
             Sink::Http2 { stream } => stream.reset(ErrorCode::INTERNAL_ERROR),
+            Sink::Nobody => {}
         }
     }
 }

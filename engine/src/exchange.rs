@@ -9,13 +9,14 @@ use std::task::{Context, Poll};
 use contract::record::Reason;
 use contract::snapshot::ListenerLimits;
 
+use crate::answer::{Body, Edit};
 use crate::auth::credentials::Hidden;
 use crate::auth::{ContentDigest, Identity};
 use crate::body::{BodyReader, BodyWriter};
 use crate::channel::{Sink, Source};
 use crate::forwarded_for;
 use crate::grpc;
-use crate::grpc_web;
+use crate::grpc_web::{self, Base64};
 use crate::http2::ErrorCode;
 use crate::io::{Chunk, Watch};
 use crate::limit;
@@ -28,7 +29,7 @@ use crate::rewrite::{Client, RequestId};
 use crate::route::{HeaderLookup, path};
 use crate::shard::{Shard, ShardPlan};
 use crate::transport::Transport;
-use crate::upload::Feed;
+use crate::upload::{Feed, Inward};
 
 /// A request with its parsed head. The body is still on its way.
 pub struct Request {
@@ -57,6 +58,10 @@ pub struct Request {
     pub content: Option<Box<ContentDigest>>,
     /// The body, where it was read before the request goes on.
     pub feed: Option<Rc<RefCell<Feed>>>,
+    /// What changes the body on its way to the upstream, beside the decoding of gRPC-Web.
+    pub inward: Option<Box<Inward>>,
+    /// What is changed of the head for the upstream.
+    pub edit: Option<Box<Edit>>,
     /// What upstreams see in place of what came with a credential.
     pub hidden: Option<Box<Hidden>>,
     /// What policies add to the answer, whoever gives it.
@@ -103,6 +108,8 @@ impl Request {
             identity: None,
             content: None,
             feed: None,
+            inward: None,
+            edit: None,
             hidden: None,
             answer_fields: Vec::new(),
             ticket: limit::Ticket::default(),
@@ -177,7 +184,41 @@ impl Request {
 
     /// Whether there is a body that changes on its way.
     pub fn decodes(&self) -> bool {
-        !self.head.framing.is_empty() && self.web.as_ref().is_some_and(|web| web.decodes())
+        let web = || self.web.as_ref().is_some_and(|web| web.decodes());
+        !self.head.framing.is_empty() && (self.inward.is_some() || web())
+    }
+
+    /// What becomes of the body on its way, once.
+    pub fn take_inward(&mut self) -> Option<Box<Inward>> {
+        match self.decodes() {
+            true => {
+                self.inward.take().or_else(|| Some(Box::new(Inward::Base64(Base64::default()))))
+            }
+            false => None,
+        }
+    }
+
+    /// The method at the upstream.
+    pub fn method_out(&self) -> &[u8] {
+        let edited = self.edit.as_ref().and_then(|edit| edit.method.as_deref());
+        edited.unwrap_or_else(|| self.head.method(self.bytes()))
+    }
+
+    /// The edit of the head for the upstream, to be added to.
+    pub fn edit(&mut self) -> &mut Edit {
+        self.edit.get_or_insert_default()
+    }
+
+    /// The path for the upstream.
+    pub fn replace_path(&mut self, path: Vec<u8>) {
+        self.normal_path = Some(path);
+    }
+
+    /// The body for the upstream, in place of the client's, which was gathered (`upload::gather_request`)
+    /// or is none.
+    pub fn replace_body(&mut self, body: Vec<u8>) {
+        self.head.framing = Framing::Length(body.len() as u64);
+        self.feed = Some(Feed::of(body));
     }
 
     /// The kind of gRPC that an answer of ours has to be, if any.
@@ -201,7 +242,7 @@ impl Request {
                 let start = self.head.head_len;
                 self.bytes().get(start..start + length as usize).map(Cow::Borrowed)
             }
-            (Downstream::Http1(_), _) => None,
+            (Downstream::Http1(_) | Downstream::Nobody, _) => None,
             (Downstream::Http2(stream), _) => {
                 stream.peek_whole(limits::REPLAY_BODY).map(Cow::Owned)
             }
@@ -215,6 +256,7 @@ impl Request {
                 Source::http1(stream.clone(), self.body(), self.take_rest())
             }
             Downstream::Http2(stream) => Source::http2(stream.clone()),
+            Downstream::Nobody => Source::own(Body::default()),
         }
     }
 }
@@ -223,12 +265,14 @@ impl Request {
 pub enum Downstream {
     Http1(Rc<Transport>),
     Http2(Rc<MuxStream>),
+    /// No client: the gateway asks for itself.
+    Nobody,
 }
 
 impl Downstream {
     pub fn dialect(&self) -> Dialect {
         match self {
-            Downstream::Http1(_) => Dialect::Http1,
+            Downstream::Http1(_) | Downstream::Nobody => Dialect::Http1,
             Downstream::Http2(_) => Dialect::Http2,
         }
     }
@@ -238,6 +282,7 @@ impl Downstream {
         match self {
             Downstream::Http1(stream) => Sink::Http1 { stream: stream.clone(), writer },
             Downstream::Http2(stream) => Sink::Http2 { stream: stream.clone() },
+            Downstream::Nobody => Sink::Nobody,
         }
     }
 
@@ -246,6 +291,7 @@ impl Downstream {
         match self {
             Downstream::Http1(stream) => stream.poll_failed(cx),
             Downstream::Http2(stream) => stream.poll_fault(cx).map(|_| ()),
+            Downstream::Nobody => Poll::Pending,
         }
     }
 

@@ -140,7 +140,7 @@ pub fn status_in_trailers(lines: &[u8]) -> Option<u8> {
 }
 
 /// What is no code, or none of those that there are, is UNKNOWN, as it is for clients.
-fn read_status(value: &[u8]) -> u8 {
+pub fn read_status(value: &[u8]) -> u8 {
     match *value {
         [digit @ b'0'..=b'9'] => digit - b'0',
         [b'1', digit @ b'0'..=b'6'] => 10 + digit - b'0',

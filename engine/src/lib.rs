@@ -1,11 +1,14 @@
 //! Sluice's data plane. `pipeline.rs` tells the life of one request; `ARCHITECTURE.md` beside this
 //! crate tells the rest.
 
+mod answer;
 mod auth;
 mod body;
+mod call;
 mod channel;
 mod cors;
 mod exchange;
+mod filter;
 mod forward;
 mod forwarded_for;
 mod grpc;

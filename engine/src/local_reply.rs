@@ -209,6 +209,17 @@ pub fn title(reason: Reason) -> &'static str {
         Reason::LimitUnavailable => "The limit of requests cannot be checked now; try again",
         Reason::DigestMismatch => "The body does not have the digest that is signed",
         Reason::NotValid => "The request is not what is expected here",
+        Reason::AnswerTooLarge => "The upstream's answer is too large",
+        Reason::BodyUnusable => "The body is not what is expected here",
+        Reason::AnswerUnusable => "The upstream's answer is not what was expected",
+        Reason::ValueMissing => "The request lacks a value that is needed",
+        Reason::CallFailed => "A part of the answer could not be had",
+        Reason::OnlyIfCached => "Nothing stored answers this request",
+        Reason::QueryRefused => "The query is not accepted here",
+        Reason::Redirected => "The resource is elsewhere",
+        Reason::Static => "Answered by the gateway",
+        Reason::ExtensionRefused => "The request was refused",
+        Reason::NoBinding => "There is nothing at this path",
         Reason::UpstreamUnsuited => "The service does not speak the protocol of this request",
     }
 }

@@ -4,10 +4,11 @@ use contract::Counter;
 use contract::record::Reason;
 use contract::snapshot::Priority;
 
+use crate::answer::Answer;
 use crate::auth::{self, Passed};
 use crate::cors;
 use crate::exchange::{Ended, Fields, Next, Request, Responder, Upgrade};
-use crate::forward::{self, Answer, retry_after};
+use crate::forward::{self, retry_after};
 use crate::grpc;
 use crate::grpc_web;
 use crate::io::Chunk;
@@ -291,6 +292,7 @@ pub fn outbound(request: &Request, framing: Framing, timeout_ms: Option<u64>) ->
         timeout_ms,
         deadline_header: route.and_then(|route| route.deadline_header.as_deref()),
         mirrored: false,
+        edit: request.edit.as_deref(),
         is_call: request.grpc.is_some(),
         content_type: request.web.as_ref().and_then(|web| web.content_type()),
         plan: &request.plan.plan,

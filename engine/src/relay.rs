@@ -6,13 +6,14 @@ use std::task::Poll;
 
 use contract::record::Reason;
 
+use crate::answer::{Answer, Carrier, Edit};
 use crate::body::{BodyReader, BodyWriter};
 use crate::channel::{Piece, Sink, Source, SourceFault, Unsent};
 use crate::cors;
 use crate::exchange::{Downstream, Ended, Next, Request, Responder};
-use crate::forward::{Answer, Carrier, soonest};
+use crate::filter::{self, Filter, Part};
+use crate::forward::soonest;
 use crate::grpc::{self, Kind};
-use crate::grpc_web::Answering;
 use crate::http2::ErrorCode;
 use crate::io::{Chunk, SendBuf};
 use crate::limit;
@@ -96,6 +97,7 @@ async fn send_reply(
             let sent = responder.watch.bound(stream.send(&body, true)).await;
             (matches!(sent, Ok(Ok(()))), bytes)
         }
+        Downstream::Nobody => (false, 0),
     }
 }
 
@@ -106,6 +108,7 @@ async fn drain_body(request: &mut Request, responder: &Responder) -> bool {
         // The stream ends with its answer; the others go on.
         Downstream::Http2(stream) => return stream.is_done(),
         Downstream::Http1(stream) => stream,
+        Downstream::Nobody => return true,
     };
     if let Some(feed) = &request.feed
         && feed.borrow().was_gathered()
@@ -180,6 +183,7 @@ async fn send_interim(responder: &Responder, out: Vec<u8>) {
             let _ = responder.watch.bound(stream.send(SendBuf::Vec(out))).await;
         }
         Downstream::Http2(stream) => drop(stream.send_head(&out, false)),
+        Downstream::Nobody => {}
     }
 }
 
@@ -194,21 +198,28 @@ pub async fn relay(
         // Boxed: rare, and large enough to weigh on every other connection.
         return Box::pin(tunnel::tunnel(shard, request, responder, answer)).await;
     }
-    let mut web = None;
+    let mut answer = answer;
+    let mut content_type = None;
     if let Some(call) = request.web.as_ref().filter(|call| call.translated) {
-        web = call.answering(&answer.head, answer.bytes.bytes());
-        if web.is_none() {
+        let Some(mut web) = call.answering(&answer.head, answer.bytes.bytes()) else {
             let refusal = not_grpc(answer.head.status);
-            answer.account.settle(Verdict::Gateway, shard.io.clock().now_ms());
+            if let Some(account) = &answer.account {
+                account.settle(Verdict::Gateway, shard.io.clock().now_ms());
+            }
             drop(answer);
             return Box::pin(reply(shard, request, responder, refusal)).await;
-        }
+        };
+        content_type = Some(std::mem::take(&mut web.content_type));
+        answer.filters.insert(0, Filter::Web(Box::new(web)));
     }
-    let Answer { carrier, account, head, mut bytes, upload, timeouts, deadline_ms, .. } = answer;
-    let status = head.status;
+    let Answer { carrier, account, head, mut bytes, upload, timeouts, deadline_ms, edit, .. } =
+        answer;
+    let filters = answer.filters;
+    let edit = edit.as_deref();
+    let status = edit.and_then(|edit| edit.status).unwrap_or(head.status);
     let is_call = request.grpc.is_some();
     let told = if is_call { grpc::status_in_head(&head, bytes.bytes()) } else { None };
-    let framing = Framed::of(&head, &responder, web.as_mut());
+    let framing = Framed::of(&head, &responder, !filters.is_empty(), content_type);
     let mut relay = Relay {
         shard,
         responder: &responder,
@@ -219,7 +230,7 @@ pub async fn relay(
         idle_ms: u64::from(timeouts.idle_ms),
         deadline_ms,
         call_ends: request.grpc == Some(Kind::Grpc) && responder.down.dialect() == Dialect::Http2,
-        web,
+        filters,
         sent: 0,
     };
     // A body of unknown end needs the close to end it towards an old client; an upload that is
@@ -231,12 +242,15 @@ pub async fn relay(
         keep &= over || responder.down.dialect() == Dialect::Http2;
     }
     let mut out = shard.io.take_vec();
-    write_head(shard, request, &responder, &head, bytes.bytes(), &framing, keep, &mut out);
+    write_head(shard, request, &responder, &head, bytes.bytes(), edit, &framing, keep, &mut out);
     let reader = BodyReader::of_response(head.framing);
     // An HTTP/2 answer without body may still be told to end only by its last frame; gRPC-Web wants
     // to know what that is.
-    let bodiless =
-        reader.is_done() && !(relay.web.is_some() && matches!(carrier, Carrier::Http2(_)));
+    let own = matches!(carrier, Carrier::Own(_));
+    let waits = !relay.filters.is_empty() && matches!(carrier, Carrier::Http2(_));
+    // Asked for with another method, whose answers have bodies.
+    let unwanted = responder.is_head && head.framing != BodyFraming::None;
+    let bodiless = unwanted || (reader.is_done() && !waits && !own);
     bytes.advance(head.head_len);
     let upstream_keeps = head.keep_alive;
     shard.give_response_head(head);
@@ -253,11 +267,12 @@ pub async fn relay(
         },
         _ => verdict(&ended),
     };
-    account.settle(verdict, shard.io.clock().now_ms());
-    drop(account);
+    if let Some(account) = account {
+        account.settle(verdict, shard.io.clock().now_ms());
+    }
     let (reason, next) = match ended {
         Ok(()) => {
-            let cleanly = source.is_clean() && upstream_keeps && upload_done;
+            let cleanly = source.is_clean() && upstream_keeps && upload_done && !unwanted;
             carrier.release(cleanly, shard.io.clock().now_ms());
             (Reason::None, if keep && upload_done { Next::Keep } else { Next::Linger })
         }
@@ -272,7 +287,8 @@ pub async fn relay(
     };
     drop(relay);
     responder.down.refuse_rest(next);
-    Ended { status, reason, response_bytes, relayed_bytes: response_bytes, next }
+    let relayed_bytes = if own { 0 } else { response_bytes };
+    Ended { status, reason, response_bytes, relayed_bytes, next }
 }
 
 /// What the end of an answer says of the upstream.
@@ -303,7 +319,12 @@ struct Framed {
 }
 
 impl Framed {
-    fn of(head: &ResponseHead, responder: &Responder, web: Option<&mut Answering>) -> Framed {
+    fn of(
+        head: &ResponseHead,
+        responder: &Responder,
+        filtered: bool,
+        content_type: Option<Vec<u8>>,
+    ) -> Framed {
         let plain = |length| Framed {
             content_type: None,
             writer: BodyWriter::Plain,
@@ -316,10 +337,11 @@ impl Framed {
             Version::V10 => Framed { close_ends: true, ..plain(None) },
             Version::V11 => Framed { writer: BodyWriter::CHUNKED, chunked: true, ..plain(None) },
         };
-        if let Some(web) = web {
-            return Framed { content_type: Some(std::mem::take(&mut web.content_type)), ..open() };
-        }
         match head.framing {
+            _ if responder.is_head => plain(None),
+            // Where nothing can follow, nothing is changed.
+            BodyFraming::None if content_type.is_none() => plain(None),
+            _ if filtered => Framed { content_type, ..open() },
             BodyFraming::None => plain(None),
             // An answer that was whole in its head frame needs no length of ours.
             BodyFraming::Length(0) if head.version == Version::V20 => {
@@ -341,16 +363,23 @@ fn write_head(
     responder: &Responder,
     head: &ResponseHead,
     bytes: &[u8],
+    edit: Option<&Edit>,
     framing: &Framed,
     keep: bool,
     out: &mut Vec<u8>,
 ) {
     let out = &mut HeadWriter::new(out, responder.down.dialect());
-    out.status(head.status, head.reason.of(bytes));
+    match edit.and_then(|edit| edit.status) {
+        Some(status) if status != head.status => out.status(status, b""),
+        _ => out.status(head.status, head.reason.of(bytes)),
+    }
     let mut dated = false;
     let route = request.notes.route.map(|index| request.plan.plan.route(index));
     let own_cors = route.is_some_and(|route| route.cors.is_some());
     for field in &head.fields {
+        if edit.is_some_and(|edit| edit.drops(field.name.of(bytes))) {
+            continue;
+        }
         match field.id {
             Name::ContentType => {
                 if let Some(translated) = &framing.content_type {
@@ -385,6 +414,9 @@ fn write_head(
     for (name, value) in &request.answer_fields {
         out.field(name.as_bytes(), value);
     }
+    for (name, value) in edit.map_or(&[][..], |edit| &edit.fields) {
+        out.field(name, value);
+    }
     let (policies, shown) = limit::admit::shown(request);
     limit::fields::write(out, policies, shown);
     if let Some(length) = framing.length {
@@ -414,8 +446,8 @@ struct Relay<'a> {
     deadline_ms: u64,
     /// A gRPC call whose client understands a status behind a cut answer.
     call_ends: bool,
-    /// Set where the client speaks gRPC-Web and the upstream gRPC.
-    web: Option<Answering>,
+    /// What changes the body, in this order.
+    filters: Vec<Filter>,
     sent: u64,
 }
 
@@ -492,10 +524,12 @@ impl Relay<'_> {
                 }
                 Some(Err(fault)) => {
                     self.flush_head(out).await?;
-                    return Err(match fault {
-                        SourceFault::Malformed(_) => Reason::UpstreamInvalid,
-                        SourceFault::Gone => Reason::UpstreamTruncated,
-                    });
+                    return Err(self
+                        .broken(match fault {
+                            SourceFault::Malformed(_) => Reason::UpstreamInvalid,
+                            SourceFault::Gone => Reason::UpstreamTruncated,
+                        })
+                        .await);
                 }
             };
             if let Some(data) = &piece.data {
@@ -519,7 +553,10 @@ impl Relay<'_> {
         match self.beside(self.idle_ms, poll_fn(|cx| source.poll_piece(cx))).await {
             Ok(seen) => Ok(seen),
             Err(Stop::ClientGone) => Err(self.upload_broken.unwrap_or(Reason::ClientAborted)),
-            Err(Stop::Late) => Err(self.late().await),
+            Err(Stop::Late) => {
+                let reason = self.late().await;
+                Err(self.broken(reason).await)
+            }
         }
     }
 
@@ -529,10 +566,8 @@ impl Relay<'_> {
         if self.deadline_ms == 0 || now_ms < self.deadline_ms {
             return Reason::UpstreamTruncated;
         }
-        if self.call_ends || self.web.as_ref().is_some_and(Answering::is_between) {
-            let trailers =
-                b"grpc-status: 4\r\ngrpc-message: The deadline of the request passed\r\n";
-            let _ = self.send(Vec::new(), None, Some(trailers)).await;
+        if self.call_ends && self.filters.is_empty() {
+            let _ = self.send(Vec::new(), None, Some(filter::LATE)).await;
         }
         Reason::TotalTimeout
     }
@@ -547,13 +582,45 @@ impl Relay<'_> {
         data: Option<Chunk>,
         end: Option<&[u8]>,
     ) -> Result<(), Reason> {
-        let (data, end) = match &mut self.web {
-            None => (data, end),
-            Some(web) => {
-                let data = web.part(data, end).map_err(|_| Reason::UpstreamInvalid)?;
-                (data, end.map(|_| &[][..]))
+        if self.filters.is_empty() {
+            return self.start(head, data, end).await;
+        }
+        let mut part = Part { data, end: end.map(<[u8]>::to_vec) };
+        for filter in &mut self.filters {
+            part = filter.part(part).map_err(|_| Reason::UpstreamInvalid)?;
+        }
+        if head.is_empty() && part.data.is_none() && part.end.is_none() {
+            return Ok(());
+        }
+        self.start(head, part.data, part.end.as_deref()).await
+    }
+
+    /// The body breaks off. Where what changes it can say so, it ends after all.
+    async fn broken(&mut self, reason: Reason) -> Reason {
+        for at in 0..self.filters.len() {
+            let Some(data) = self.filters.get_mut(at).and_then(|filter| filter.broken(reason))
+            else {
+                continue;
+            };
+            let mut part = Part { data: Some(data), end: Some(Vec::new()) };
+            for filter in self.filters.iter_mut().skip(at + 1) {
+                match filter.part(part) {
+                    Ok(changed) => part = changed,
+                    Err(_) => return reason,
+                }
             }
-        };
+            let _ = self.start(Vec::new(), part.data, Some(&[])).await;
+            break;
+        }
+        reason
+    }
+
+    async fn start(
+        &mut self,
+        head: Vec<u8>,
+        data: Option<Chunk>,
+        end: Option<&[u8]>,
+    ) -> Result<(), Reason> {
         // The common case: nothing outstanding, so nothing to wait for.
         match self.sink.start(&self.shard.io, head, data, end) {
             Ok(None) => Ok(()),

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use contract::record::Reason;
 use contract::snapshot::HostHeader;
 
+use crate::answer::Edit;
 use crate::auth::Identity;
 use crate::auth::credentials::Hidden;
 use crate::grpc;
@@ -95,6 +96,8 @@ pub struct Outbound<'a> {
     pub deadline_header: Option<&'a str>,
     /// A copy for another upstream, which is told so.
     pub mirrored: bool,
+    /// What the route changes.
+    pub edit: Option<&'a Edit>,
 }
 
 impl Outbound<'_> {
@@ -123,9 +126,10 @@ impl Outbound<'_> {
             HostHeader::Target => target.name.as_bytes(),
             HostHeader::Literal(host) => host.as_bytes(),
         };
+        let host = self.edit.and_then(|edit| edit.host.as_deref()).unwrap_or(host);
         match dialect {
             Dialect::Http1 => {
-                write::request_line(out, head.method(bytes), self.path, self.query());
+                write::request_line(out, self.method(), self.path, self.query());
                 write::field(out, b"Host", host);
             }
             Dialect::Http2 => self.pseudo_fields(out, upstream, host),
@@ -134,6 +138,9 @@ impl Outbound<'_> {
         let mut seen = Seen::default();
         for field in &head.fields {
             let value = field.value.of(bytes);
+            if self.edit.is_some_and(|edit| edit.drops(field.name.of(bytes))) {
+                continue;
+            }
             match field.id {
                 Name::Other => {
                     let name = field.name.of(bytes);
@@ -183,6 +190,9 @@ impl Outbound<'_> {
             }
         }
         self.own_fields(out, &seen, authority);
+        for (name, value) in self.edit.map_or(&[][..], |edit| &edit.fields) {
+            out.field(name, value);
+        }
         match self.framing {
             _ if self.upgrade.is_some() => {}
             Framing::None => {}
@@ -209,8 +219,16 @@ impl Outbound<'_> {
         out.end();
     }
 
-    /// The query without credentials that are hidden.
+    fn method(&self) -> &[u8] {
+        let edited = self.edit.and_then(|edit| edit.method.as_deref());
+        edited.unwrap_or_else(|| self.head.method(self.bytes))
+    }
+
+    /// The route's query, or the client's without credentials that are hidden.
     fn query(&self) -> Option<&[u8]> {
+        if let Some(query) = self.edit.and_then(|edit| edit.query.as_deref()) {
+            return Some(query).filter(|query| !query.is_empty());
+        }
         match self.hidden.and_then(|hidden| hidden.query.as_deref()) {
             Some([]) => None,
             Some(query) => Some(query),
@@ -220,8 +238,7 @@ impl Outbound<'_> {
 
     /// RFC 9113 §8.3.1; for an upgrade the extended CONNECT of RFC 8441 §4.
     fn pseudo_fields(&self, out: &mut Vec<u8>, upstream: &Upstream, host: &[u8]) {
-        let (head, bytes) = (self.head, self.bytes);
-        let method = if self.upgrade.is_some() { b"CONNECT" } else { head.method(bytes) };
+        let method = if self.upgrade.is_some() { b"CONNECT" } else { self.method() };
         Encoder::field(out, b":method", method);
         if let Some(token) = self.upgrade {
             Encoder::field(out, b":protocol", &token.to_ascii_lowercase());

@@ -9,13 +9,15 @@ use std::task::{Context, Poll};
 use contract::record::Reason;
 use contract::snapshot::ListenerLimits;
 
+use crate::answer::Body;
 use crate::auth::{ContentDigest, Passed};
 use crate::channel::{Piece, Sink, Source, SourceFault};
-use crate::exchange::Responder;
+use crate::exchange::{Request, Responder};
 use crate::grpc_web::{Base64, NotBase64};
 use crate::io::{Chunk, Elapsed, Io, Watch};
 use crate::limits;
 use crate::local_reply::LocalReply;
+use crate::relay;
 use crate::shard::Shard;
 
 /// How an upload ended.
@@ -36,8 +38,8 @@ pub struct Feed {
     source: Source,
     /// What it has to be; an upstream never gets all of another one.
     content: Option<Box<ContentDigest>>,
-    /// It is base64 and goes on decoded.
-    text: Option<Base64>,
+    /// What becomes of it on its way.
+    inward: Option<Box<Inward>>,
     /// Bytes that came from the client.
     received: u64,
     /// All that was handed out, for as long as `keeps` has a bound for it.
@@ -51,17 +53,17 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// `text`: the body is base64 and goes on decoded. `content`: what it has to be.
+    /// `inward`: what becomes of the body on its way. `content`: what it has to be.
     pub fn new(
         source: Source,
-        text: Option<Base64>,
+        inward: Option<Box<Inward>>,
         content: Option<Box<ContentDigest>>,
     ) -> Rc<RefCell<Feed>> {
         let (kept, keeps) = (Vec::new(), None);
         let feed = Feed {
             source,
             content,
-            text,
+            inward,
             received: 0,
             kept,
             keeps,
@@ -70,6 +72,19 @@ impl Feed {
             whole: false,
         };
         Rc::new(RefCell::new(feed))
+    }
+
+    /// A body that is here as a whole.
+    pub fn of(body: Vec<u8>) -> Rc<RefCell<Feed>> {
+        let feed = Feed::new(Source::own(Body::default()), None, None);
+        {
+            let feed = &mut *feed.borrow_mut();
+            feed.received = body.len() as u64;
+            feed.kept = body;
+            feed.ended = true;
+            feed.whole = true;
+        }
+        feed
     }
 
     /// Keeps what comes for another try, if all of it is at most `bytes`. Counts before anything has
@@ -128,18 +143,99 @@ impl Feed {
         passed != Passed::Wrong
     }
 
-    fn decode(&mut self, piece: Piece) -> Result<Piece, NotBase64> {
-        let Some(text) = &mut self.text else { return Ok(piece) };
+    fn change(&mut self, piece: Piece) -> Result<Piece, LocalReply> {
+        let Some(inward) = &mut self.inward else { return Ok(piece) };
+        let data = piece.data.as_ref().map_or(&[][..], Chunk::bytes);
         let mut out = Vec::new();
-        if let Some(data) = &piece.data {
-            text.decode(data.bytes(), &mut out)?;
-        }
-        if piece.end {
-            text.finish()?;
-        }
+        inward.pass(data, piece.end, &mut out)?;
         let data = (!out.is_empty()).then(|| Chunk::copy_of(&out));
         Ok(Piece { data, end: piece.end })
     }
+}
+
+/// What becomes of a request's body on its way to the upstream, piece by piece. An enum: the upload
+/// knows them all.
+pub enum Inward {
+    /// Base64 goes on decoded (gRPC-Web).
+    Base64(Base64),
+}
+
+impl Inward {
+    /// Appends what becomes of a part of the body.
+    ///
+    /// # Errors
+    /// The client has sent what cannot be changed: the answer to give.
+    pub fn pass(&mut self, data: &[u8], end: bool, out: &mut Vec<u8>) -> Result<(), LocalReply> {
+        match self {
+            Inward::Base64(text) => {
+                let read = text.decode(data, out);
+                let read = read.and_then(|()| if end { text.finish() } else { Ok(()) });
+                read.map_err(|NotBase64| LocalReply::closing(400, Reason::BadRequest))
+            }
+        }
+    }
+}
+
+/// Reads the whole body of a request, before any of it goes on; it goes on as it came unless it is
+/// replaced (`Request::replace_body`). At most `most` bytes, and what the route takes (`max_body_bytes`).
+///
+/// # Errors
+/// 413 past the bound, 503 when the shard holds too much; 4xx, or nothing, by what the body does.
+pub async fn gather_request(
+    shard: &Shard,
+    request: &mut Request,
+    responder: &Responder,
+    most: usize,
+    max_body_bytes: u64,
+) -> Result<Vec<u8>, LocalReply> {
+    if let Some(feed) = &request.feed
+        && let Some(body) = feed.borrow().gathered()
+    {
+        return match body.len() <= most {
+            true => Ok(body.to_vec()),
+            false => Err(LocalReply::closing(413, Reason::BodyTooLarge)),
+        };
+    }
+    match gather_up_to(shard, request, responder, most, max_body_bytes).await {
+        Ok(Gathered::Whole) => {}
+        Ok(Gathered::TooLarge) => return Err(LocalReply::closing(413, Reason::BodyTooLarge)),
+        Ok(Gathered::NoRoom) => {
+            let field = Some(("Retry-After", b"1".to_vec()));
+            return Err(LocalReply { field, ..LocalReply::closing(503, Reason::Overload) });
+        }
+        Err(UploadEnd::Refused(reply)) => return Err(reply),
+        Err(_) => return Err(LocalReply::closing(0, Reason::ClientAborted)),
+    }
+    let feed = request.feed.as_ref().map(|feed| feed.borrow());
+    Ok(feed.and_then(|feed| feed.gathered().map(<[u8]>::to_vec)).unwrap_or_default())
+}
+
+/// Begins to read the body of a request, and holds it in the request's feed.
+///
+/// # Errors
+/// As [`gather`].
+pub async fn gather_up_to(
+    shard: &Shard,
+    request: &mut Request,
+    responder: &Responder,
+    most: usize,
+    max_body_bytes: u64,
+) -> Result<Gathered, UploadEnd> {
+    if request.head.framing.is_empty() {
+        return Ok(Gathered::Whole);
+    }
+    if request.head.expect_continue && request.bytes().len() == request.head.head_len {
+        relay::interim_continue(responder).await;
+    }
+    request.head.expect_continue = false;
+    let head = request.bytes().get(..request.head.head_len).unwrap_or_default();
+    let head = Chunk::copy_of(head);
+    let content = request.content.take();
+    let feed = Feed::new(request.source(responder), None, content);
+    // The head is still needed; its receive buffer went with the body.
+    request.bytes = Some(head);
+    request.feed = Some(feed.clone());
+    gather(shard, responder, &feed, most, max_body_bytes).await
 }
 
 /// A body in transit. A future of its end; must be polled beside the wait for the answer.
@@ -373,9 +469,7 @@ impl Intake {
         if !feed.is_right(&piece) {
             return Err(UploadEnd::Refused(LocalReply::wrong_content()));
         }
-        let Ok(piece) = feed.decode(piece) else {
-            return Err(UploadEnd::Refused(LocalReply::closing(400, Reason::BadRequest)));
-        };
+        let piece = feed.change(piece).map_err(UploadEnd::Refused)?;
         feed.take(&piece);
         feed.ended = piece.end;
         Ok(piece)

@@ -97,6 +97,28 @@ pub enum Reason {
     DigestMismatch = 50,
     /// The request is not what its API describes (400, 404, 413 or 415).
     NotValid = 51,
+    /// The upstream's answer is larger than what may be held of it (502).
+    AnswerTooLarge = 52,
+    /// The body is not what a rule of the route has to read (400, 415).
+    BodyUnusable = 53,
+    /// The upstream's answer is not what a rule of the route has to read (502).
+    AnswerUnusable = 54,
+    /// A value that the route puts into its request to the upstream is not in the client's (400).
+    ValueMissing = 55,
+    /// A call that the answer cannot be composed without has failed.
+    CallFailed = 56,
+    /// Nothing stored answers a request that wants nothing else (504).
+    OnlyIfCached = 57,
+    /// A query that is deeper, dearer or of another kind than the route takes.
+    QueryRefused = 58,
+    /// Sent on to another place, as the route says.
+    Redirected = 59,
+    /// Answered with what the route says.
+    Static = 60,
+    /// An extension has refused it.
+    ExtensionRefused = 61,
+    /// No method of the route's services is bound to this path (404).
+    NoBinding = 62,
 }
 
 /// Why a request that failed at an upstream was not tried again, though failures of that kind are.
@@ -385,7 +407,7 @@ fn take<'b, const N: usize>(bytes: &mut &'b [u8]) -> Option<&'b [u8; N]> {
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Reason; 52] = [
+    pub const ALL: [Reason; 63] = [
         Reason::None,
         Reason::BadRequest,
         Reason::NoRoute,
@@ -438,6 +460,17 @@ impl Reason {
         Reason::LimitUnavailable,
         Reason::DigestMismatch,
         Reason::NotValid,
+        Reason::AnswerTooLarge,
+        Reason::BodyUnusable,
+        Reason::AnswerUnusable,
+        Reason::ValueMissing,
+        Reason::CallFailed,
+        Reason::OnlyIfCached,
+        Reason::QueryRefused,
+        Reason::Redirected,
+        Reason::Static,
+        Reason::ExtensionRefused,
+        Reason::NoBinding,
     ];
 
     /// The reason of that number.
@@ -500,6 +533,17 @@ impl Reason {
             Reason::LimitUnavailable => "limit_unavailable",
             Reason::DigestMismatch => "digest_mismatch",
             Reason::NotValid => "not_valid",
+            Reason::AnswerTooLarge => "answer_too_large",
+            Reason::BodyUnusable => "body_unusable",
+            Reason::AnswerUnusable => "answer_unusable",
+            Reason::ValueMissing => "value_missing",
+            Reason::CallFailed => "call_failed",
+            Reason::OnlyIfCached => "only_if_cached",
+            Reason::QueryRefused => "query_refused",
+            Reason::Redirected => "redirected",
+            Reason::Static => "static",
+            Reason::ExtensionRefused => "extension_refused",
+            Reason::NoBinding => "no_binding",
         }
     }
 }

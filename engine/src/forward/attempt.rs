@@ -10,7 +10,8 @@ use contract::record::Reason;
 
 use super::course::Outcome;
 use super::errand::{Caught, Errand, Failed, client_gone};
-use super::{Carrier, soonest};
+use super::soonest;
+use crate::answer::Carrier;
 use crate::body::BodyWriter;
 use crate::channel::Sink;
 use crate::http2::{ErrorCode, RequestKind};
@@ -151,7 +152,7 @@ impl Attempt<'_, '_> {
         if upgrades && !self.takes_extended_connect(&share).await {
             return Err(Failed::new(Outcome::Ours, 502, Reason::UpstreamUnsuited));
         }
-        let kind = match (upgrades, errand.responder.is_head) {
+        let kind = match (upgrades, errand.is_head) {
             (true, _) => RequestKind::Connect,
             (_, true) => RequestKind::Head,
             _ => RequestKind::Plain,
@@ -252,7 +253,7 @@ impl Attempt<'_, '_> {
         sent_us: u64,
     ) -> Result<(Box<ResponseHead>, Chunk), Failed> {
         let errand = self.errand;
-        let is_head = errand.responder.is_head;
+        let is_head = errand.is_head;
         let mut head = errand.shard.take_response_head();
         let mut partial: Option<Vec<u8>> = None;
         let mut interim = 0;
@@ -338,7 +339,7 @@ impl Attempt<'_, '_> {
                 return Err(invalid());
             }
             let mut head = self.errand.shard.take_response_head();
-            let is_head = self.errand.responder.is_head;
+            let is_head = self.errand.is_head;
             let read = head.read_http2(&block.bytes, &block.fields, is_head, end);
             if read.is_err() {
                 return Err(invalid());

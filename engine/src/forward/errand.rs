@@ -12,7 +12,8 @@ use contract::snapshot::{Balance, Timeouts};
 use super::attempt::Attempt;
 use super::course::{Course, Facts, Next, Outcome, is_idempotent, may_repeat};
 use super::outgoing::Outgoing;
-use super::{Account, Answer, Carrier, hedge, race, retry_after, soonest};
+use super::{hedge, race, retry_after, soonest};
+use crate::answer::{Account, Answer, Carrier};
 use crate::body::BodyReader;
 use crate::exchange::{Fields, Request, Responder};
 use crate::grpc;
@@ -38,6 +39,8 @@ pub struct Errand<'r> {
     pub patience_ms: u64,
     /// The method may reach an upstream more than once.
     repeatable: bool,
+    /// It is HEAD at the upstream: the answer has no body.
+    pub is_head: bool,
     hash: Option<u64>,
     // Tries that go on beside each other share what follows. Never borrowed over an await.
     pub request: RefCell<&'r mut Request>,
@@ -129,7 +132,8 @@ impl<'r> Errand<'r> {
             u32::MAX => patience_ms,
             total_ms => soonest(now_ms + u64::from(total_ms), patience_ms),
         };
-        let repeatable = may_repeat(&retry.methods, request.head.method(request.bytes()));
+        let repeatable = may_repeat(&retry.methods, request.method_out());
+        let is_head = request.method_out() == b"HEAD";
         let outgoing =
             Outgoing::new(shard, request, responder, upstream, authorization, retry.body_bytes);
         let errand = Errand {
@@ -142,6 +146,7 @@ impl<'r> Errand<'r> {
             deadline_ms,
             patience_ms,
             repeatable,
+            is_head,
             hash,
             request: RefCell::new(request),
             outgoing: RefCell::new(outgoing),
@@ -261,7 +266,7 @@ impl<'r> Errand<'r> {
             && outgoing.is_whole()
             && outgoing.at_hand()
             && request.upgrade.is_none()
-            && is_idempotent(request.head.method(request.bytes()));
+            && is_idempotent(request.method_out());
         if !suits {
             return None;
         }
@@ -352,7 +357,18 @@ impl<'r> Errand<'r> {
             upload.forget();
         }
         account.begin(switched, shard.io.clock().now_ms());
-        Answer { carrier, account, head, bytes, upload, timeouts, deadline_ms, switched }
+        Answer {
+            carrier,
+            account: Some(account),
+            head,
+            bytes,
+            upload,
+            timeouts,
+            deadline_ms,
+            switched,
+            edit: None,
+            filters: Vec::new(),
+        }
     }
 
     /// Throws an answer away. Its connection is used again if all of it is here.

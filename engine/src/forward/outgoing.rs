@@ -6,7 +6,6 @@ use std::rc::Rc;
 use contract::snapshot::{HostHeader, Protocol};
 
 use crate::exchange::{Downstream, Request, Responder};
-use crate::grpc_web::Base64;
 use crate::io::Chunk;
 use crate::limits;
 use crate::message::{Dialect, Framing};
@@ -22,6 +21,8 @@ pub struct Outgoing {
     body: Option<Rc<Vec<u8>>>,
     /// All of the body is here, or there is none.
     whole: bool,
+    /// It came with the head of a connection's request, and is behind it there.
+    behind: bool,
     /// Its bytes, if it is here.
     length: usize,
     /// Some of the request may be with an upstream.
@@ -51,14 +52,23 @@ impl Outgoing {
         let bytes = request.bytes();
         let behind = bytes.len().saturating_sub(request.head.head_len);
         let mut body = Vec::new();
+        let feed = request.feed.as_ref().map(|feed| feed.borrow());
+        let gathered = match feed.as_ref().and_then(|feed| feed.gathered()) {
+            Some(gathered) if gathered.len() <= limits::REPLAY_BODY => {
+                body.extend_from_slice(gathered);
+                true
+            }
+            _ => false,
+        };
         let whole = match (&responder.down, request.head.framing) {
             (_, Framing::None) => true,
-            // Translated or compared on its way, or gathered already, so not to be had whole here.
-            _ if request.decodes() || request.content.is_some() || request.feed.is_some() => false,
+            // Translated or compared on its way, so not to be had whole here.
+            _ if request.decodes() || request.content.is_some() => false,
+            _ if request.feed.is_some() => gathered,
             (Downstream::Http1(_), Framing::Length(length)) => {
                 length <= behind.min(limits::REPLAY_BODY) as u64
             }
-            (Downstream::Http1(_), Framing::Chunked) => false,
+            (Downstream::Http1(_), Framing::Chunked) | (Downstream::Nobody, _) => false,
             // Its bytes come beside the head, in frames of their own.
             (Downstream::Http2(stream), _) => match stream.take_whole(limits::REPLAY_BODY) {
                 Some(whole) => {
@@ -68,8 +78,10 @@ impl Outgoing {
                 None => false,
             },
         };
+        drop(feed);
+        let behind = whole && body.is_empty() && request.feed.is_none();
         let length = match request.head.framing {
-            Framing::Length(length) if whole && body.is_empty() => length as usize,
+            Framing::Length(length) if behind => length as usize,
             _ => body.len(),
         };
         request.notes.request_bytes = body.len() as u64;
@@ -79,6 +91,7 @@ impl Outgoing {
             head: Rc::new(shard.io.take_vec()),
             body: (!body.is_empty()).then(|| Rc::new(body)),
             whole,
+            behind,
             length,
             sent: false,
             feed: None,
@@ -127,7 +140,7 @@ impl Outgoing {
             return;
         }
         let length = match (&responder.down, request.head.framing) {
-            (Downstream::Http1(_), Framing::Length(length)) => length as usize,
+            (Downstream::Http1(_), Framing::Length(length)) if self.behind => length as usize,
             _ => 0,
         };
         let start = request.head.head_len;
@@ -169,9 +182,9 @@ impl Outgoing {
                 match request.feed.clone() {
                     Some(gathered) => gathered,
                     None => {
-                        let text = request.decodes().then(Base64::default);
+                        let inward = request.take_inward();
                         let content = request.content.take();
-                        Feed::new(request.source(responder), text, content)
+                        Feed::new(request.source(responder), inward, content)
                     }
                 }
             }
@@ -189,7 +202,9 @@ impl Outgoing {
             return;
         }
         if let Some(mut rest) = request.take_rest() {
-            if let Framing::Length(length) = request.head.framing {
+            if let Framing::Length(length) = request.head.framing
+                && self.behind
+            {
                 rest.advance(length as usize);
             }
             responder.down.unread(rest);

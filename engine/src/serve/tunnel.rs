@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use contract::record::Reason;
 
 use super::websocket;
+use crate::answer::{Answer, Carrier};
 use crate::exchange::{Downstream, Ended, Next, Request, Responder};
-use crate::forward::{Answer, Carrier};
 use crate::io::{Chunk, Elapsed, Io, SendBuf};
 use crate::limit;
 use crate::message::{Dialect, HeadWriter, Name, ResponseHead};
@@ -54,10 +54,12 @@ pub async fn tunnel(
             }
             End::Stream(stream.clone())
         }
+        Downstream::Nobody => return ended(0),
     };
     let upstream = match &carrier {
         Carrier::Http1(connection) => End::Connection(connection.stream.clone()),
         Carrier::Http2(stream) => End::Stream(stream.clone()),
+        Carrier::Own(_) => return ended(0),
     };
     responder.watch.clear();
     let idle_ms = u64::from(timeouts.idle_ms);

@@ -27,13 +27,11 @@ pub use self::fuzz::fuzz_validate;
 pub use self::schema::{Memory, Schema};
 use crate::auth::credentials;
 use crate::exchange::{Request, Responder};
-use crate::io::Chunk;
 use crate::limits;
 use crate::local_reply::LocalReply;
 use crate::message::Framing;
-use crate::relay;
 use crate::shard::Shard;
-use crate::upload::{self, Feed, Gathered, UploadEnd};
+use crate::upload::{self, Gathered, UploadEnd};
 
 /// How the requests of a route are held against an API.
 #[derive(Clone, Debug)]
@@ -284,18 +282,8 @@ async fn gather(
     rules: &Rules,
     max_body_bytes: u64,
 ) -> Result<Gathered, No> {
-    if request.head.expect_continue && request.bytes().len() == request.head.head_len {
-        relay::interim_continue(responder).await;
-    }
-    request.head.expect_continue = false;
-    let head = request.bytes().get(..request.head.head_len).unwrap_or_default();
-    let head = Chunk::copy_of(head);
-    let content = request.content.take();
-    let feed = Feed::new(request.source(responder), None, content);
-    // The head is still needed; its receive buffer went with the body.
-    request.bytes = Some(head);
-    request.feed = Some(feed.clone());
-    let gathered = upload::gather(shard, responder, &feed, rules.max_bytes, max_body_bytes).await;
+    let most = rules.max_bytes;
+    let gathered = upload::gather_up_to(shard, request, responder, most, max_body_bytes).await;
     gathered.map_err(|end| {
         No::Broken(match end {
             UploadEnd::Refused(reply) => reply,

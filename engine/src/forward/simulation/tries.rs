@@ -5,7 +5,7 @@ use contract::snapshot::{Protocol, Timeouts};
 use super::lines::Held;
 use super::script::Temper;
 use super::{Event, Relay, World};
-use crate::forward::Account;
+use crate::answer::Account;
 use crate::forward::course::{Facts, Next, Outcome};
 use crate::forward::errand::micros;
 use crate::forward::race::Lane;

@@ -1,0 +1,54 @@
+//! What changes the body of an answer while it is relayed, piece by piece.
+
+use contract::record::Reason;
+
+use crate::grpc_web::Answering;
+use crate::io::Chunk;
+
+/// One change of a body on its way. An enum: the relay knows them all.
+pub enum Filter {
+    /// From gRPC to gRPC-Web.
+    Web(Box<Answering>),
+}
+
+/// A part of a body.
+#[derive(Default)]
+pub struct Part {
+    pub data: Option<Chunk>,
+    /// Trailer lines: this is the last part.
+    pub end: Option<Vec<u8>>,
+}
+
+/// The body is not what it should be: nothing more of it may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken;
+
+impl Filter {
+    /// What becomes of a part of the body. Called once with each part, and with nothing after the last
+    /// one. An empty part may come back: there is nothing to be sent yet.
+    ///
+    /// # Errors
+    /// The upstream has sent what cannot be changed.
+    pub fn part(&mut self, part: Part) -> Result<Part, Broken> {
+        match self {
+            Filter::Web(web) => {
+                let data = web.part(part.data, part.end.as_deref()).map_err(|_| Broken)?;
+                Ok(Part { data, end: part.end.map(|_| Vec::new()) })
+            }
+        }
+    }
+
+    /// The body ends here, too early. What could still be sent so that the client understands that, as
+    /// an end of the body; `None`: it has to be cut off.
+    pub fn broken(&mut self, reason: Reason) -> Option<Chunk> {
+        match self {
+            Filter::Web(web) => {
+                let late = reason == Reason::TotalTimeout && web.is_between();
+                web.part(None, Some(late.then_some(LATE)?)).ok().flatten()
+            }
+        }
+    }
+}
+
+/// The trailers of a call whose deadline has passed.
+pub const LATE: &[u8] = b"grpc-status: 4\r\ngrpc-message: The deadline of the request passed\r\n";
