@@ -34,6 +34,8 @@ mod serve;
 mod shard;
 mod start;
 mod store;
+#[allow(dead_code, unused_imports)]
+mod template;
 #[cfg(test)]
 mod testing;
 pub mod tls;
@@ -46,5 +48,7 @@ mod validate;
 pub use auth::fuzz_jwt;
 pub use io::{StartError, probe};
 pub use start::{Start, run};
+#[doc(hidden)]
+pub use template::fuzz_template;
 #[doc(hidden)]
 pub use validate::fuzz_validate;

@@ -371,3 +371,11 @@ pub const LIMIT_TELL_MS: u64 = 300;
 pub const LIMIT_SILENT_MS: u64 = 2_000;
 /// How long the end of a process waits for what it gives back.
 pub const LIMIT_FAREWELL_MS: u64 = 300;
+
+/// Longest template, in bytes; its literals and placeholders; filters of a placeholder; steps into JSON.
+pub const TEMPLATE_BYTES: usize = 64 * 1024;
+pub const TEMPLATE_PARTS: usize = 256;
+pub const TEMPLATE_FILTERS: usize = 16;
+pub const TEMPLATE_STEPS: usize = 32;
+/// Where a filter that makes a value longer stops, in bytes.
+pub const TEMPLATE_VALUE: usize = 1024 * 1024;
