@@ -1,6 +1,7 @@
 //! Sluice's data plane. `pipeline.rs` tells the life of one request; `ARCHITECTURE.md` beside this
 //! crate tells the rest.
 
+mod aggregate;
 mod answer;
 mod auth;
 mod body;
@@ -24,6 +25,7 @@ pub mod message;
 mod mux;
 mod observe;
 mod overload;
+mod payload;
 mod pipeline;
 pub mod plan;
 pub mod proxy_protocol;

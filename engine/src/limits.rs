@@ -379,3 +379,13 @@ pub const TEMPLATE_FILTERS: usize = 16;
 pub const TEMPLATE_STEPS: usize = 32;
 /// Where a filter that makes a value longer stops, in bytes.
 pub const TEMPLATE_VALUE: usize = 1024 * 1024;
+/// How deep JSON (and XML) nests that is changed.
+pub const JSON_DEPTH: usize = 128;
+/// Values in one JSON document that is changed: 32 bytes each and more.
+pub const JSON_VALUES: usize = 1_000_000;
+/// Pairs of a form.
+pub const FORM_PAIRS: usize = 10_000;
+/// Segments of a JSON Pointer, and names of a dotted path, in a rule.
+pub const POINTER_SEGMENTS: usize = 32;
+/// Largest JSON value of an answer that a filter of a template is given, as memory, in bytes.
+pub const AGGREGATE_TEMPLATE_VALUE: usize = 1024 * 1024;

@@ -120,8 +120,9 @@ mod tests {
     fn of(parts: &[&[(&str, &str)]]) -> String {
         let mut all = Freshness::default();
         for part in parts {
-            let fields: Vec<_> =
-                part.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+            let fields: Vec<_> = part
+                .iter()
+                .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
             all.add(true, &fields.collect::<Vec<_>>());
         }
         all.field().map_or_else(String::new, |out| String::from_utf8(out).unwrap())
@@ -132,7 +133,10 @@ mod tests {
     #[test]
     fn the_least_of_the_parts_counts() {
         assert_eq!(of(&[MINUTE, &[("cache-control", "max-age=5")]]), "max-age=5");
-        assert_eq!(of(&[MINUTE, &[("cache-control", "max-age=600"), ("Age", "590")]]), "max-age=10");
+        assert_eq!(
+            of(&[MINUTE, &[("cache-control", "max-age=600"), ("Age", "590")]]),
+            "max-age=10"
+        );
         assert_eq!(of(&[MINUTE, &[("cache-control", "no-store")]]), "no-store");
         assert_eq!(of(&[MINUTE, &[("cache-control", "private")]]), "private");
         assert_eq!(of(&[MINUTE, &[("vary", "*")]]), "no-store");
@@ -140,7 +144,10 @@ mod tests {
             of(&[MINUTE, &[("cache-control", "max-age=9, s-maxage=99")]]),
             "max-age=9, s-maxage=60"
         );
-        assert_eq!(of(&[MINUTE, &[("cache-control", "max-age=x, no-cache")]]), "no-cache, max-age=0");
+        assert_eq!(
+            of(&[MINUTE, &[("cache-control", "max-age=x, no-cache")]]),
+            "no-cache, max-age=0"
+        );
     }
 
     #[test]

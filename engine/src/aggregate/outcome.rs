@@ -47,8 +47,8 @@ pub struct Failure {
     pub status: u16,
     /// The status of the whole, if the call is required.
     pub whole: u16,
-    /// The value of `Retry-After`.
-    pub retry_after: Option<Vec<u8>>,
+    /// A field that goes with that status: `Retry-After`, `WWW-Authenticate`.
+    pub field: Option<(&'static str, Vec<u8>)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,14 +77,14 @@ pub enum Why {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Path,
-    Body,
+    Query,
+    Header,
     Items,
-    Static,
 }
 
 impl Failure {
     pub fn new(why: Why, whole: u16) -> Failure {
-        Failure { why, status: 0, whole, retry_after: None }
+        Failure { why, status: 0, whole, field: None }
     }
 
     /// The gateway's own answer to a call.
@@ -103,9 +103,8 @@ impl Failure {
             // An operator's own answer for an upstream that takes nothing, or a request that is none.
             _ => 502,
         };
-        let retry_after = reply.field.as_ref().filter(|(name, _)| *name == "Retry-After");
         Failure {
-            retry_after: retry_after.map(|(_, value)| value.clone()),
+            field: reply.field.clone().filter(|(name, _)| *name == "Retry-After"),
             ..Failure::new(Why::Unanswered(reply.reason), whole)
         }
     }
@@ -129,9 +128,9 @@ impl Failure {
     pub fn place(&self) -> Option<&'static str> {
         match self.why {
             Why::Value(Place::Path) => Some("path"),
-            Why::Value(Place::Body) => Some("body"),
+            Why::Value(Place::Query) => Some("query"),
+            Why::Value(Place::Header) => Some("headers"),
             Why::Value(Place::Items) => Some("in"),
-            Why::Value(Place::Static) => Some("static"),
             _ => None,
         }
     }

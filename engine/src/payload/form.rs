@@ -74,7 +74,10 @@ mod tests {
 
     #[test]
     fn forms_are_objects() {
-        assert_eq!(json("a=1&b=2&b=3&c&d=%C3%A9+x%22&b=4"), r#"{"a":"1","b":["2","3","4"],"c":"","d":"é x\""}"#);
+        assert_eq!(
+            json("a=1&b=2&b=3&c&d=%C3%A9+x%22&b=4"),
+            r#"{"a":"1","b":["2","3","4"],"c":"","d":"é x\""}"#
+        );
         assert_eq!(json(""), "{}");
         assert_eq!(json("=&%zz=%ff"), "{\"\":\"\",\"%zz\":\"\u{fffd}\"}");
         assert!(read("a&".repeat(limits::FORM_PAIRS + 1).as_bytes()).is_err());

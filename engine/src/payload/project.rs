@@ -109,8 +109,7 @@ fn remove(value: &mut Json<'_>, trees: &[&Tree]) {
         Json::Array(items) => items.iter_mut().for_each(|item| remove(item, trees)),
         Json::Object(members) => members.retain_mut(|(name, value)| {
             let name = name.decoded();
-            let inner: Vec<_> =
-                trees.iter().flat_map(|tree| tree.of(&name)).flatten().collect();
+            let inner: Vec<_> = trees.iter().flat_map(|tree| tree.of(&name)).flatten().collect();
             if inner.iter().any(|tree| tree.end) {
                 return false;
             }

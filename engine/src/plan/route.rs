@@ -5,10 +5,12 @@ use std::sync::Arc;
 use contract::snapshot::{self, Hedge, LimitIndex, Mirror, Priority, Retry, Timeouts};
 
 use super::{PlanError, Upstream};
+use crate::aggregate::Aggregate;
 use crate::auth::{Networks, Policy, policy};
 use crate::cors::Cors;
 use crate::limit;
 use crate::route::Rewrite;
+use crate::template::Scope;
 use crate::validate::{Api, Rules};
 
 /// A route without its conditions: those are in the router.
@@ -19,6 +21,8 @@ pub struct Route {
     pub rewrite: Rewrite,
     /// At least one; picked by weight.
     pub backends: Box<[Backend]>,
+    /// Calls that make the answer; then there are no backends.
+    pub aggregate: Option<Box<Aggregate>>,
     /// 0 in a field: the upstream's value.
     timeouts: Timeouts,
     /// Largest request body in bytes; past it 413.
@@ -75,7 +79,7 @@ impl Route {
             field,
             problem,
         };
-        if from.backends.is_empty() {
+        if from.backends.is_empty() && from.aggregate.is_none() {
             return Err(error("backends".into(), "is empty; name at least one upstream".into()));
         }
         for (i, backend) in from.backends.iter().enumerate() {
@@ -96,6 +100,14 @@ impl Route {
         }
         let rewrite = Rewrite::build(&from.path, &from.rewrite)
             .map_err(|problem| error("rewrite".into(), problem))?;
+        let aggregate = from.aggregate.as_ref().map(|aggregate| {
+            let scope = Scope::request(Vec::new());
+            let built = Aggregate::build(aggregate, &scope, upstreams);
+            built
+                .map(Box::new)
+                .map_err(|(field, problem)| error(format!("aggregate.{field}"), problem))
+        });
+        let aggregate = aggregate.transpose()?;
         let policy = from.auth.as_ref().and_then(|auth| auth.policy.as_deref());
         let policy = policy.map(|text| policies.policy(text)).transpose();
         let policy = policy.map_err(|problem| error("auth.policy".into(), problem))?;
@@ -117,6 +129,7 @@ impl Route {
                 .into_iter()
                 .map(|b| Backend { upstream: b.upstream, weight: b.weight })
                 .collect(),
+            aggregate,
             timeouts: from.timeouts,
             max_body_bytes: from.max_body_bytes,
             upgrades: from
@@ -138,6 +151,32 @@ impl Route {
             cors: cors.map(Box::new),
             rules,
         })
+    }
+
+    /// What holds for one call of an aggregate: 0 and `None` are the upstream's.
+    pub fn of_call(name: &str, timeouts: Timeouts, retry: Option<Retry>) -> Route {
+        Route {
+            name: name.into(),
+            rewrite: Rewrite::Keep,
+            backends: Box::default(),
+            aggregate: None,
+            timeouts,
+            max_body_bytes: u64::MAX,
+            upgrades: Box::default(),
+            early_data: false,
+            grpc_web: false,
+            retry,
+            hedge: None,
+            priority: Priority::Normal,
+            mirror: None,
+            deadline_header: None,
+            auth: None,
+            policy: None,
+            networks: None,
+            limits: Box::default(),
+            cors: None,
+            rules: None,
+        }
     }
 
     /// Whether there is something to choose between its upstreams.

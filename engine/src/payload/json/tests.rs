@@ -24,7 +24,8 @@ pub fn document() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![string.clone(), number, words];
     leaf.prop_recursive(4, 40, 5, move |inner| {
         let (before, after) = (space(), space());
-        let item = (before, inner, after).prop_map(|(b, value, a)| format!("{b}{value}{a}")).boxed();
+        let item =
+            (before, inner, after).prop_map(|(b, value, a)| format!("{b}{value}{a}")).boxed();
         let member = (string.clone(), space(), item.clone())
             .prop_map(|(name, space, value)| format!("{space}{name}{space}:{value}"));
         prop_oneof![
@@ -56,14 +57,43 @@ fn the_last_of_two_members_of_a_name_counts() {
     assert_eq!(written(r#"{"a":1,"b":2,"\u0061":3}"#), r#"{"a":3,"b":2}"#);
     let many: Vec<_> = (0..100).map(|i| format!("\"k{i}\":{i}")).collect();
     let many = many.join(",");
-    assert_eq!(written(&format!("{{{many},\"k\\u0033\":7}}")), format!("{{{many}}}").replace("\"k3\":3,", "\"k3\":7,"));
+    assert_eq!(
+        written(&format!("{{{many},\"k\\u0033\":7}}")),
+        format!("{{{many}}}").replace("\"k3\":3,", "\"k3\":7,")
+    );
 }
 
 #[test]
 fn what_is_no_json_is_refused() {
     for text in [
-        "", " ", "{", "[", "]", "[1,]", "{\"a\":1,}", "{a:1}", "01", "1.", ".5", "-", "+1", "1e", "tru", "nul", "NaN",
-        "\"", "\"\\x\"", "\"\\u12\"", "\"\n\"", "1 2", "{}x", "{\"a\" 1}", "[1 2]", "'a'", "\"\\", "\"\\u",
+        "",
+        " ",
+        "{",
+        "[",
+        "]",
+        "[1,]",
+        "{\"a\":1,}",
+        "{a:1}",
+        "01",
+        "1.",
+        ".5",
+        "-",
+        "+1",
+        "1e",
+        "tru",
+        "nul",
+        "NaN",
+        "\"",
+        "\"\\x\"",
+        "\"\\u12\"",
+        "\"\n\"",
+        "1 2",
+        "{}x",
+        "{\"a\" 1}",
+        "[1 2]",
+        "'a'",
+        "\"\\",
+        "\"\\u",
     ] {
         assert!(Json::parse(text.as_bytes()).is_err(), "{text}");
     }
