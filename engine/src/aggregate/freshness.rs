@@ -120,7 +120,7 @@ mod tests {
     fn of(parts: &[&[(&str, &str)]]) -> String {
         let mut all = Freshness::default();
         for part in parts {
-            let fields: Vec<_> = part
+            let fields = part
                 .iter()
                 .map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
             all.add(true, &fields.collect::<Vec<_>>());
