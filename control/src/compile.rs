@@ -20,6 +20,7 @@ mod callers;
 mod identities;
 mod limits;
 mod providers;
+mod shape;
 mod upstreams;
 mod validation;
 
@@ -176,6 +177,7 @@ fn route<'a>(
             Rewrite::StripPrefix => flat::PathRewrite::StripPrefix,
             Rewrite::ReplacePrefix(prefix) => flat::PathRewrite::ReplacePrefix(prefix.clone()),
         },
+        shape: shape::shape(route),
         backends: route
             .upstreams
             .iter()

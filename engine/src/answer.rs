@@ -21,6 +21,7 @@ use crate::limits;
 use crate::local_reply::LocalReply;
 use crate::message::{BodyFraming, HeadLimits, Progress, ResponseHead, write};
 use crate::mux::MuxStream;
+use crate::shape::Judged;
 use crate::shard::Shard;
 use crate::upload::{Upload, UploadEnd};
 use crate::upstream::pool::Connection;
@@ -99,6 +100,10 @@ pub struct Edit {
     pub drop: Vec<Box<[u8]>>,
     /// Fields that are put behind the others.
     pub fields: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Which of the route's own rules hold. What `drop` names goes before them.
+    pub judged: Judged,
+    /// Of an answer: `Set-Cookie` fields of the route's own.
+    pub cookies: Vec<Vec<u8>>,
 }
 
 impl Edit {

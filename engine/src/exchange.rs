@@ -62,6 +62,8 @@ pub struct Request {
     pub inward: Option<Box<Inward>>,
     /// What is changed of the head for the upstream.
     pub edit: Option<Box<Edit>>,
+    /// What rules for the answer still need of the head and the path.
+    pub kept: Option<Box<Kept>>,
     /// What upstreams see in place of what came with a credential.
     pub hidden: Option<Box<Hidden>>,
     /// What policies add to the answer, whoever gives it.
@@ -110,6 +112,7 @@ impl Request {
             feed: None,
             inward: None,
             edit: None,
+            kept: None,
             hidden: None,
             answer_fields: Vec::new(),
             ticket: limit::Ticket::default(),
@@ -209,6 +212,28 @@ impl Request {
         self.edit.get_or_insert_default()
     }
 
+    /// Keeps the head and the path that was matched for templates that are rendered once the body is
+    /// under way, or the path replaced.
+    pub fn keep(&mut self) {
+        if self.kept.is_none() {
+            let head = self.bytes().get(..self.head.head_len).unwrap_or_default().to_vec();
+            self.kept = Some(Box::new(Kept { head, path: self.path().to_vec() }));
+        }
+    }
+
+    /// The head's bytes, as long as they are here or were kept.
+    pub fn head_bytes(&self) -> &[u8] {
+        match (&self.bytes, &self.kept) {
+            (None, Some(kept)) => &kept.head,
+            _ => self.bytes(),
+        }
+    }
+
+    /// The path that the route matched, if it is still here or was kept.
+    pub fn matched_path(&self) -> &[u8] {
+        self.kept.as_ref().map_or_else(|| self.path(), |kept| &kept.path)
+    }
+
     /// The path for the upstream.
     pub fn replace_path(&mut self, path: Vec<u8>) {
         self.normal_path = Some(path);
@@ -259,6 +284,12 @@ impl Request {
             Downstream::Nobody => Source::own(Body::default()),
         }
     }
+}
+
+/// What [`Request::keep`] keeps.
+pub struct Kept {
+    head: Vec<u8>,
+    path: Vec<u8>,
 }
 
 /// The client's side of an exchange: a whole connection, or one of its streams.

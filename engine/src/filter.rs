@@ -9,6 +9,8 @@ use crate::io::Chunk;
 pub enum Filter {
     /// From gRPC to gRPC-Web.
     Web(Box<Answering>),
+    /// No change: what is past so many bytes is refused.
+    Cap { left: u64 },
 }
 
 /// A part of a body.
@@ -35,6 +37,19 @@ impl Filter {
                 let data = web.part(part.data, part.end.as_deref()).map_err(|_| Broken)?;
                 Ok(Part { data, end: part.end.map(|_| Vec::new()) })
             }
+            Filter::Cap { left } => {
+                let length = part.data.as_ref().map_or(0, Chunk::len) as u64;
+                *left = left.checked_sub(length).ok_or(Broken)?;
+                Ok(part)
+            }
+        }
+    }
+
+    /// What it is called when a part is [`Broken`].
+    pub fn fault(&self) -> Reason {
+        match self {
+            Filter::Cap { .. } => Reason::AnswerTooLarge,
+            Filter::Web(_) => Reason::UpstreamInvalid,
         }
     }
 
@@ -46,6 +61,7 @@ impl Filter {
                 let late = reason == Reason::TotalTimeout && web.is_between();
                 web.part(None, Some(late.then_some(LATE)?)).ok().flatten()
             }
+            Filter::Cap { .. } => None,
         }
     }
 }

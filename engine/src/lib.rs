@@ -33,6 +33,7 @@ mod relay;
 mod rewrite;
 pub mod route;
 mod serve;
+mod shape;
 mod shard;
 mod start;
 mod store;

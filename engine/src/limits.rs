@@ -389,3 +389,5 @@ pub const FORM_PAIRS: usize = 10_000;
 pub const POINTER_SEGMENTS: usize = 32;
 /// Largest JSON value of an answer that a filter of a template is given, as memory, in bytes.
 pub const AGGREGATE_TEMPLATE_VALUE: usize = 1024 * 1024;
+/// Largest body of a request whose templates ask for it, in bytes.
+pub const AGGREGATE_REQUEST_BODY: usize = 1024 * 1024;

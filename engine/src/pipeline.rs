@@ -4,6 +4,7 @@ use contract::Counter;
 use contract::record::Reason;
 use contract::snapshot::Priority;
 
+use crate::aggregate;
 use crate::answer::Answer;
 use crate::auth::{self, Passed};
 use crate::cors;
@@ -22,6 +23,7 @@ use crate::relay;
 use crate::rewrite::Outbound;
 use crate::route::{Miss, Query, RouteIndex};
 use crate::serve::websocket;
+use crate::shape;
 use crate::shard::Shard;
 use crate::validate;
 
@@ -66,9 +68,23 @@ async fn decide(
     admit_upgrade(request, route)?;
     admit_valid(shard, request, responder, route).await?;
     outbound(request, request.head.framing, None).check_loop()?;
-    let mut answer = forward::forward(shard, request, responder, index).await;
+    shape::request(shard, request, route)?;
+    let mut answer = match shape::own(shard, request, responder, route) {
+        Some(own) => own,
+        None => match &route.aggregate {
+            // Boxed: rare, and large enough to weigh on every other request.
+            Some(plan) => {
+                let most = route.max_body_bytes;
+                Box::pin(aggregate::answer(shard, request, responder, plan, most)).await
+            }
+            None => forward::forward(shard, request, responder, index).await,
+        },
+    };
     limit::settle(request, &mut answer);
-    answer
+    let mut answer = answer?;
+    shape::bound(route, &mut answer)?;
+    shape::answer(shard, request, route, &mut answer);
+    Ok(answer)
 }
 
 /// What the gateway itself answers, whatever the routes: `OPTIONS *`, CONNECT, TRACE.
@@ -293,6 +309,7 @@ pub fn outbound(request: &Request, framing: Framing, timeout_ms: Option<u64>) ->
         deadline_header: route.and_then(|route| route.deadline_header.as_deref()),
         mirrored: false,
         edit: request.edit.as_deref(),
+        rules: route.and_then(|route| route.shape.as_deref()).map(|shape| &shape.request.fields),
         is_call: request.grpc.is_some(),
         content_type: request.web.as_ref().and_then(|web| web.content_type()),
         plan: &request.plan.plan,
@@ -310,7 +327,9 @@ pub fn outbound(request: &Request, framing: Framing, timeout_ms: Option<u64>) ->
 
 fn record(shard: &Shard, request: &mut Request, ended: &Ended, client: std::net::SocketAddr) {
     request.ticket.end();
-    request.notes.reason = ended.reason;
+    if ended.reason != Reason::None {
+        request.notes.reason = ended.reason;
+    }
     if request.notes.attempts > 0 {
         shard.meter.count(Counter::UpstreamBytesOut, request.notes.request_bytes);
         shard.meter.count(Counter::UpstreamBytesIn, ended.relayed_bytes);

@@ -237,6 +237,12 @@ pub async fn relay(
     // still going on after an early answer is not waited for (RFC 9112 §9.3), unless it is a
     // stream of its own.
     let mut keep = responder.keep_alive && !framing.close_ends && !shard.is_draining();
+    // Of what nobody has asked for the connection has to be freed, or it ends.
+    let unread = request.bytes.is_some() && request.feed.is_none();
+    if unread && matches!(carrier, Carrier::Own(_)) {
+        let drained = drain_body(request, &responder).await;
+        keep &= drained || responder.down.dialect() == Dialect::Http2;
+    }
     if relay.upload.is_some() {
         let over = relay.upload_is_over().await;
         keep &= over || responder.down.dialect() == Dialect::Http2;
@@ -375,9 +381,16 @@ fn write_head(
     }
     let mut dated = false;
     let route = request.notes.route.map(|index| request.plan.plan.route(index));
+    let shaped = edit.zip(route.and_then(|route| route.shape.as_deref()));
+    let shaped = shaped.map(|(edit, shape)| (&shape.response, edit));
     let own_cors = route.is_some_and(|route| route.cors.is_some());
     for field in &head.fields {
         if edit.is_some_and(|edit| edit.drops(field.name.of(bytes))) {
+            continue;
+        }
+        if let Some((rules, edit)) = shaped
+            && !rules.fields.pass(&edit.judged, field, bytes, None, out)
+        {
             continue;
         }
         match field.id {
@@ -391,6 +404,16 @@ fn write_head(
             Name::ContentLength if head.framing == BodyFraming::None => {}
             Name::ContentLength | Name::XRequestId => continue,
             Name::Date => dated = true,
+            Name::SetCookie => {
+                if let Some((rules, edit)) = shaped {
+                    if let Some(cookie) = rules.cookies.pass(field.value.of(bytes), &edit.cookies)
+                        && field.forwarded()
+                    {
+                        out.field(b"Set-Cookie", &cookie);
+                    }
+                    continue;
+                }
+            }
             Name::Other if own_cors && cors::is_ours(field.name.of(bytes)) => continue,
             _ => {}
         }
@@ -416,6 +439,12 @@ fn write_head(
     }
     for (name, value) in edit.map_or(&[][..], |edit| &edit.fields) {
         out.field(name, value);
+    }
+    if let Some((rules, edit)) = shaped {
+        rules.fields.finish(edit, None, out);
+        for cookie in &edit.cookies {
+            out.field(b"Set-Cookie", cookie);
+        }
     }
     let (policies, shown) = limit::admit::shown(request);
     limit::fields::write(out, policies, shown);
@@ -587,7 +616,7 @@ impl Relay<'_> {
         }
         let mut part = Part { data, end: end.map(<[u8]>::to_vec) };
         for filter in &mut self.filters {
-            part = filter.part(part).map_err(|_| Reason::UpstreamInvalid)?;
+            part = filter.part(part).map_err(|_| filter.fault())?;
         }
         if head.is_empty() && part.data.is_none() && part.end.is_none() {
             return Ok(());

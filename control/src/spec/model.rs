@@ -21,6 +21,7 @@ pub use consumers::*;
 pub use limits::*;
 pub use oauth::*;
 pub use resilience::*;
+pub use shape::*;
 pub use tls::*;
 pub use tokens::*;
 pub use upstream::*;
@@ -34,6 +35,7 @@ mod consumers;
 mod limits;
 mod oauth;
 mod resilience;
+mod shape;
 mod tls;
 mod tokens;
 mod upstream;
@@ -296,6 +298,19 @@ pub struct Route {
     /// How the path is changed on the way.
     #[serde(default, skip_serializing_if = "Rewrite::is_keep")]
     pub rewrite: Rewrite,
+    /// What else is changed of requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RouteRequest>,
+    /// What is changed of answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<RouteResponse>,
+    /// Answer with a redirect, instead of an upstream. A text is its location.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::RedirectForm>")]
+    pub redirect: Option<Redirect>,
+    /// Answer with this, instead of an upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub respond: Option<Respond>,
     /// Several upstreams by weight, as for a canary; instead of upstream.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1))]
@@ -366,6 +381,12 @@ impl fmt::Display for Route {
             PathMatch::Regex(pattern) => write!(f, "~ {pattern}")?,
         }
         f.write_str(" ->")?;
+        if let Some(redirect) = &self.redirect {
+            return write!(f, " {} {}", redirect.status, redirect.location);
+        }
+        if let Some(respond) = &self.respond {
+            return write!(f, " {}", respond.status);
+        }
         for (at, backend) in self.upstreams.iter().enumerate() {
             f.write_str(if at == 0 { " " } else { ", " })?;
             match self.upstreams.len() {

@@ -16,6 +16,7 @@ mod oauth;
 mod parts;
 mod resilience;
 mod route;
+mod shape;
 mod tls;
 mod tokens;
 mod upstream;

@@ -98,6 +98,8 @@ pub enum Counter {
     /// Let in, though what is only tried out says no.
     ValidationDryRun,
     ValidationUnavailable,
+    /// Values of templates that could not stand where they should, such as with a line end in a field.
+    ValuesUnfit,
 }
 
 /// How many counters there are.
@@ -105,7 +107,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 79] = [
+    pub const ALL: [Counter; 80] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -185,6 +187,7 @@ impl Counter {
         Counter::ValidationRefused,
         Counter::ValidationDryRun,
         Counter::ValidationUnavailable,
+        Counter::ValuesUnfit,
     ];
 
     /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
@@ -282,6 +285,7 @@ impl Counter {
             | Counter::ValidationRefused
             | Counter::ValidationDryRun
             | Counter::ValidationUnavailable => "sluice_validation_total",
+            Counter::ValuesUnfit => "sluice_template_values_unfit_total",
         }
     }
 
@@ -428,6 +432,9 @@ impl Counter {
             | Counter::ValidationDryRun
             | Counter::ValidationUnavailable => {
                 "Requests to routes that validate, by what came of it; dry_run: let in all the same."
+            }
+            Counter::ValuesUnfit => {
+                "Values of templates that could not stand where they should, so that the rule was skipped."
             }
         }
     }

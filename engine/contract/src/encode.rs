@@ -15,6 +15,7 @@ mod consumer;
 mod key;
 mod limit;
 mod resilience;
+mod shape;
 mod tls;
 mod upstream;
 mod validation;
@@ -31,6 +32,7 @@ pub use consumer::{MAX_CONSUMERS, MAX_CREDENTIALS, MAX_SIGNING_SECRET};
 pub use key::{MAX_KEY_SETS, MAX_KEYS, MAX_WISHES};
 pub use limit::{MAX_LIMIT, MAX_LIMIT_SCOPES, MAX_LIMIT_TIERS, MAX_LIMIT_WINDOWS, MAX_LIMITS};
 pub use resilience::{MAX_ATTEMPTS, MAX_KEPT_BODY};
+pub use shape::{MAX_SHAPE_RULES, MAX_STATIC_BODY};
 pub use tls::{MAX_CERTIFICATES, MAX_CHAIN, MAX_CRL, MAX_DER, MAX_TICKET_KEYS, MAX_TRUST};
 pub use validation::{
     MAX_APIS, MAX_OPERATIONS, MAX_PARAMETERS, MAX_SCHEMA, MAX_SCHEMAS, MAX_VALIDATED_BODY,
@@ -168,8 +170,7 @@ impl Snapshot {
 
     /// Reads what [`Snapshot::encode`] wrote, from a source that is not trusted.
     ///
-    /// What comes back holds every invariant of the model: at least one backend per route, each with
-    /// an upstream that exists, certificates, trust, authenticators and consumers that exist, weights
+    /// What comes back holds every invariant of the model: backends with an upstream that exists, certificates, trust, authenticators and consumers that exist, weights
     /// and prefixes in range, keys that suit their algorithms.
     ///
     /// # Errors
@@ -364,6 +365,7 @@ fn write_route(out: &mut Out, route: &Route) {
             out.text(prefix);
         }
     }
+    out.option(route.shape.as_deref(), shape::write);
     out.list(&route.backends, |out, backend| {
         out.u32(backend.upstream);
         out.u32(backend.weight);
@@ -407,6 +409,7 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
             2 => PathRewrite::ReplacePrefix(input.text("route.rewrite")?),
             other => return Err(input.tag("route.rewrite", other)),
         },
+        shape: input.option("route.shape", |input| shape::read(input).map(Box::new))?,
         backends: input.list("route.backends", MAX_ENTRIES, |input| {
             Ok(Backend {
                 upstream: input.index("route.backend.upstream", upstreams)?,

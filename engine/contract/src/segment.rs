@@ -34,7 +34,7 @@ use std::time::Duration;
 /// Most shards of a segment.
 pub const MAX_SHARDS: u16 = 1024;
 /// Changes with every change of the layout, [`Counter`]'s order included.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"SLUICEsg");
 const PAGE: usize = 4096;

@@ -10,6 +10,7 @@ mod key;
 mod limit;
 mod redis;
 mod resilience;
+mod shape;
 mod validation;
 
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +21,7 @@ pub use consumers::Consumers;
 pub use limit::*;
 pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
 pub use resilience::*;
+pub use shape::*;
 pub use validation::*;
 
 /// Index into [`Snapshot::upstreams`].
@@ -468,7 +470,9 @@ pub struct Route {
     /// All must hold. Names and values are compared percent-decoded.
     pub query: Vec<FieldMatch>,
     pub rewrite: PathRewrite,
-    /// Picked by weight (smooth weighted, per shard). At least one, unless `aggregate` makes the answer.
+    /// What else is changed; `None`: nothing.
+    pub shape: Option<Box<RouteShape>>,
+    /// At least one, unless the gateway answers itself or calls make the answer; picked by weight (smooth weighted, per shard).
     pub backends: Vec<Backend>,
     /// Calls that make the answer; `None`: a backend does.
     pub aggregate: Option<Box<Aggregate>>,

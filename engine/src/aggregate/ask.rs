@@ -34,7 +34,12 @@ pub fn asked(call: &Call, http: &HttpCall, view: &View<'_, '_>) -> Result<Asked,
     }
     let mut query = Query { out: &mut target, begun: false };
     for name in &http.forward_query {
-        view.request.parameters(name, &mut |pair| query.begin().extend_from_slice(pair));
+        view.request.parameters(name, &mut |name, value| {
+            let out = query.begin();
+            out.extend_from_slice(name);
+            out.push(b'=');
+            out.extend_from_slice(value);
+        });
     }
     for (name, template) in &http.query {
         match template.plain().and_then(|_| view.value(template)) {
@@ -58,10 +63,10 @@ pub fn asked(call: &Call, http: &HttpCall, view: &View<'_, '_>) -> Result<Asked,
         }
     }
     let mut fields = Vec::new();
-    for name in &http.forward_headers {
-        view.request.fields(name, &mut |value| {
-            fields.push((name.as_bytes().to_vec(), value.to_vec()));
-        });
+    for (name, what) in &http.forward_headers {
+        if let Some(value) = view.request.text(what) {
+            fields.push((name.as_bytes().to_vec(), value.into_owned()));
+        }
     }
     for (name, template) in &http.headers {
         let mut value = Vec::new();
@@ -78,8 +83,8 @@ pub fn asked(call: &Call, http: &HttpCall, view: &View<'_, '_>) -> Result<Asked,
         }
     }
     let mut cookies = Vec::new();
-    for name in &http.forward_cookies {
-        if let Some(value) = view.request.cookie(name) {
+    for (name, what) in &http.forward_cookies {
+        if let Some(value) = view.request.text(what) {
             if !cookies.is_empty() {
                 cookies.extend_from_slice(b"; ");
             }

@@ -8,6 +8,7 @@
 //! JSON is never copied more than it must be: bodies live in `run::Bodies` for as long as the request, and
 //! all values borrow from them.
 
+mod answer;
 mod ask;
 mod body;
 mod compose;
@@ -21,4 +22,5 @@ mod run;
 mod tests;
 mod view;
 
+pub use answer::answer;
 pub use plan::Aggregate;

@@ -7,7 +7,7 @@ use super::dotted::Dotted;
 use crate::payload::json::Json;
 use crate::payload::project::{self, Tree};
 use crate::plan::Route;
-use crate::template::{Reference, Scope, Template};
+use crate::template::{FieldName, Reference, Scope, Template};
 
 /// A compiled aggregate.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,9 +73,11 @@ pub struct HttpCall {
     /// Lower-case names, and values.
     pub headers: Box<[(Box<str>, Template)]>,
     pub body: Option<BodyTemplate>,
-    pub forward_headers: Box<[Box<str>]>,
+    /// [`Reference::Header`] each.
+    pub forward_headers: Box<[(Box<str>, Reference)]>,
     pub forward_query: Box<[Box<str>]>,
-    pub forward_cookies: Box<[Box<str>]>,
+    /// [`Reference::Cookie`] each.
+    pub forward_cookies: Box<[(Box<str>, Reference)]>,
     /// 0: as long as the whole.
     pub timeout_ms: u32,
     pub success: Box<[(u16, u16)]>,
@@ -389,7 +391,11 @@ impl Builder<'_> {
         if !from.forward_cookies.is_empty() {
             self.uses.field("cookie");
         }
-        let boxed = |list: &[String]| list.iter().map(|one| one.as_str().into()).collect();
+        let header = |name: &String| Reference::Header(FieldName::new(name));
+        let cookie = |name: &String| Reference::Cookie(name.as_str().into());
+        let named = |list: &[String], what: &dyn Fn(&String) -> Reference| {
+            list.iter().map(|name| (name.as_str().into(), what(name))).collect()
+        };
         Ok(HttpCall {
             upstream: from.upstream,
             route: Route::of_call(
@@ -403,9 +409,9 @@ impl Builder<'_> {
             query: query.into(),
             headers: headers.into(),
             body: body.transpose()?,
-            forward_headers: boxed(&from.forward_headers),
-            forward_query: boxed(&from.forward_query),
-            forward_cookies: boxed(&from.forward_cookies),
+            forward_headers: named(&from.forward_headers, &header),
+            forward_query: from.forward_query.iter().map(|name| name.as_str().into()).collect(),
+            forward_cookies: named(&from.forward_cookies, &cookie),
             timeout_ms: from.timeout_ms,
             success: from.success.clone().into(),
             pass: from.pass.clone().into(),

@@ -46,18 +46,9 @@ impl Values for Asking {
 }
 
 impl Incoming for Asking {
-    fn fields(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
-        let fields = self.fields.iter().filter(|(own, _)| *own == name);
-        fields.for_each(|(_, value)| each(value.as_bytes()));
-    }
-
-    fn parameters(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
+    fn parameters(&self, name: &str, each: &mut dyn FnMut(&[u8], &[u8])) {
         let query = self.query.iter().filter(|(own, _)| *own == name);
-        query.for_each(|(name, value)| each(format!("{name}={value}").as_bytes()));
-    }
-
-    fn cookie(&self, _: &str) -> Option<Vec<u8>> {
-        None
+        query.for_each(|(name, value)| each(name.as_bytes(), value.as_bytes()));
     }
 }
 

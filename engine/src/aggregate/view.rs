@@ -12,12 +12,8 @@ use crate::template::{CallPart, Pointer, Reference, Step, Template, Values};
 
 /// The request that an aggregate answers, without its body.
 pub trait Incoming: Values {
-    /// The values of the fields of that name (lower case).
-    fn fields(&self, name: &str, each: &mut dyn FnMut(&[u8]));
-    /// The query's parameters of that name, as they came: `name=value`.
-    fn parameters(&self, name: &str, each: &mut dyn FnMut(&[u8]));
-    /// The value of the cookie of that name.
-    fn cookie(&self, name: &str) -> Option<Vec<u8>>;
+    /// Names and values of the query's parameters of that name, as they came.
+    fn parameters(&self, name: &str, each: &mut dyn FnMut(&[u8], &[u8]));
 }
 
 /// The values at hand at one place. `'a` is how long answers live.

@@ -10,7 +10,7 @@ use crate::auth::{Networks, Policy, policy};
 use crate::cors::Cors;
 use crate::limit;
 use crate::route::Rewrite;
-use crate::template::Scope;
+use crate::shape::{self, Captures, Shape};
 use crate::validate::{Api, Rules};
 
 /// A route without its conditions: those are in the router.
@@ -19,7 +19,11 @@ pub struct Route {
     pub name: Box<str>,
     /// Applied to the normalised path by [`crate::route::rewrite_path`].
     pub rewrite: Rewrite,
-    /// At least one; picked by weight.
+    /// What else it changes, or answers itself.
+    pub shape: Option<Box<Shape>>,
+    /// The parts of its path that templates may ask for.
+    pub captures: Captures,
+    /// At least one, unless it answers itself; picked by weight.
     pub backends: Box<[Backend]>,
     /// Calls that make the answer; then there are no backends.
     pub aggregate: Option<Box<Aggregate>>,
@@ -79,7 +83,8 @@ impl Route {
             field,
             problem,
         };
-        if from.backends.is_empty() && from.aggregate.is_none() {
+        let answers = from.shape.as_ref().is_some_and(|shape| shape.answer.is_some());
+        if from.backends.is_empty() && !answers && from.aggregate.is_none() {
             return Err(error("backends".into(), "is empty; name at least one upstream".into()));
         }
         for (i, backend) in from.backends.iter().enumerate() {
@@ -100,8 +105,12 @@ impl Route {
         }
         let rewrite = Rewrite::build(&from.path, &from.rewrite)
             .map_err(|problem| error("rewrite".into(), problem))?;
+        let captures =
+            Captures::build(&from.path).map_err(|problem| error("path".into(), problem))?;
+        let shape = from.shape.as_ref().map(|shape| Shape::build(&from, shape, &captures));
+        let shape = shape.transpose().map_err(|(field, problem)| error(field, problem))?;
         let aggregate = from.aggregate.as_ref().map(|aggregate| {
-            let scope = Scope::request(Vec::new());
+            let scope = shape::scope(&from, &captures);
             let built = Aggregate::build(aggregate, &scope, upstreams);
             built
                 .map(Box::new)
@@ -124,6 +133,8 @@ impl Route {
         Ok(Route {
             name: from.name.into(),
             rewrite,
+            shape: shape.map(Box::new),
+            captures,
             backends: from
                 .backends
                 .into_iter()
@@ -158,6 +169,8 @@ impl Route {
         Route {
             name: name.into(),
             rewrite: Rewrite::Keep,
+            shape: None,
+            captures: Captures::default(),
             backends: Box::default(),
             aggregate: None,
             timeouts,
@@ -182,7 +195,7 @@ impl Route {
     /// Whether there is something to choose between its upstreams.
     #[inline]
     pub fn is_canary(&self) -> bool {
-        !matches!(&*self.backends, [Backend { weight: 1.., .. }])
+        !matches!(&*self.backends, [] | [Backend { weight: 1.., .. }])
     }
 
     /// The deadlines of an exchange of this route with `upstream`, in milliseconds: the route's

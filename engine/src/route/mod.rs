@@ -22,6 +22,8 @@ use std::sync::Arc;
 
 use regex::bytes::RegexSet;
 
+pub(crate) use self::condition::regex as pattern;
+pub(crate) use self::rewrite::prefix;
 pub use self::rewrite::{Rewrite, rewrite_path};
 use self::{condition::Condition, method::Methods, table::Table};
 

@@ -41,7 +41,7 @@ impl Rewrite {
 }
 
 /// A prefix pattern in normal form without its last `/`: `/users/` means `/users`, `/` is empty.
-pub(super) fn prefix(text: &str) -> Result<Box<[u8]>, String> {
+pub(crate) fn prefix(text: &str) -> Result<Box<[u8]>, String> {
     if text.is_empty() {
         return Ok(Box::default());
     }

@@ -12,6 +12,8 @@ pub enum Escape {
     Path,
     /// Into a query or another place of a URI.
     Query,
+    /// Into HTML or XML, between tags or in an attribute's quotes.
+    Html,
     /// Into a field's value (RFC 9110 §5.5): what cannot stand there is [`super::Missing::unfit`].
     Header,
 }
@@ -31,6 +33,7 @@ pub(super) fn write(
         Escape::None => out.extend_from_slice(text),
         Escape::Header if !is_field_value(text) => return Err(Unfit),
         Escape::Header => out.extend_from_slice(text),
+        Escape::Html => html(text, out),
         Escape::Path | Escape::Query if what.is_uri() => escaped(text, out, is_uri),
         Escape::Path | Escape::Query if matches!(what, Reference::Capture(_)) => {
             escaped(text, out, |byte| byte == b'/' || is_segment(byte));
@@ -62,6 +65,24 @@ fn escaped(text: &[u8], out: &mut Vec<u8>, stays: impl Fn(u8) -> bool) {
             }
         }
     }
+}
+
+fn html(text: &[u8], out: &mut Vec<u8>) {
+    for &byte in text {
+        match byte {
+            b'&' => out.extend_from_slice(b"&amp;"),
+            b'<' => out.extend_from_slice(b"&lt;"),
+            b'>' => out.extend_from_slice(b"&gt;"),
+            b'"' => out.extend_from_slice(b"&quot;"),
+            b'\'' => out.extend_from_slice(b"&#39;"),
+            byte => out.push(byte),
+        }
+    }
+}
+
+/// Appends a text as a name or a value in a query.
+pub fn write_query(text: &[u8], out: &mut Vec<u8>) {
+    escaped(text, out, is_unreserved);
 }
 
 /// Everything but unreserved characters encoded (RFC 3986 §2.3).

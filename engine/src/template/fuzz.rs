@@ -68,7 +68,7 @@ pub fn fuzz_template(data: &[u8]) {
         }
     };
     let start = b"before".to_vec();
-    for escape in [Escape::None, Escape::Path, Escape::Query, Escape::Header] {
+    for escape in [Escape::None, Escape::Path, Escape::Query, Escape::Html, Escape::Header] {
         let mut out = start.clone();
         let rendered = template.text(values, escape, &mut out);
         assert!(out.starts_with(&start));

@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-pub use escape::{Escape, is_field_value};
+pub use escape::{Escape, is_field_value, write_query};
 #[doc(hidden)]
 pub use fuzz::fuzz_template;
 pub use json::JsonTemplate;
@@ -122,6 +122,16 @@ impl Template {
         }
     }
 
+    /// The same with other literals.
+    pub fn map_literals(mut self, map: impl Fn(&str) -> String) -> Template {
+        for part in &mut self.parts {
+            if let Part::Literal(text) = part {
+                *text = map(text).into();
+            }
+        }
+        self
+    }
+
     /// Appends its text to `out`. Values are escaped, literals are not.
     ///
     /// # Errors
@@ -180,6 +190,14 @@ impl Template {
     /// Whether it asks for anything of that root.
     pub fn uses(&self, root: Root) -> bool {
         self.references().any(|what| what.root() == root)
+    }
+
+    /// What of it is always the same, in its order.
+    pub fn literals(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Literal(text) => Some(&**text),
+            Part::Value(_) => None,
+        })
     }
 
     /// What it asks for, in its order.

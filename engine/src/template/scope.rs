@@ -24,6 +24,11 @@ impl Scope {
         }
     }
 
+    /// With these parts of the path instead.
+    pub fn capturing(self, captures: Vec<String>) -> Scope {
+        Scope { captures, ..self }
+    }
+
     /// Also what answered it: `response.`.
     pub fn with_response(self) -> Scope {
         self.with(Root::Response)

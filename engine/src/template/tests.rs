@@ -104,6 +104,11 @@ fn values_stay_values_where_they_stand() {
         ("/${query.q | urlencode | default(\"a/\")}", Escape::Path, "/1%25262%253D%252F%25C3%25A9"),
         ("a=${query.q}&${request.query}", Escape::Query, "a=1%262%3D%2F%C3%A9&a=1&b=%20"),
         ("https://${request.host}/", Escape::Query, "https://h.example:8080/"),
+        (
+            "<${header.x-a | replace(\"-\", \"<'&\\\">\")}>",
+            Escape::Html,
+            "<A&lt;&#39;&amp;&quot;&gt;b>",
+        ),
         ("${header.x-a}\t", Escape::Header, "A-b\t"),
     ] {
         assert_eq!(rendered(text, escape).as_deref(), Ok(want), "{text}");

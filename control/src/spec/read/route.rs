@@ -9,6 +9,7 @@ use super::consumers::names;
 use super::fields::{Fields, Walk, nearest};
 use super::parts::{count, flag, locality, name, one_of};
 use super::resilience::{deadline_header, hedge, mirror, retry};
+use super::shape::{redirect, request, respond, response};
 use super::upstream::route_timeouts;
 use super::validate::validate;
 use crate::spec::model::{
@@ -25,6 +26,10 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "workspace",
         "match",
         "rewrite",
+        "request",
+        "response",
+        "redirect",
+        "respond",
         "upstream",
         "upstreams",
         "aggregate",
@@ -56,6 +61,10 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             workspace: None,
             matches: Match::default(),
             rewrite: Rewrite::Keep,
+            request: None,
+            response: None,
+            redirect: None,
+            respond: None,
             upstreams: Vec::new(),
             aggregate: None,
             timeouts: RouteTimeouts::default(),
@@ -89,6 +98,10 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         workspace: fields.read(walk, "workspace", locality),
         matches,
         rewrite,
+        request: fields.read(walk, "request", request),
+        response: fields.read(walk, "response", response),
+        redirect: fields.read(walk, "redirect", redirect),
+        respond: fields.read(walk, "respond", respond),
         upstreams: backends(walk, &fields),
         aggregate: fields.read(walk, "aggregate", aggregate).map(Box::new),
         timeouts: fields.read(walk, "timeouts", route_timeouts).unwrap_or_default(),
@@ -111,6 +124,9 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
     })
 }
 
+/// What a route may have in place of an upstream.
+const OWN: [&str; 3] = ["aggregate", "redirect", "respond"];
+
 fn backends(walk: &mut Walk<'_>, fields: &Fields<'_>) -> Vec<Backend> {
     let one = fields.read(walk, "upstream", |walk, node, path| match node.value {
         Value::List(_) => {
@@ -126,18 +142,23 @@ fn backends(walk: &mut Walk<'_>, fields: &Fields<'_>) -> Vec<Backend> {
         }
         Some(list)
     });
-    if fields.node("aggregate").is_some() {
-        for name in ["upstream", "upstreams"] {
-            if let Some(node) = fields.node(name) {
-                let message = format!("`{name}` and `aggregate` exclude each other; keep one");
-                walk.error("conflicting-fields", node, &fields.at(name), message);
+    if let (Some(_), Some(node)) = (fields.node("redirect"), fields.node("respond")) {
+        let message = "`redirect` and `respond` exclude each other; keep one";
+        walk.error("conflicting-fields", node, &fields.at("respond"), message.into());
+    }
+    // The gateway answers itself.
+    if let Some(name) = OWN.into_iter().find(|name| fields.node(name).is_some()) {
+        for other in ["upstream", "upstreams"] {
+            if let Some(node) = fields.node(other) {
+                let message = format!("`{name}` and `{other}` exclude each other; keep one");
+                walk.error("conflicting-fields", node, &fields.at(other), message);
             }
         }
+        return Vec::new();
     }
     match (fields.node("upstream"), fields.node("upstreams")) {
-        (None, None) if fields.node("aggregate").is_some() => {}
         (None, None) => {
-            let message = "`upstream` is missing; expected the name of an upstream, or `aggregate`";
+            let message = "`upstream` is missing; expected the name of an upstream";
             walk.problems.error(
                 "missing-field",
                 fields.mark,
