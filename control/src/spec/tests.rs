@@ -9,6 +9,7 @@ mod operators;
 mod random;
 mod resilience;
 mod secure;
+mod shape;
 mod validate;
 
 pub(crate) use validate::as_json;

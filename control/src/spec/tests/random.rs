@@ -8,7 +8,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
-use super::{EXAMPLES, callers, operators::admin, resilience};
+use super::{EXAMPLES, callers, operators::admin, resilience, shape};
 use crate::compile::{Inputs, compile};
 use crate::keys::Fetched;
 use crate::material::Material;
@@ -288,7 +288,7 @@ prop_compose! {
         auth in option::of(callers::route_auth(callers)),
         (networks, cors) in (option::of(callers::networks()), option::of(callers::cors())),
         limits in subsequence(texts(&["plan", "1"]), 0..3),
-        validate in option::of(validate()),
+        (validate, shape) in (option::of(validate()), shape::shape()),
         workspace in locality(),
     ) -> Route {
         // Each route has a path of its own, so that none shadows another.
@@ -306,8 +306,11 @@ prop_compose! {
             upstream: format!("upstream-{at}"),
             per_ten_thousand,
         });
+        let (request, response, redirect, respond) = shape;
+        let own = redirect.is_some() || respond.is_some();
         let upstreams = backends
             .into_iter()
+            .filter(|_| !own)
             .map(|at| Backend { name: format!("upstream-{at}"), weight })
             .collect();
         Route {
@@ -315,6 +318,10 @@ prop_compose! {
             workspace,
             matches: Match { hosts, path, methods, headers, query },
             rewrite,
+            request,
+            response,
+            redirect,
+            respond,
             upstreams,
             timeouts: RouteTimeouts { connect_ms, first_byte_ms, idle_ms, try_ms, total_ms },
             max_body_bytes,

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 mod aggregate;
 mod auth;
 mod limit;
+mod shape;
 mod validation;
 
 fn text() -> BoxedStrategy<String> {
@@ -388,8 +389,9 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
     let tries = (option::of(retry()), option::of(hedge()), priority, option::of(mirror));
     let callers = auth::route_auth(authenticators, consumers);
     let callers = (callers, option::of(auth::networks()), option::of(auth::cors()));
-    let last = (last, tries, option::of(text()), callers);
-    (text(), lists, path, conditions, rewrite, vec(backend, 1..4), timeouts(), last).prop_map(
+    let shape = option::of(shape::shape().prop_map(Box::new));
+    let last = (last, tries, option::of(text()), callers, shape);
+    (text(), lists, path, conditions, rewrite, vec(backend, 0..4), timeouts(), last).prop_map(
         |(name, lists, path, (headers, query), rewrite, backends, timeouts, last)| Route {
             name,
             hosts: lists.0,
@@ -398,6 +400,7 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             headers,
             query,
             rewrite,
+            shape: last.4,
             backends,
             aggregate: None,
             timeouts,
