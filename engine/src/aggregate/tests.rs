@@ -4,6 +4,7 @@ mod compose;
 mod graph;
 mod plan;
 mod repeat;
+mod wire;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};

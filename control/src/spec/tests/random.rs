@@ -289,6 +289,7 @@ prop_compose! {
         (networks, cors) in (option::of(callers::networks()), option::of(callers::cors())),
         limits in subsequence(texts(&["plan", "1"]), 0..3),
         (validate, shape) in (option::of(validate()), shape::shape()),
+        aggregate in option::weighted(0.3, super::aggregate::aggregate()),
         workspace in locality(),
     ) -> Route {
         // Each route has a path of its own, so that none shadows another.
@@ -308,6 +309,8 @@ prop_compose! {
         });
         let (request, response, redirect, respond) = shape;
         let own = redirect.is_some() || respond.is_some();
+        let aggregate = aggregate.filter(|_| !own).map(Box::new);
+        let own = own || aggregate.is_some();
         let upstreams = backends
             .into_iter()
             .filter(|_| !own)
@@ -323,6 +326,7 @@ prop_compose! {
             redirect,
             respond,
             upstreams,
+            aggregate,
             timeouts: RouteTimeouts { connect_ms, first_byte_ms, idle_ms, try_ms, total_ms },
             max_body_bytes,
             upgrades,
