@@ -436,7 +436,8 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
         validation: input
             .option("route.validate", |input| validation::read_route(input, counts))?,
     };
-    match route.backends.is_empty() && route.aggregate.is_none() {
+    let answers = route.shape.as_ref().is_some_and(|shape| shape.answer.is_some());
+    match route.backends.is_empty() && route.aggregate.is_none() && !answers {
         true => Err(unanswered),
         false => Ok(route),
     }

@@ -187,9 +187,6 @@ fn alone(walk: &mut Walk<'_>, f: &Fields<'_>) {
         "forward_cookies",
         "timeout_ms",
         "retry",
-        "success",
-        "pass",
-        "max_bytes",
     ];
     if f.node("static").is_some() && f.node("upstream").is_none() {
         for name in OF_UPSTREAM {

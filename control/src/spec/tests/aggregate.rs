@@ -109,7 +109,7 @@ fn call(at: usize) -> impl Strategy<Value = AggregateCall> {
 
 prop_compose! {
     pub fn aggregate()(
-        calls in (1usize..4).prop_flat_map(|count| (0..count).map(call).collect::<Vec<_>>()),
+        calls in (1usize..4).prop_flat_map(|count| (0..count).map(|at| call(at).boxed()).collect::<Vec<_>>()),
         (status, merge) in (200u16..=599, select(vec![Merge::Group, Merge::Deep])),
         (body, joins, many) in (option::of(value()), any::<bool>(), any::<bool>()),
         (allow, deny, headers) in (paths(), paths(), map(&["x-a", "1"])),

@@ -289,7 +289,7 @@ prop_compose! {
         (networks, cors) in (option::of(callers::networks()), option::of(callers::cors())),
         limits in subsequence(texts(&["plan", "1"]), 0..3),
         (validate, shape) in (option::of(validate()), shape::shape()),
-        aggregate in option::weighted(0.3, super::aggregate::aggregate()),
+        aggregate in option::weighted(0.3, super::aggregate::aggregate().boxed()),
         workspace in locality(),
     ) -> Route {
         // Each route has a path of its own, so that none shadows another.
