@@ -168,6 +168,7 @@ fn route<'a>(
             PathMatch::Exact(path) => flat::PathMatch::Exact(path.clone()),
             PathMatch::Prefix(path) => flat::PathMatch::Prefix(path.clone()),
             PathMatch::Regex(pattern) => flat::PathMatch::Regex(pattern.clone()),
+            PathMatch::Template(template) => flat::PathMatch::Template(template.clone()),
         },
         methods: route.matches.methods.clone(),
         headers: route.matches.headers.iter().map(field).collect(),

@@ -379,6 +379,7 @@ impl fmt::Display for Route {
             PathMatch::Exact(path) => write!(f, "{path}")?,
             PathMatch::Prefix(path) => write!(f, "{path}*")?,
             PathMatch::Regex(pattern) => write!(f, "~ {pattern}")?,
+            PathMatch::Template(template) => write!(f, "{template}")?,
         }
         f.write_str(" ->")?;
         if let Some(redirect) = &self.redirect {
@@ -432,6 +433,9 @@ pub enum PathMatch {
     Prefix(String),
     /// A regular expression (the syntax of Rust's regex crate), unanchored unless it says so.
     Regex(String),
+    /// Named segments: /users/{id} matches /users/7 and calls that ${path.id}; {rest...} at the end stands
+    /// for all that is left. Goes before a prefix of the same beginning.
+    Template(String),
 }
 
 impl Default for PathMatch {

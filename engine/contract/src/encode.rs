@@ -351,6 +351,7 @@ fn write_route(out: &mut Out, route: &Route) {
         PathMatch::Exact(path) => (0, path),
         PathMatch::Prefix(path) => (1, path),
         PathMatch::Regex(pattern) => (2, pattern),
+        PathMatch::Template(template) => (3, template),
     };
     out.u8(tag);
     out.text(path);
@@ -398,6 +399,7 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
             0 => PathMatch::Exact(input.text("route.path")?),
             1 => PathMatch::Prefix(input.text("route.path")?),
             2 => PathMatch::Regex(input.text("route.path")?),
+            3 => PathMatch::Template(input.text("route.path")?),
             other => return Err(input.tag("route.path", other)),
         },
         methods: input.list("route.methods", MAX_ENTRIES, |input| input.text("route.method"))?,

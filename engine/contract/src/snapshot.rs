@@ -514,6 +514,8 @@ pub enum PathMatch {
     Prefix(String),
     /// Unanchored unless the pattern says so; `regex` crate syntax.
     Regex(String),
+    /// `/users/{id}/{rest...}`: names for whole segments, and for all that is left.
+    Template(String),
 }
 
 impl Default for PathMatch {

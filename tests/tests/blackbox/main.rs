@@ -21,6 +21,7 @@ mod overload;
 mod proxy;
 mod reload;
 mod resilience;
+mod shape;
 mod standing;
 mod tls;
 mod validation;

@@ -87,6 +87,12 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
     let name = name(walk, &fields);
     let matches = fields.read(walk, "match", conditions).unwrap_or_default();
     let rewrite = fields.read(walk, "rewrite", rewrite).unwrap_or_default();
+    if let (PathMatch::Template(_), false, Some(node)) =
+        (&matches.path, rewrite.is_keep(), fields.node("rewrite"))
+    {
+        let message = "a path with named segments has no prefix to rewrite; use request.path";
+        walk.error("rewrite-on-template", node, &fields.at("rewrite"), message.into());
+    }
     if let (PathMatch::Regex(_), false, Some(node)) =
         (&matches.path, rewrite.is_keep(), fields.node("rewrite"))
     {
@@ -310,11 +316,13 @@ fn path_match(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<PathMatch>
         return Some(PathMatch::Prefix(prefix));
     }
     if !matches!(node.value, Value::Map(_)) {
-        walk.wrong_type(node, path, "a prefix like /users, or one of exact, prefix and regex");
+        let expected = "a prefix like /users, or one of exact, prefix, regex and template";
+        walk.wrong_type(node, path, expected);
         return None;
     }
-    let fields = walk.fields(node, path, &["exact", "prefix", "regex"])?;
-    one_of(walk, &fields, &["exact", "prefix", "regex"])?;
+    const KINDS: &[&str] = &["exact", "prefix", "regex", "template"];
+    let fields = walk.fields(node, path, KINDS)?;
+    one_of(walk, &fields, KINDS)?;
     let exact = fields
         .read(walk, "exact", |walk, node, path| walk.parsed(node, path, "bad-path", scalars::path));
     let prefix = fields.read(walk, "prefix", |walk, node, path| {
@@ -323,7 +331,14 @@ fn path_match(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<PathMatch>
     let regex = fields.read(walk, "regex", |walk, node, path| {
         walk.parsed(node, path, "bad-regex", scalars::regex)
     });
-    exact.map(PathMatch::Exact).or(prefix.map(PathMatch::Prefix)).or(regex.map(PathMatch::Regex))
+    let template = fields.read(walk, "template", |walk, node, path| {
+        walk.parsed(node, path, "bad-path", scalars::path_template)
+    });
+    exact
+        .map(PathMatch::Exact)
+        .or(prefix.map(PathMatch::Prefix))
+        .or(regex.map(PathMatch::Regex))
+        .or(template.map(PathMatch::Template))
 }
 
 fn field_match(walk: &mut Walk<'_>, node: &Node, path: &str, header: bool) -> Option<FieldMatch> {

@@ -269,7 +269,7 @@ prop_compose! {
         methods in subsequence(texts(&["GET", "HEAD", "POST", "PURGE"]), 0..4),
         headers in vec(condition(true), 0..3),
         query in vec(condition(false), 0..3),
-        (kind, rewrite) in (0..3, 0..3),
+        (kind, rewrite) in (0..4, 0..3),
         backends in subsequence((0..upstreams).collect::<Vec<_>>(), 1..=upstreams),
         weight in 1u32..=1000,
         connect_ms in option::of(1u32..=86_400_000),
@@ -296,6 +296,7 @@ prop_compose! {
         let path = match kind {
             0 => PathMatch::Exact(format!("/p{at}/")),
             1 => PathMatch::Prefix(format!("/p{at}")),
+            3 => PathMatch::Template(format!("/p{at}/{{id}}/{{rest...}}")),
             _ => PathMatch::Regex(format!("^/p{at}\\.[^/\"']*$")),
         };
         let rewrite = match rewrite {

@@ -366,7 +366,8 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
     let path = prop_oneof![
         text().prop_map(PathMatch::Exact),
         text().prop_map(PathMatch::Prefix),
-        text().prop_map(PathMatch::Regex)
+        text().prop_map(PathMatch::Regex),
+        text().prop_map(PathMatch::Template)
     ];
     let rewrite = prop_oneof![
         Just(PathRewrite::Keep),
