@@ -4,6 +4,7 @@
 //! A part that already has an error is not judged again, so that one slip gives one message.
 
 mod admin;
+mod aggregate;
 mod cache;
 mod callers;
 mod guards;
@@ -29,6 +30,7 @@ pub fn check(spec: &Spec, places: &Places, problems: &mut Problems) {
     admin::check(&mut check);
     tls::check(&mut check);
     resilience::check(&mut check);
+    aggregate::check(&mut check);
     callers::check(&mut check);
     providers::check(&mut check);
     guards::check(&mut check);
@@ -168,7 +170,9 @@ impl Check<'_> {
                 self.report(Severity::Error, "zero-weight", &long, "", message, None);
             }
         }
-        for (field, name) in resilience::references(spec) {
+        for (field, name) in
+            resilience::references(spec).into_iter().chain(aggregate::references(spec))
+        {
             // An empty one has its own message, as has one that is no text.
             if name.is_empty() || self.problems.is_broken(&field) {
                 continue;

@@ -16,6 +16,7 @@ use providers::Providers;
 
 pub use providers::jws;
 
+mod aggregate;
 mod cache;
 mod callers;
 mod identities;
@@ -180,6 +181,7 @@ fn route<'a>(
             PathMatch::Exact(path) => flat::PathMatch::Exact(path.clone()),
             PathMatch::Prefix(path) => flat::PathMatch::Prefix(path.clone()),
             PathMatch::Regex(pattern) => flat::PathMatch::Regex(pattern.clone()),
+            PathMatch::Template(template) => flat::PathMatch::Template(template.clone()),
         },
         methods: route.matches.methods.clone(),
         headers: route.matches.headers.iter().map(field).collect(),
@@ -198,6 +200,7 @@ fn route<'a>(
                 Some(flat::Backend { upstream, weight: backend.weight })
             })
             .collect(),
+        aggregate: route.aggregate.as_ref().map(|one| Box::new(aggregate::aggregate(one, index))),
         timeouts: upstreams::route_timeouts(&route.timeouts),
         max_body_bytes: route.max_body_bytes,
         payload: payload::payload(route),

@@ -1,6 +1,7 @@
 //! Sluice's data plane. `pipeline.rs` tells the life of one request; `ARCHITECTURE.md` beside this
 //! crate tells the rest.
 
+mod aggregate;
 mod answer;
 mod auth;
 mod body;

@@ -459,3 +459,7 @@ pub const CACHE_REFRESH_MS: u64 = 10_000;
 pub const CACHE_ALONE_MS: u64 = 10_000;
 /// What a body that comes without its length is given room by, in bytes.
 pub const CACHE_STEP: usize = 64 * 1024;
+/// Largest JSON value of an answer that a filter of a template is given, as memory, in bytes.
+pub const AGGREGATE_TEMPLATE_VALUE: usize = 1024 * 1024;
+/// Largest body of a request whose templates ask for it, in bytes.
+pub const AGGREGATE_REQUEST_BODY: usize = 1024 * 1024;

@@ -4,6 +4,7 @@ use contract::Counter;
 use contract::record::Reason;
 use contract::snapshot::Priority;
 
+use crate::aggregate;
 use crate::answer::Answer;
 use crate::auth::{self, Passed};
 use crate::cache;
@@ -114,10 +115,15 @@ pub async fn produce(
     index: RouteIndex,
 ) -> Result<Answer, LocalReply> {
     let plan = request.plan.clone();
-    let mut answer = match &plan.plan.route(index).transcode {
-        // Boxed: by choice only, and larger.
-        Some(own) => Box::pin(transcode::forward(shard, request, responder, index, own)).await,
-        None => forward::forward(shard, request, responder, index).await,
+    let route = plan.plan.route(index);
+    // Boxed: by choice only, and large enough to weigh on every other request.
+    let mut answer = if let Some(own) = &route.aggregate {
+        let most = route.max_body_bytes;
+        Box::pin(aggregate::answer(shard, request, responder, own, most)).await
+    } else if let Some(own) = &route.transcode {
+        Box::pin(transcode::forward(shard, request, responder, index, own)).await
+    } else {
+        forward::forward(shard, request, responder, index).await
     };
     limit::settle(request, &mut answer);
     answer

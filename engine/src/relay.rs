@@ -239,6 +239,12 @@ pub async fn relay(
     // still going on after an early answer is not waited for (RFC 9112 §9.3), unless it is a
     // stream of its own.
     let mut keep = responder.keep_alive && !framing.close_ends && !shard.is_draining();
+    // Of what nobody has asked for the connection has to be freed, or it ends.
+    let unread = request.bytes.is_some() && request.feed.is_none();
+    if unread && matches!(carrier, Carrier::Own(_)) {
+        let drained = drain_body(request, &responder).await;
+        keep &= drained || responder.down.dialect() == Dialect::Http2;
+    }
     if relay.upload.is_some() {
         let over = relay.upload_is_over().await;
         keep &= over || responder.down.dialect() == Dialect::Http2;

@@ -151,7 +151,7 @@ impl Load<'_> {
                     PathMatch::Exact(path) => openapi::meets(&operation.template, path, false),
                     PathMatch::Prefix(path) => openapi::meets(&operation.template, path, true),
                     // Whether an expression and a template meet is not told so easily.
-                    PathMatch::Regex(_) => true,
+                    PathMatch::Regex(_) | PathMatch::Template(_) => true,
                 }
         };
         if described.operations.iter().any(served) {

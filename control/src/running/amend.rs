@@ -116,6 +116,8 @@ fn part(spec: &Spec, at: usize) -> Spec {
     for route in &routes {
         named.extend(route.upstreams.iter().map(|one| one.name.as_str()));
         named.extend(route.external_processor.as_ref().map(|one| one.upstream.as_str()));
+        let calls = route.aggregate.iter().flat_map(|aggregate| &aggregate.calls);
+        named.extend(calls.filter_map(|call| call.upstream.as_deref()));
         named.extend(route.mirror.as_ref().map(|mirror| mirror.upstream.as_str()));
     }
     loop {

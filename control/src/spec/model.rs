@@ -15,6 +15,7 @@ use super::scalars::{Cidr, TargetHost};
 use super::schema;
 pub use access::*;
 pub use admin::*;
+pub use aggregate::*;
 pub use authenticators::*;
 pub use cache::*;
 pub use consumers::*;
@@ -32,6 +33,7 @@ pub use validate::*;
 
 mod access;
 mod admin;
+mod aggregate;
 mod authenticators;
 mod cache;
 mod consumers;
@@ -327,6 +329,9 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1))]
     pub upstreams: Vec<Backend>,
+    /// Several calls that make the answer together; instead of upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aggregate: Option<Box<Aggregate>>,
     /// Deadlines of this route; what is absent is the upstream's.
     #[serde(default)]
     pub timeouts: RouteTimeouts,
@@ -411,6 +416,7 @@ impl fmt::Display for Route {
             PathMatch::Exact(path) => write!(f, "{path}")?,
             PathMatch::Prefix(path) => write!(f, "{path}*")?,
             PathMatch::Regex(pattern) => write!(f, "~ {pattern}")?,
+            PathMatch::Template(template) => write!(f, "{template}")?,
         }
         f.write_str(" ->")?;
         if let Some(redirect) = &self.redirect {
@@ -425,6 +431,9 @@ impl fmt::Display for Route {
                 1 => f.write_str(&backend.name)?,
                 _ => write!(f, "{} ({})", backend.name, backend.weight)?,
             }
+        }
+        for call in self.aggregate.iter().flat_map(|aggregate| &aggregate.calls) {
+            write!(f, " {}", call.name)?;
         }
         Ok(())
     }
@@ -461,6 +470,9 @@ pub enum PathMatch {
     Prefix(String),
     /// A regular expression (the syntax of Rust's regex crate), unanchored unless it says so.
     Regex(String),
+    /// Named segments: /users/{id} matches /users/7 and calls that ${path.id}; {rest...} at the end stands
+    /// for all that is left. Goes before a prefix of the same beginning.
+    Template(String),
 }
 
 impl Default for PathMatch {

@@ -1,6 +1,7 @@
 //! Broken specs and what is said of them; round trips; noise.
 
 mod access;
+mod aggregate;
 mod auth;
 mod broken;
 mod cache;

@@ -8,6 +8,7 @@
 //! Little-endian, lists and texts behind a u32 count, enums as one byte, options behind a byte 0 or
 //! 1. A change of the model is a new format version.
 
+mod aggregate;
 mod auth;
 mod authenticator;
 mod cache;
@@ -25,6 +26,10 @@ mod validation;
 
 use crate::snapshot::*;
 use crate::wire::{In, Out};
+pub use aggregate::{
+    MAX_AGGREGATE_BYTES, MAX_AGGREGATE_MS, MAX_CALLS, MAX_CALLS_AT_ONCE, MAX_ITEMS,
+    MAX_JSON_TEMPLATE,
+};
 pub use auth::{MAX_AUTHENTICATORS, MAX_NETWORKS, MAX_REDIS};
 pub use authenticator::MAX_COOKIE_KEYS;
 pub use cache::{MAX_CACHE, MAX_CACHED_BODY};
@@ -42,7 +47,7 @@ pub use validation::{
 };
 
 /// Changes with every change of the model.
-pub const FORMAT: u32 = 11;
+pub const FORMAT: u32 = 12;
 /// Largest snapshot, in bytes.
 pub const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
 /// Most listeners of a snapshot.
@@ -366,6 +371,7 @@ fn write_route(out: &mut Out, route: &Route) {
         PathMatch::Exact(path) => (0, path),
         PathMatch::Prefix(path) => (1, path),
         PathMatch::Regex(pattern) => (2, pattern),
+        PathMatch::Template(template) => (3, template),
     };
     out.u8(tag);
     out.text(path);
@@ -385,6 +391,7 @@ fn write_route(out: &mut Out, route: &Route) {
         out.u32(backend.upstream);
         out.u32(backend.weight);
     });
+    out.option(route.aggregate.as_deref(), aggregate::write);
     upstream::write_timeouts(out, &route.timeouts);
     out.u64(route.max_body_bytes);
     out.option(route.payload.as_deref(), payload::write);
@@ -407,13 +414,16 @@ fn write_route(out: &mut Out, route: &Route) {
 }
 
 fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Route, DecodeError> {
-    Ok(Route {
+    let fault = Fault::OutOfRange { found: 0, min: 1, max: MAX_ENTRIES as u64 };
+    let unanswered = input.fault("route.backends", fault);
+    let route = Route {
         name: input.text("route.name")?,
         hosts: input.list("route.hosts", MAX_ENTRIES, |input| input.text("route.host"))?,
         path: match input.u8("route.path")? {
             0 => PathMatch::Exact(input.text("route.path")?),
             1 => PathMatch::Prefix(input.text("route.path")?),
             2 => PathMatch::Regex(input.text("route.path")?),
+            3 => PathMatch::Template(input.text("route.path")?),
             other => return Err(input.tag("route.path", other)),
         },
         methods: input.list("route.methods", MAX_ENTRIES, |input| input.text("route.method"))?,
@@ -432,6 +442,8 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
                 weight: input.u32_within("route.backend.weight", 0, MAX_WEIGHT)?,
             })
         })?,
+        aggregate: input
+            .option("route.aggregate", |input| aggregate::read(input, upstreams).map(Box::new))?,
         timeouts: upstream::read_timeouts(input)?,
         max_body_bytes: input.u64("route.max_body_bytes")?,
         payload: input.option("route.payload", |input| payload::read(input).map(Box::new))?,
@@ -454,7 +466,12 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
         processor: input.option("route.processor", |input| processor::read(input, upstreams))?,
         validation: input
             .option("route.validate", |input| validation::read_route(input, counts))?,
-    })
+    };
+    let answers = route.shape.as_ref().is_some_and(|shape| shape.answer.is_some());
+    match route.backends.is_empty() && route.aggregate.is_none() && !answers {
+        true => Err(unanswered),
+        false => Ok(route),
+    }
 }
 
 fn write_field_match(out: &mut Out, field: &FieldMatch) {

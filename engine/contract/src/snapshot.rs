@@ -3,6 +3,7 @@
 //! These are plain values without pointers into anything. `encode.rs` writes them as flat bytes,
 //! [`Snapshot::decode`] reads them back without trusting them. The engine turns them into its Plan.
 
+mod aggregate;
 mod auth;
 mod cache;
 mod consumers;
@@ -18,6 +19,7 @@ mod validation;
 
 use std::net::{IpAddr, SocketAddr};
 
+pub use aggregate::*;
 pub use auth::*;
 pub use cache::*;
 pub use consumers::Consumers;
@@ -481,8 +483,10 @@ pub struct Route {
     pub rewrite: PathRewrite,
     /// What else is changed; `None`: nothing.
     pub shape: Option<Box<RouteShape>>,
-    /// At least one, unless the gateway answers itself; picked by weight (smooth weighted, per shard).
+    /// At least one, unless the gateway answers itself or calls make the answer; picked by weight (smooth weighted, per shard).
     pub backends: Vec<Backend>,
+    /// Calls that make the answer; `None`: a backend does.
+    pub aggregate: Option<Box<Aggregate>>,
     /// 0 in a field: the upstream's value.
     pub timeouts: Timeouts,
     /// Largest request body in bytes; past it 413.
@@ -529,6 +533,8 @@ pub enum PathMatch {
     Prefix(String),
     /// Unanchored unless the pattern says so; `regex` crate syntax.
     Regex(String),
+    /// `/users/{id}/{rest...}`: names for whole segments, and for all that is left.
+    Template(String),
 }
 
 impl Default for PathMatch {

@@ -18,7 +18,7 @@ mod wire;
 
 use contract::Counter;
 use contract::record::Reason;
-use contract::snapshot::{Processor, ProcessorView};
+use contract::snapshot::{Processor, ProcessorView, Timeouts};
 
 pub use self::wire::fuzz_processor;
 use self::wire::{Ask, Body, CommonResponse, HeaderMap, HeaderMutation, HeaderValue};
@@ -45,7 +45,10 @@ pub struct Extension {
 
 impl Extension {
     pub fn build(from: &Processor, name: &str) -> Extension {
-        let route = Route::of_calls(name, from.timeout_ms);
+        let total_ms = from.timeout_ms;
+        let timeouts =
+            Timeouts { connect_ms: 0, first_byte_ms: 0, idle_ms: 0, try_ms: 0, total_ms };
+        let route = Route::of_call(name, timeouts, None);
         Extension { from: from.clone(), route }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use contract::snapshot::{self, Hedge, LimitIndex, Mirror, Priority, Retry, Timeouts};
 
 use super::{PlanError, Upstream};
+use crate::aggregate::Aggregate;
 use crate::auth::{Networks, Policy, policy};
 use crate::cors::Cors;
 use crate::extension::Extension;
@@ -27,6 +28,8 @@ pub struct Route {
     pub captures: Captures,
     /// At least one, unless it answers itself; picked by weight.
     pub backends: Box<[Backend]>,
+    /// Calls that make the answer; then there are no backends.
+    pub aggregate: Option<Box<Aggregate>>,
     /// 0 in a field: the upstream's value.
     timeouts: Timeouts,
     /// Largest request body in bytes; past it 413.
@@ -93,7 +96,7 @@ impl Route {
             problem,
         };
         let answers = from.shape.as_ref().is_some_and(|shape| shape.answer.is_some());
-        if from.backends.is_empty() && !answers {
+        if from.backends.is_empty() && !answers && from.aggregate.is_none() {
             return Err(error("backends".into(), "is empty; name at least one upstream".into()));
         }
         for (i, backend) in from.backends.iter().enumerate() {
@@ -131,6 +134,14 @@ impl Route {
         let payload = payload.transpose().map_err(|(field, problem)| error(field, problem))?;
         let shape = from.shape.as_ref().map(|shape| Shape::build(&from, shape, &captures));
         let shape = shape.transpose().map_err(|(field, problem)| error(field, problem))?;
+        let aggregate = from.aggregate.as_ref().map(|aggregate| {
+            let scope = scope(&from, &captures);
+            let built = Aggregate::build(aggregate, &scope, upstreams);
+            built
+                .map(Box::new)
+                .map_err(|(field, problem)| error(format!("aggregate.{field}"), problem))
+        });
+        let aggregate = aggregate.transpose()?;
         let policy = from.auth.as_ref().and_then(|auth| auth.policy.as_deref());
         let policy = policy.map(|text| policies.policy(text)).transpose();
         let policy = policy.map_err(|problem| error("auth.policy".into(), problem))?;
@@ -163,6 +174,7 @@ impl Route {
                 .into_iter()
                 .map(|b| Backend { upstream: b.upstream, weight: b.weight })
                 .collect(),
+            aggregate,
             timeouts: from.timeouts,
             max_body_bytes: from.max_body_bytes,
             payload: payload.map(Arc::new),
@@ -190,26 +202,26 @@ impl Route {
         })
     }
 
-    /// What calls of the gateway's own go by: the upstream's time-outs and tries, and a bound on the
-    /// whole.
-    pub fn of_calls(name: &str, total_ms: u32) -> Route {
+    /// What holds for calls of the gateway's own: 0 and `None` are the upstream's.
+    pub fn of_call(name: &str, timeouts: Timeouts, retry: Option<Retry>) -> Route {
         Route {
             name: name.into(),
             rewrite: Rewrite::Keep,
-            captures: Default::default(),
             shape: None,
-            payload: None,
-            transcode: None,
-            cache: None,
+            captures: Captures::default(),
             backends: Box::default(),
-            timeouts: Timeouts { connect_ms: 0, first_byte_ms: 0, idle_ms: 0, try_ms: 0, total_ms },
+            aggregate: None,
+            timeouts,
             max_body_bytes: u64::MAX,
+            payload: None,
             upgrades: Box::default(),
             early_data: false,
             grpc_web: false,
-            retry: None,
+            transcode: None,
+            retry,
+            cache: None,
             hedge: None,
-            priority: Priority::default(),
+            priority: Priority::Normal,
             mirror: None,
             deadline_header: None,
             auth: None,

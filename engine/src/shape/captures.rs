@@ -5,7 +5,7 @@ use regex::bytes::Regex;
 use smallvec::SmallVec;
 
 use crate::message::Span;
-use crate::route::{pattern, prefix};
+use crate::route::{Segments, pattern, prefix};
 
 /// Where the parts of a path are. Built with the route, from what it matches.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub enum Captures {
     },
     /// The groups of a regular expression, by name, or from 1 by number.
     Regex { regex: Regex, names: Box<[Box<str>]> },
+    /// Named segments.
+    Segments(Segments),
 }
 
 /// The parts of one path, in the order of [`Captures::names`].
@@ -33,6 +35,7 @@ impl PartialEq for Captures {
             (Captures::Regex { regex, .. }, Captures::Regex { regex: other, .. }) => {
                 regex.as_str() == other.as_str()
             }
+            (Captures::Segments(segments), Captures::Segments(other)) => segments == other,
             _ => false,
         }
     }
@@ -46,6 +49,7 @@ impl Captures {
             PathMatch::Exact(_) => Captures::Exact,
             PathMatch::Prefix(text) => Captures::Prefix { cut: prefix(text)?.len() },
             PathMatch::Regex(text) => Captures::of(pattern(text)?),
+            PathMatch::Template(text) => Captures::Segments(Segments::parse(text)?),
         })
     }
 
@@ -65,6 +69,9 @@ impl Captures {
             Captures::Regex { names, .. } => {
                 names.iter().map(|name| String::from(&**name)).collect()
             }
+            Captures::Segments(segments) => {
+                segments.names().iter().map(|name| String::from(&**name)).collect()
+            }
         }
     }
 
@@ -77,6 +84,7 @@ impl Captures {
                 let rest = Span { start: start as u32, end: path.len() as u32 };
                 [Some(rest).filter(|rest| !rest.is_empty())].into_iter().collect()
             }
+            Captures::Segments(segments) => segments.find(path).unwrap_or_default(),
             Captures::Regex { regex, .. } => {
                 let mut groups = regex.capture_locations();
                 if regex.captures_read(&mut groups, path).is_none() {

@@ -23,6 +23,7 @@ mod payload;
 mod proxy;
 mod reload;
 mod resilience;
+mod shape;
 mod standing;
 mod tls;
 mod validation;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::Mark;
 use super::access::{cors, networks, route_auth};
+use super::aggregate::aggregate;
 use super::cache::route_cache;
 use super::consumers::names;
 use super::fields::{Fields, Walk, nearest};
@@ -35,6 +36,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "respond",
         "upstream",
         "upstreams",
+        "aggregate",
         "timeouts",
         "max_body_bytes",
         "request_body",
@@ -74,6 +76,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             redirect: None,
             respond: None,
             upstreams: Vec::new(),
+            aggregate: None,
             timeouts: RouteTimeouts::default(),
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
             request_body: Vec::new(),
@@ -100,6 +103,12 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
     let name = name(walk, &fields);
     let matches = fields.read(walk, "match", conditions).unwrap_or_default();
     let rewrite = fields.read(walk, "rewrite", rewrite).unwrap_or_default();
+    if let (PathMatch::Template(_), false, Some(node)) =
+        (&matches.path, rewrite.is_keep(), fields.node("rewrite"))
+    {
+        let message = "a path with named segments has no prefix to rewrite; use request.path";
+        walk.error("rewrite-on-template", node, &fields.at("rewrite"), message.into());
+    }
     if let (PathMatch::Regex(_), false, Some(node)) =
         (&matches.path, rewrite.is_keep(), fields.node("rewrite"))
     {
@@ -116,6 +125,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         redirect: fields.read(walk, "redirect", redirect),
         respond: fields.read(walk, "respond", respond),
         upstreams: backends(walk, &fields),
+        aggregate: fields.read(walk, "aggregate", aggregate).map(Box::new),
         timeouts: fields.read(walk, "timeouts", route_timeouts).unwrap_or_default(),
         max_body_bytes: fields.read(walk, "max_body_bytes", size).unwrap_or(DEFAULT_MAX_BODY_BYTES),
         request_body: fields.read(walk, "request_body", request_body).unwrap_or_default(),
@@ -143,7 +153,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
 }
 
 /// What a route may have in place of an upstream.
-const OWN: [&str; 2] = ["redirect", "respond"];
+const OWN: [&str; 3] = ["aggregate", "redirect", "respond"];
 
 fn backends(walk: &mut Walk<'_>, fields: &Fields<'_>) -> Vec<Backend> {
     let one = fields.read(walk, "upstream", |walk, node, path| match node.value {
@@ -328,11 +338,13 @@ fn path_match(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<PathMatch>
         return Some(PathMatch::Prefix(prefix));
     }
     if !matches!(node.value, Value::Map(_)) {
-        walk.wrong_type(node, path, "a prefix like /users, or one of exact, prefix and regex");
+        let expected = "a prefix like /users, or one of exact, prefix, regex and template";
+        walk.wrong_type(node, path, expected);
         return None;
     }
-    let fields = walk.fields(node, path, &["exact", "prefix", "regex"])?;
-    one_of(walk, &fields, &["exact", "prefix", "regex"])?;
+    const KINDS: &[&str] = &["exact", "prefix", "regex", "template"];
+    let fields = walk.fields(node, path, KINDS)?;
+    one_of(walk, &fields, KINDS)?;
     let exact = fields
         .read(walk, "exact", |walk, node, path| walk.parsed(node, path, "bad-path", scalars::path));
     let prefix = fields.read(walk, "prefix", |walk, node, path| {
@@ -341,7 +353,14 @@ fn path_match(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<PathMatch>
     let regex = fields.read(walk, "regex", |walk, node, path| {
         walk.parsed(node, path, "bad-regex", scalars::regex)
     });
-    exact.map(PathMatch::Exact).or(prefix.map(PathMatch::Prefix)).or(regex.map(PathMatch::Regex))
+    let template = fields.read(walk, "template", |walk, node, path| {
+        walk.parsed(node, path, "bad-path", scalars::path_template)
+    });
+    exact
+        .map(PathMatch::Exact)
+        .or(prefix.map(PathMatch::Prefix))
+        .or(regex.map(PathMatch::Regex))
+        .or(template.map(PathMatch::Template))
 }
 
 fn field_match(walk: &mut Walk<'_>, node: &Node, path: &str, header: bool) -> Option<FieldMatch> {

@@ -269,7 +269,7 @@ prop_compose! {
         methods in subsequence(texts(&["GET", "HEAD", "POST", "PURGE"]), 0..4),
         headers in vec(condition(true), 0..3),
         query in vec(condition(false), 0..3),
-        (kind, rewrite) in (0..3, 0..3),
+        (kind, rewrite) in (0..4, 0..3),
         backends in subsequence((0..upstreams).collect::<Vec<_>>(), 1..=upstreams),
         weight in 1u32..=1000,
         connect_ms in option::of(1u32..=86_400_000),
@@ -291,12 +291,14 @@ prop_compose! {
         (validate, shape, payload) in
             (option::of(validate()), shape::shape(), payload::payload()),
         cache in option::of(route_cache()),
+        aggregate in option::weighted(0.3, super::aggregate::aggregate().boxed()),
         workspace in locality(),
     ) -> Route {
         // Each route has a path of its own, so that none shadows another.
         let path = match kind {
             0 => PathMatch::Exact(format!("/p{at}/")),
             1 => PathMatch::Prefix(format!("/p{at}")),
+            3 => PathMatch::Template(format!("/p{at}/{{id}}/{{rest...}}")),
             _ => PathMatch::Regex(format!("^/p{at}\\.[^/\"']*$")),
         };
         let rewrite = match rewrite {
@@ -311,6 +313,8 @@ prop_compose! {
         });
         let (request, response, redirect, respond) = shape;
         let own = redirect.is_some() || respond.is_some();
+        let aggregate = aggregate.filter(|_| !own).map(Box::new);
+        let own = own || aggregate.is_some();
         let upstreams = backends
             .into_iter()
             .filter(|_| !own)
@@ -326,6 +330,7 @@ prop_compose! {
             redirect,
             respond,
             upstreams,
+            aggregate,
             timeouts: RouteTimeouts { connect_ms, first_byte_ms, idle_ms, try_ms, total_ms },
             max_body_bytes,
             request_body: payload.0,

@@ -89,6 +89,7 @@ fn small() -> Snapshot {
             query: vec![],
             rewrite: PathRewrite::Keep,
             backends: vec![Backend { upstream: 0, weight: 1 }],
+            aggregate: None,
             timeouts: Timeouts::default(),
             max_body_bytes: 1 << 20,
             upgrades: vec![],

@@ -4,6 +4,7 @@ use super::*;
 use proptest::option;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
+mod aggregate;
 mod auth;
 mod cache;
 mod limit;
@@ -368,7 +369,8 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
     let path = prop_oneof![
         text().prop_map(PathMatch::Exact),
         text().prop_map(PathMatch::Prefix),
-        text().prop_map(PathMatch::Regex)
+        text().prop_map(PathMatch::Regex),
+        text().prop_map(PathMatch::Template)
     ];
     let rewrite = prop_oneof![
         Just(PathRewrite::Keep),
@@ -426,6 +428,7 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             rewrite,
             shape: last.4.0,
             backends,
+            aggregate: None,
             timeouts,
             max_body_bytes: last.0.0,
             payload: last.4.1,
@@ -473,12 +476,13 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         (Just((certificates, trust, ticket_keys)), listeners, routed)
     });
     let limits = (vec(limit::policy(), 0..3), vec(any::<u32>(), 0..3));
-    let limits = (limits, validation::validation(), cache::cache(), transcode::transcode());
+    let more = (cache::cache(), transcode::transcode(), option::of(aggregate::aggregate()));
+    let limits = (limits, validation::validation(), more);
     let numbers = (any::<u64>(), any::<u64>());
     (numbers, node, limits, parts).prop_map(|((epoch, revision), node, limits, parts)| {
         let ((certificates, trust, ticket_keys), listeners, (auth, upstreams, mut routes)) = parts;
-        let ((policies, named), (validation, on_routes), (cache, on_route), (protos, transcode)) =
-            limits;
+        let ((policies, named), (validation, on_routes), more) = limits;
+        let ((cache, on_route), (protos, transcode), aggregate) = more;
         let known = policies.len() as u32;
         let named: Vec<u32> = match known {
             0 => Vec::new(),
@@ -489,6 +493,10 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
             route.validation = on_routes;
             route.transcode = transcode;
             route.cache = on_route;
+            route.aggregate = aggregate.map(Box::new);
+            if route.aggregate.is_some() {
+                route.backends.clear();
+            }
         }
         let limits = Limits { policies, everywhere: named };
         Snapshot {
