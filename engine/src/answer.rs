@@ -11,6 +11,7 @@ use contract::record::Reason;
 use contract::snapshot::Timeouts;
 
 use crate::body::BodyReader;
+use crate::cache::Fill;
 use crate::channel::{Source, SourceFault};
 use crate::exchange::Responder;
 use crate::filter::Filter;
@@ -42,11 +43,15 @@ pub struct Answer {
     pub deadline_ms: u64,
     /// The upstream has switched protocols: bytes in both directions follow.
     pub switched: bool,
+    /// Why it is not an upstream's, for the record.
+    pub reason: Reason,
     /// What the relay changes in the head.
     pub edit: Option<Box<Edit>>,
     /// What changes the body on its way, in this order. Where there are any, its length is not known
     /// before its end.
     pub filters: Vec<Filter>,
+    /// Keeps the body as it comes, before any change of it.
+    pub fill: Option<Box<Fill>>,
 }
 
 /// What carries an exchange with an upstream.
@@ -205,9 +210,7 @@ impl Answer {
         body: Vec<u8>,
     ) -> Result<Answer, LocalReply> {
         let mut text = Vec::with_capacity(64 + fields.iter().map(line_len).sum::<usize>());
-        text.extend_from_slice(b"HTTP/1.1 ");
-        write::decimal(&mut text, u64::from(status));
-        text.extend_from_slice(b" \r\n");
+        write::bare_status_line(&mut text, status);
         for (name, value) in fields {
             if !is_framing(name) {
                 write::field(&mut text, name, value);
@@ -217,16 +220,34 @@ impl Answer {
         text.extend_from_slice(b"Content-Length: ");
         write::decimal(&mut text, length);
         text.extend_from_slice(b"\r\n\r\n");
+        let data = (!body.is_empty()).then(|| Chunk::from_vec(body));
+        Answer::of_text(shard, is_head, text, data)
+    }
+
+    /// The same with the head as text, its framing and the empty line at its end included.
+    ///
+    /// # Errors
+    /// 500 when that is no valid head.
+    pub fn of_text(
+        shard: &Shard,
+        is_head: bool,
+        text: Vec<u8>,
+        data: Option<Chunk>,
+    ) -> Result<Answer, LocalReply> {
         let mut head = shard.take_response_head();
         let read = head.parse(&text, is_head, &HeadLimits::RESPONSE);
         if read != Ok(Progress::Complete) || head.status < 200 || head.head_len != text.len() {
             return Err(LocalReply::new(500, Reason::Internal));
         }
-        Ok(Answer::of_parts(head, Chunk::from_vec(text), body, Vec::new()))
+        Ok(Answer::of_parts(head, Chunk::from_vec(text), data, Vec::new()))
     }
 
-    fn of_parts(head: Box<ResponseHead>, bytes: Chunk, body: Vec<u8>, trailers: Vec<u8>) -> Answer {
-        let data = (!body.is_empty()).then(|| Chunk::from_vec(body));
+    fn of_parts(
+        head: Box<ResponseHead>,
+        bytes: Chunk,
+        data: Option<Chunk>,
+        trailers: Vec<u8>,
+    ) -> Answer {
         Answer {
             carrier: Carrier::Own(RefCell::new(Body { data, trailers })),
             account: None,
@@ -236,8 +257,24 @@ impl Answer {
             timeouts: Timeouts::default(),
             deadline_ms: 0,
             switched: false,
+            reason: Reason::None,
             edit: None,
             filters: Vec::new(),
+            fill: None,
+        }
+    }
+
+    /// Whether a body follows the head, as far as that is known.
+    pub fn has_body(&self) -> bool {
+        !matches!(self.head.framing, BodyFraming::None | BodyFraming::Length(0))
+    }
+
+    /// Another body for an answer that is of the gateway's own making, or was gathered.
+    pub fn replace_own_body(&mut self, body: Vec<u8>) {
+        let Carrier::Own(own) = &self.carrier else { return };
+        if self.head.framing != BodyFraming::None {
+            self.head.framing = BodyFraming::Length(body.len() as u64);
+            own.borrow_mut().data = (!body.is_empty()).then(|| Chunk::from_vec(body));
         }
     }
 
@@ -253,7 +290,7 @@ impl Answer {
         call: Option<bool>,
         most: usize,
     ) -> Result<Whole, LocalReply> {
-        let Answer { carrier, account, head, mut bytes, mut upload, timeouts, .. } = self;
+        let Answer { carrier, account, head, mut bytes, mut upload, timeouts, mut fill, .. } = self;
         let too_large = || LocalReply::new(502, Reason::AnswerTooLarge);
         if matches!(head.framing, BodyFraming::Length(length) if length > most as u64) {
             return Err(too_large());
@@ -296,6 +333,7 @@ impl Answer {
             });
             match responder.watch.bound(next).await {
                 Ok(Ok(piece)) => {
+                    Fill::see(&mut fill, &piece);
                     if let Some(data) = &piece.data {
                         if body.len() + data.len() > most {
                             break Some(Fault::Reply(too_large()));
@@ -391,7 +429,8 @@ impl Whole {
         if head.framing != BodyFraming::None {
             head.framing = BodyFraming::Length(body.len() as u64);
         }
-        let answer = Answer::of_parts(head, bytes, body, trailers);
+        let data = (!body.is_empty()).then(|| Chunk::from_vec(body));
+        let answer = Answer::of_parts(head, bytes, data, trailers);
         Answer { upload, edit, filters, ..answer }
     }
 }

@@ -6,6 +6,7 @@ use crate::coding::Encoding;
 use crate::grpc_web::Answering;
 use crate::io::Chunk;
 use crate::payload::{self, Stream};
+use crate::transcode::Outward;
 
 /// One change of a body on its way. An enum: the relay knows them all.
 pub enum Filter {
@@ -17,6 +18,8 @@ pub enum Filter {
     Records(Box<Stream>),
     /// Compressed.
     Encode(Box<Encoding>),
+    /// From gRPC to JSON.
+    Transcode(Box<Outward>),
 }
 
 /// A part of a body.
@@ -56,6 +59,7 @@ impl Filter {
                 let data = (!out.is_empty()).then(|| Chunk::from_vec(out));
                 Ok(Part { data, end: part.end })
             }
+            Filter::Transcode(outward) => outward.part(part),
             Filter::Encode(encoding) => {
                 Ok(Part { data: encoding.pass(part.data, part.end.is_some()), end: part.end })
             }
@@ -67,7 +71,7 @@ impl Filter {
         match self {
             Filter::Cap { .. } => Reason::AnswerTooLarge,
             Filter::Records(_) => Reason::AnswerUnusable,
-            Filter::Web(_) | Filter::Encode(_) => Reason::UpstreamInvalid,
+            Filter::Web(_) | Filter::Encode(_) | Filter::Transcode(_) => Reason::UpstreamInvalid,
         }
     }
 
@@ -80,6 +84,7 @@ impl Filter {
                 web.part(None, Some(late.then_some(LATE)?)).ok().flatten()
             }
             Filter::Cap { .. } | Filter::Records(_) | Filter::Encode(_) => None,
+            Filter::Transcode(outward) => outward.broken(reason),
         }
     }
 }

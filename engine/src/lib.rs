@@ -1,14 +1,17 @@
 //! Sluice's data plane. `pipeline.rs` tells the life of one request; `ARCHITECTURE.md` beside this
 //! crate tells the rest.
 
+mod aggregate;
 mod answer;
 mod auth;
 mod body;
+mod cache;
 mod call;
 mod channel;
 mod coding;
 mod cors;
 mod exchange;
+mod extension;
 mod filter;
 mod forward;
 mod forwarded_for;
@@ -44,6 +47,7 @@ mod template;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+mod transcode;
 pub mod transport;
 mod upload;
 pub mod upstream;
@@ -51,6 +55,8 @@ mod validate;
 
 #[doc(hidden)]
 pub use auth::fuzz_jwt;
+#[doc(hidden)]
+pub use extension::fuzz_processor;
 pub use io::{StartError, probe};
 #[doc(hidden)]
 pub use payload::fuzz_payload;
@@ -58,5 +64,6 @@ pub use payload::jq::{COMMAND as JQ_COMMAND, work as run_jq};
 pub use start::{Start, run};
 #[doc(hidden)]
 pub use template::fuzz_template;
+pub use transcode::fuzz_transcode;
 #[doc(hidden)]
 pub use validate::fuzz_validate;

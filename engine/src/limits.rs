@@ -179,6 +179,16 @@ pub const LEASE_LOST_MS: u64 = 100;
 /// A bucket's name, in bytes, and what places it.
 pub const BUCKET_NAME: usize = 256;
 pub const BUCKET_TAG: usize = 128;
+/// Segments of an http rule's path template.
+pub const TEMPLATE_SEGMENTS: usize = 64;
+/// Bindings of a route that transcodes.
+pub const BINDINGS: usize = 10_000;
+/// Fields of a message that is transcoded.
+pub const MESSAGE_FIELDS: usize = 10_000;
+/// How deep the messages of a message, and values in JSON, may be nested.
+pub const MESSAGE_DEPTH: usize = 100;
+/// Details of a call's status, and metadata behind its message, that a client is told.
+pub const STATUS_DETAILS: usize = 64;
 /// Values that one path template takes out of a path.
 pub const TEMPLATE_NAMES: usize = 16;
 /// Request line without its CRLF, in bytes: past it 414. RFC 9112 §3 asks for at least 8,000.
@@ -208,8 +218,12 @@ pub const VALIDATIONS: usize = 2;
 pub const VALIDATIONS_WAITING: usize = 64;
 /// Bodies that a shard has gathered to validate them, in bytes.
 pub const GATHERED_BYTES: usize = 256 * 1024 * 1024;
+/// What an external processor may answer beside a body, in bytes.
+pub const PROCESSOR_ANSWER: usize = 256 * 1024;
 /// Head that the gateway may write to an upstream: the client's, rewritten, and our own fields.
 pub const FORWARDED_HEAD: usize = 64 * 1024;
+/// First part of a body of the gateway's own, which goes in one buffer with the head.
+pub const OWN_FIRST: usize = 16 * 1024;
 /// Body bytes in front of the upstream that make one buffer with the head (and can be replayed).
 pub const REPLAY_BODY: usize = 8 * 1024;
 /// Unread body that is drained after an early answer, so that the connection can be kept.
@@ -422,3 +436,30 @@ pub const PAYLOADS: usize = 2;
 pub const PAYLOADS_WAITING: usize = 128;
 /// How nice the store's threads for work that computes are, beside shards of 0.
 pub const STORE_NICE: i32 = 5;
+
+/// What a stored answer costs beside its bytes: its struct, its places in the index and in a queue, and
+/// what allocators add.
+pub const CACHE_OBJECT_COST: usize = 1_024;
+/// The same for each tag and each field that selects it.
+pub const CACHE_ITEM_COST: usize = 48;
+/// Fields that an answer may depend on (`Vary`).
+pub const CACHE_VARY_FIELDS: usize = 16;
+/// Their names and values, in bytes.
+pub const CACHE_SELECTING_BYTES: usize = 8 * 1024;
+/// Answers under one key that differ by such fields.
+pub const CACHE_VARIANTS: usize = 32;
+/// Tags of a stored answer that count.
+pub const CACHE_TAGS: usize = 128;
+/// Longest that an answer is guessed to be good, in seconds.
+pub const CACHE_HEURISTIC_S: u64 = 24 * 3_600;
+/// Longest that one request asks about a stored answer for all, in milliseconds; also how long the next
+/// one waits if that has failed.
+pub const CACHE_REFRESH_MS: u64 = 10_000;
+/// How long nobody waits for an answer like one that could not be stored, in milliseconds.
+pub const CACHE_ALONE_MS: u64 = 10_000;
+/// What a body that comes without its length is given room by, in bytes.
+pub const CACHE_STEP: usize = 64 * 1024;
+/// Largest JSON value of an answer that a filter of a template is given, as memory, in bytes.
+pub const AGGREGATE_TEMPLATE_VALUE: usize = 1024 * 1024;
+/// Largest body of a request whose templates ask for it, in bytes.
+pub const AGGREGATE_REQUEST_BODY: usize = 1024 * 1024;

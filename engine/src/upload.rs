@@ -20,6 +20,7 @@ use crate::local_reply::LocalReply;
 use crate::payload;
 use crate::relay;
 use crate::shard::Shard;
+use crate::transcode;
 
 /// How an upload ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +162,8 @@ pub enum Inward {
     Base64(Base64),
     /// Records are changed as a rule says.
     Records(Box<payload::Stream>),
+    /// A stream of JSON goes on as messages.
+    Transcode(transcode::Inward),
 }
 
 impl Inward {
@@ -180,6 +183,7 @@ impl Inward {
                 // Some of the body is still to come.
                 LocalReply { close: true, ..reply }
             }),
+            Inward::Transcode(json) => json.pass(data, end, out),
         }
     }
 }

@@ -260,7 +260,7 @@ pub fn route_with_upstream(schema: &mut Schema) {
             list.remove("default");
         }
     }
-    let ways = ["upstream", "upstreams", "redirect", "respond"];
+    let ways = ["upstream", "upstreams", "aggregate", "redirect", "respond"];
     let either = ways.map(|way| serde_json::json!({"required": [way]}));
     schema.insert("oneOf".into(), either.as_slice().into());
 }

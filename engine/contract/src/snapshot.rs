@@ -3,25 +3,33 @@
 //! These are plain values without pointers into anything. `encode.rs` writes them as flat bytes,
 //! [`Snapshot::decode`] reads them back without trusting them. The engine turns them into its Plan.
 
+mod aggregate;
 mod auth;
+mod cache;
 mod consumers;
 mod key;
 mod limit;
 mod payload;
+mod processor;
 mod redis;
 mod resilience;
 mod shape;
+mod transcode;
 mod validation;
 
 use std::net::{IpAddr, SocketAddr};
 
+pub use aggregate::*;
 pub use auth::*;
+pub use cache::*;
 pub use consumers::Consumers;
 pub use limit::*;
 pub use payload::*;
+pub use processor::*;
 pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
 pub use resilience::*;
 pub use shape::*;
+pub use transcode::*;
 pub use validation::*;
 
 /// Index into [`Snapshot::upstreams`].
@@ -49,6 +57,9 @@ pub struct Snapshot {
     pub auth: Auth,
     pub limits: Limits,
     pub validation: Validation,
+    /// What routes transcode by.
+    pub protos: Vec<ProtoSet>,
+    pub cache: Cache,
     pub listeners: Vec<Listener>,
     pub upstreams: Vec<Upstream>,
     /// In the order of the spec: of two routes that match equally, the earlier wins.
@@ -472,8 +483,10 @@ pub struct Route {
     pub rewrite: PathRewrite,
     /// What else is changed; `None`: nothing.
     pub shape: Option<Box<RouteShape>>,
-    /// At least one, unless the gateway answers itself; picked by weight (smooth weighted, per shard).
+    /// At least one, unless the gateway answers itself or calls make the answer; picked by weight (smooth weighted, per shard).
     pub backends: Vec<Backend>,
+    /// Calls that make the answer; `None`: a backend does.
+    pub aggregate: Option<Box<Aggregate>>,
     /// 0 in a field: the upstream's value.
     pub timeouts: Timeouts,
     /// Largest request body in bytes; past it 413.
@@ -486,8 +499,12 @@ pub struct Route {
     pub early_data: bool,
     /// gRPC-Web requests are translated to gRPC, and the answers back.
     pub grpc_web: bool,
+    /// Translate between JSON and gRPC.
+    pub transcode: Option<RouteTranscode>,
     /// `None`: the upstream's.
     pub retry: Option<Retry>,
+    /// `None`: answers are not kept.
+    pub cache: Option<RouteCache>,
     /// `None`: the upstream's.
     pub hedge: Option<Hedge>,
     pub priority: Priority,
@@ -502,6 +519,8 @@ pub struct Route {
     /// Policies that requests must pass, in their order.
     pub limits: Vec<LimitIndex>,
     pub cors: Option<Cors>,
+    /// Who sees its requests and answers on their way.
+    pub processor: Option<Processor>,
     /// What requests must look like; `None`: it is not looked at.
     pub validation: Option<RouteValidation>,
 }

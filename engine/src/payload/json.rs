@@ -43,7 +43,7 @@ impl fmt::Display for NotJson {
     }
 }
 
-impl Text<'_> {
+impl<'a> Text<'a> {
     pub fn new(text: &str) -> Text<'static> {
         let mut out = String::with_capacity(text.len());
         escape(text, &mut out);
@@ -64,6 +64,10 @@ impl Text<'_> {
 
     pub fn into_owned(self) -> Text<'static> {
         Text(Cow::Owned(self.0.into_owned()))
+    }
+
+    fn borrowed(&self) -> Text<'_> {
+        Text(Cow::Borrowed(&self.0))
     }
 }
 
@@ -96,6 +100,10 @@ impl<'a> Json<'a> {
         Json::String(Text::new(text))
     }
 
+    pub fn number(number: u64) -> Json<'static> {
+        Json::Number(Cow::Owned(number.to_string()))
+    }
+
     /// The member of this name.
     pub fn member(&self, name: &str) -> Option<&Json<'a>> {
         let Json::Object(members) = self else { return None };
@@ -113,6 +121,20 @@ impl<'a> Json<'a> {
             *old = value;
         } else if let Json::Object(members) = self {
             members.push((Text::new(name), value));
+        }
+    }
+
+    /// The same value, borrowing from this one.
+    pub fn borrowed(&self) -> Json<'_> {
+        match self {
+            Json::Null => Json::Null,
+            Json::Bool(on) => Json::Bool(*on),
+            Json::Number(text) => Json::Number(Cow::Borrowed(text)),
+            Json::String(text) => Json::String(text.borrowed()),
+            Json::Array(items) => Json::Array(items.iter().map(Json::borrowed).collect()),
+            Json::Object(members) => Json::Object(
+                members.iter().map(|(name, value)| (name.borrowed(), value.borrowed())).collect(),
+            ),
         }
     }
 

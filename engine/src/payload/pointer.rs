@@ -62,7 +62,9 @@ fn unescape(segment: &str) -> Result<String, String> {
                 Some('0') => out.push('~'),
                 Some('1') => out.push('/'),
                 _ => {
-                    return Err("`~` is followed by 0 (for ~) or 1 (for /) in a JSON Pointer".into());
+                    return Err(
+                        "`~` is followed by 0 (for ~) or 1 (for /) in a JSON Pointer".into()
+                    );
                 }
             },
         }

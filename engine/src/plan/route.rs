@@ -5,12 +5,15 @@ use std::sync::Arc;
 use contract::snapshot::{self, Hedge, LimitIndex, Mirror, Priority, Retry, Timeouts};
 
 use super::{PlanError, Upstream};
+use crate::aggregate::Aggregate;
 use crate::auth::{Networks, Policy, policy};
 use crate::cors::Cors;
+use crate::extension::Extension;
 use crate::limit;
 use crate::payload::Payload;
 use crate::route::Rewrite;
 use crate::shape::{Captures, Shape, scope};
+use crate::transcode::{Proto, Transcode};
 use crate::validate::{Api, Rules};
 
 /// A route without its conditions: those are in the router.
@@ -25,6 +28,8 @@ pub struct Route {
     pub captures: Captures,
     /// At least one, unless it answers itself; picked by weight.
     pub backends: Box<[Backend]>,
+    /// Calls that make the answer; then there are no backends.
+    pub aggregate: Option<Box<Aggregate>>,
     /// 0 in a field: the upstream's value.
     timeouts: Timeouts,
     /// Largest request body in bytes; past it 413.
@@ -37,8 +42,12 @@ pub struct Route {
     pub early_data: bool,
     /// Translates gRPC-Web.
     pub grpc_web: bool,
+    /// Translates between JSON and gRPC.
+    pub transcode: Option<Arc<Transcode>>,
     /// `None`: the upstream's.
     retry: Option<Retry>,
+    /// What is kept of its answers; `None`: nothing.
+    pub cache: Option<Box<snapshot::RouteCache>>,
     /// `None`: the upstream's.
     hedge: Option<Hedge>,
     pub priority: Priority,
@@ -56,6 +65,8 @@ pub struct Route {
     pub limits: Box<[LimitIndex]>,
     /// What scripts of other origins may do; `None`: the upstream says.
     pub cors: Option<Box<Cors>>,
+    /// Who sees its requests and answers on their way.
+    pub extension: Option<Box<Extension>>,
     /// What requests must look like; `None`: anything.
     pub rules: Option<Box<Rules>>,
 }
@@ -76,6 +87,7 @@ impl Route {
         policies: &policy::Memory,
         limits: &limit::Policies,
         apis: &[Arc<Api>],
+        protos: &[Arc<Proto>],
     ) -> Result<Route, PlanError> {
         let error = |field: String, problem: String| PlanError {
             entity: "route",
@@ -84,7 +96,7 @@ impl Route {
             problem,
         };
         let answers = from.shape.as_ref().is_some_and(|shape| shape.answer.is_some());
-        if from.backends.is_empty() && !answers {
+        if from.backends.is_empty() && !answers && from.aggregate.is_none() {
             return Err(error("backends".into(), "is empty; name at least one upstream".into()));
         }
         for (i, backend) in from.backends.iter().enumerate() {
@@ -103,6 +115,16 @@ impl Route {
                 format!("upstream {} of {upstreams} does not exist", mirror.upstream),
             ));
         }
+        if let Some(processor) = &from.processor
+            && processor.upstream as usize >= upstreams
+        {
+            return Err(error(
+                "external_processor.upstream".into(),
+                format!("upstream {} of {upstreams} does not exist", processor.upstream),
+            ));
+        }
+        let extension = from.processor.as_ref();
+        let extension = extension.map(|one| Box::new(Extension::build(one, &from.name)));
         let rewrite = Rewrite::build(&from.path, &from.rewrite)
             .map_err(|problem| error("rewrite".into(), problem))?;
         let captures =
@@ -112,6 +134,14 @@ impl Route {
         let payload = payload.transpose().map_err(|(field, problem)| error(field, problem))?;
         let shape = from.shape.as_ref().map(|shape| Shape::build(&from, shape, &captures));
         let shape = shape.transpose().map_err(|(field, problem)| error(field, problem))?;
+        let aggregate = from.aggregate.as_ref().map(|aggregate| {
+            let scope = scope(&from, &captures);
+            let built = Aggregate::build(aggregate, &scope, upstreams);
+            built
+                .map(Box::new)
+                .map_err(|(field, problem)| error(format!("aggregate.{field}"), problem))
+        });
+        let aggregate = aggregate.transpose()?;
         let policy = from.auth.as_ref().and_then(|auth| auth.policy.as_deref());
         let policy = policy.map(|text| policies.policy(text)).transpose();
         let policy = policy.map_err(|problem| error("auth.policy".into(), problem))?;
@@ -125,6 +155,15 @@ impl Route {
             api.map(|api| Box::new(Rules::new(rules, api)))
         });
         let rules = rules.transpose()?;
+        let transcode = from.transcode.as_ref().map(|transcode| {
+            let proto = protos.get(transcode.proto as usize).cloned();
+            let gone = || error("transcode.proto".into(), "its descriptors do not exist".into());
+            let built = Transcode::build(transcode, proto.ok_or_else(gone)?);
+            let built =
+                built.map_err(|(field, problem)| error(format!("transcode.{field}"), problem));
+            built.map(Arc::new)
+        });
+        let transcode = transcode.transpose()?;
         Ok(Route {
             name: from.name.into(),
             rewrite,
@@ -135,6 +174,7 @@ impl Route {
                 .into_iter()
                 .map(|b| Backend { upstream: b.upstream, weight: b.weight })
                 .collect(),
+            aggregate,
             timeouts: from.timeouts,
             max_body_bytes: from.max_body_bytes,
             payload: payload.map(Arc::new),
@@ -145,7 +185,9 @@ impl Route {
                 .collect(),
             early_data: from.early_data,
             grpc_web: from.grpc_web,
+            transcode,
             retry: from.retry,
+            cache: from.cache.map(Box::new),
             hedge: from.hedge,
             priority: from.priority,
             mirror: from.mirror,
@@ -155,8 +197,41 @@ impl Route {
             networks: from.networks.map(|networks| Box::new(Networks::build(&networks))),
             limits,
             cors: cors.map(Box::new),
+            extension,
             rules,
         })
+    }
+
+    /// What holds for calls of the gateway's own: 0 and `None` are the upstream's.
+    pub fn of_call(name: &str, timeouts: Timeouts, retry: Option<Retry>) -> Route {
+        Route {
+            name: name.into(),
+            rewrite: Rewrite::Keep,
+            shape: None,
+            captures: Captures::default(),
+            backends: Box::default(),
+            aggregate: None,
+            timeouts,
+            max_body_bytes: u64::MAX,
+            payload: None,
+            upgrades: Box::default(),
+            early_data: false,
+            grpc_web: false,
+            transcode: None,
+            retry,
+            cache: None,
+            hedge: None,
+            priority: Priority::Normal,
+            mirror: None,
+            deadline_header: None,
+            auth: None,
+            policy: None,
+            networks: None,
+            limits: Box::default(),
+            cors: None,
+            extension: None,
+            rules: None,
+        }
     }
 
     /// Whether there is something to choose between its upstreams.
@@ -223,7 +298,8 @@ mod tests {
             upgrades: vec!["WebSocket".into()],
             ..Default::default()
         };
-        let route = Route::build(from, 1, &Default::default(), &Default::default(), &[]).unwrap();
+        let route =
+            Route::build(from, 1, &Default::default(), &Default::default(), &[], &[]).unwrap();
         let upstream = Upstream {
             name: "u".into(),
             balance: Default::default(),

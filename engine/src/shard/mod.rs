@@ -6,7 +6,7 @@ mod plan;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -15,6 +15,7 @@ use contract::snapshot::{Overload, Priority};
 pub use plan::ShardPlan;
 
 use crate::auth;
+use crate::cache;
 use crate::coding::Encoders;
 use crate::io::{Io, Swap};
 use crate::limit::Limiter;
@@ -46,10 +47,14 @@ pub struct Seat {
     /// Where control is asked for key sets; `None`: there is none.
     pub wishes: Option<contract::wishes::Wishes>,
     pub throttle: Arc<auth::Throttle>,
+    /// Stored answers.
+    pub cache: Arc<cache::Store>,
 }
 
 pub struct Shard {
     pub io: Io,
+    /// For tasks that outlive what began them.
+    own: Weak<Shard>,
     seat: Seat,
     checks: Checks,
     pub meter: Meter,
@@ -97,8 +102,9 @@ impl Shard {
         let limiter = Limiter::new(io.clone(), seat.store.limit_keys().clone());
         let (old, pools) = (&mut Pools::new(), &mut Pools::new());
         let first = ShardPlan::build(plans.get(), old, pools, &seat.book, seat.index);
-        let shard = Shard {
+        let shard = Rc::new_cyclic(|own| Shard {
             io,
+            own: own.clone(),
             seat,
             checks: Checks::default(),
             meter,
@@ -123,9 +129,9 @@ impl Shard {
             mirrors: Rc::default(),
             gathered: Rc::default(),
             encoders: Rc::default(),
-        };
+        });
         shard.adopt_whole(shard.plans.get());
-        Rc::new(shard)
+        shard
     }
 
     /// The plan for a request that begins now: the newest one, adopted here if need be.
@@ -135,6 +141,17 @@ impl Shard {
             self.adopt();
         }
         self.current.borrow().clone()
+    }
+
+    /// Itself, for a task of its own.
+    pub fn own(&self) -> Option<Rc<Shard>> {
+        self.own.upgrade()
+    }
+
+    /// What the node keeps of answers.
+    #[inline]
+    pub fn cache(&self) -> &Arc<cache::Store> {
+        &self.seat.cache
     }
 
     /// The epoch adopted last.

@@ -176,6 +176,17 @@ impl Template {
         }))
     }
 
+    /// What it asks for, where it is one placeholder that changes nothing, and what stands in for a value
+    /// that is missing or `null`.
+    pub fn plain(&self) -> Option<(&Reference, Option<&Value>)> {
+        let [Part::Value(place)] = &*self.parts else { return None };
+        match &*place.filters {
+            [] => Some((&place.what, None)),
+            [Filter::Default { value, .. }] => Some((&place.what, Some(value))),
+            _ => None,
+        }
+    }
+
     /// Whether it asks for anything of that root.
     pub fn uses(&self, root: Root) -> bool {
         self.references().any(|what| what.root() == root)

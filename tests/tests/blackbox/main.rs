@@ -11,6 +11,7 @@ mod cli;
 mod cluster;
 mod crossings;
 mod examples;
+mod extension;
 mod faults;
 mod grpc;
 mod http2;

@@ -88,7 +88,7 @@ pub(super) fn status(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Sta
     }
 }
 
-fn statuses(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Vec<StatusRange>> {
+pub(super) fn statuses(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Vec<StatusRange>> {
     let list = walk.list(node, path, status)?;
     if matches!(&node.value, Value::List(items) if items.is_empty()) {
         let message = "without a status nothing is ever well; leave it out for \"200-299\"";

@@ -4,12 +4,16 @@ use std::collections::HashSet;
 
 use super::Mark;
 use super::access::{cors, networks, route_auth};
+use super::aggregate::aggregate;
+use super::cache::route_cache;
 use super::consumers::names;
 use super::fields::{Fields, Walk, nearest};
 use super::parts::{count, flag, locality, name, one_of};
 use super::payload::{compress, request_body, response_body};
+use super::processor::external_processor;
 use super::resilience::{deadline_header, hedge, mirror, retry};
 use super::shape::{redirect, request, respond, response};
+use super::transcode::transcode;
 use super::upstream::route_timeouts;
 use super::validate::validate;
 use crate::spec::model::{
@@ -32,6 +36,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "respond",
         "upstream",
         "upstreams",
+        "aggregate",
         "timeouts",
         "max_body_bytes",
         "request_body",
@@ -40,7 +45,9 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "upgrades",
         "early_data",
         "grpc_web",
+        "transcode",
         "retry",
+        "cache",
         "hedge",
         "priority",
         "mirror",
@@ -48,6 +55,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "auth",
         "networks",
         "cors",
+        "external_processor",
         "limits",
         "validate",
     ];
@@ -68,6 +76,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             redirect: None,
             respond: None,
             upstreams: Vec::new(),
+            aggregate: None,
             timeouts: RouteTimeouts::default(),
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
             request_body: Vec::new(),
@@ -76,7 +85,9 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             upgrades: Vec::new(),
             early_data: false,
             grpc_web: false,
+            transcode: None,
             retry: None,
+            cache: None,
             hedge: None,
             priority: Priority::default(),
             mirror: None,
@@ -84,6 +95,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             auth: None,
             networks: None,
             cors: None,
+            external_processor: None,
             limits: Vec::new(),
             validate: None,
         });
@@ -113,6 +125,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         redirect: fields.read(walk, "redirect", redirect),
         respond: fields.read(walk, "respond", respond),
         upstreams: backends(walk, &fields),
+        aggregate: fields.read(walk, "aggregate", aggregate).map(Box::new),
         timeouts: fields.read(walk, "timeouts", route_timeouts).unwrap_or_default(),
         max_body_bytes: fields.read(walk, "max_body_bytes", size).unwrap_or(DEFAULT_MAX_BODY_BYTES),
         request_body: fields.read(walk, "request_body", request_body).unwrap_or_default(),
@@ -121,7 +134,9 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         upgrades: fields.read(walk, "upgrades", upgrades).unwrap_or_default(),
         early_data: flag(walk, &fields, "early_data", false),
         grpc_web: flag(walk, &fields, "grpc_web", false),
+        transcode: fields.read(walk, "transcode", transcode),
         retry: fields.read(walk, "retry", retry),
+        cache: fields.read(walk, "cache", route_cache),
         hedge: fields.read(walk, "hedge", hedge),
         priority: fields
             .read(walk, "priority", |walk, node, path| walk.word(node, path, PRIORITIES))
@@ -131,13 +146,14 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         auth: fields.read(walk, "auth", route_auth),
         networks: fields.read(walk, "networks", networks),
         cors: fields.read(walk, "cors", cors),
+        external_processor: fields.read(walk, "external_processor", external_processor),
         limits: fields.read(walk, "limits", names).unwrap_or_default(),
         validate: fields.read(walk, "validate", validate),
     })
 }
 
 /// What a route may have in place of an upstream.
-const OWN: [&str; 2] = ["redirect", "respond"];
+const OWN: [&str; 3] = ["aggregate", "redirect", "respond"];
 
 fn backends(walk: &mut Walk<'_>, fields: &Fields<'_>) -> Vec<Backend> {
     let one = fields.read(walk, "upstream", |walk, node, path| match node.value {

@@ -131,6 +131,7 @@ pub(super) fn value(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Json
         Value::Bool(on) => Json::Bool(*on),
         Value::Integer(number) => match i64::try_from(*number) {
             Ok(number) => number.into(),
+            Err(_) if u64::try_from(*number).is_ok() => (*number as u64).into(),
             Err(_) => Json::Number(Number::from_f64(*number as f64)?),
         },
         Value::Float(text) => match text.parse().ok().and_then(Number::from_f64) {

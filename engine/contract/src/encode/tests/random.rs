@@ -4,10 +4,13 @@ use super::*;
 use proptest::option;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
+mod aggregate;
 mod auth;
+mod cache;
 mod limit;
 mod payload;
 mod shape;
+mod transcode;
 mod validation;
 
 fn text() -> BoxedStrategy<String> {
@@ -390,9 +393,30 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
     let tries = (option::of(retry()), option::of(hedge()), priority, option::of(mirror));
     let callers = auth::route_auth(authenticators, consumers);
     let callers = (callers, option::of(auth::networks()), option::of(auth::cors()));
+    let view = || {
+        prop_oneof![
+            Just(ProcessorView::Nothing),
+            Just(ProcessorView::Head),
+            Just(ProcessorView::Body)
+        ]
+    };
+    let processor =
+        (0..upstreams, view(), view(), 1..=MAX_PROCESSOR_MS, 0..=MAX_PROCESSED_BODY, any::<bool>())
+            .prop_map(
+                |(upstream, request, response, timeout_ms, max_body_bytes, pass_on_failure)| {
+                    Processor {
+                        upstream,
+                        request,
+                        response,
+                        timeout_ms,
+                        max_body_bytes,
+                        pass_on_failure,
+                    }
+                },
+            );
     let shape = option::of(shape::shape().prop_map(Box::new));
     let payload = option::of(payload::payload().prop_map(Box::new));
-    let last = (last, tries, option::of(text()), callers, (shape, payload));
+    let last = (last, tries, option::of(text()), callers, (shape, payload, option::of(processor)));
     (text(), lists, path, conditions, rewrite, vec(backend, 0..4), timeouts(), last).prop_map(
         |(name, lists, path, (headers, query), rewrite, backends, timeouts, last)| Route {
             name,
@@ -404,12 +428,14 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             rewrite,
             shape: last.4.0,
             backends,
+            aggregate: None,
             timeouts,
             max_body_bytes: last.0.0,
             payload: last.4.1,
             upgrades: lists.2,
             early_data: last.0.1,
             grpc_web: last.0.2,
+            transcode: None,
             retry: last.1.0,
             hedge: last.1.1,
             priority: last.1.2,
@@ -418,8 +444,10 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             auth: last.3.0,
             networks: last.3.1,
             cors: last.3.2,
+            processor: last.4.2,
             limits: Vec::new(),
             validation: None,
+            cache: None,
         },
     )
 }
@@ -448,11 +476,13 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         (Just((certificates, trust, ticket_keys)), listeners, routed)
     });
     let limits = (vec(limit::policy(), 0..3), vec(any::<u32>(), 0..3));
-    let limits = (limits, validation::validation());
+    let more = (cache::cache(), transcode::transcode(), option::of(aggregate::aggregate()));
+    let limits = (limits, validation::validation(), more);
     let numbers = (any::<u64>(), any::<u64>());
     (numbers, node, limits, parts).prop_map(|((epoch, revision), node, limits, parts)| {
         let ((certificates, trust, ticket_keys), listeners, (auth, upstreams, mut routes)) = parts;
-        let ((policies, named), (validation, on_routes)) = limits;
+        let ((policies, named), (validation, on_routes), more) = limits;
+        let ((cache, on_route), (protos, transcode), aggregate) = more;
         let known = policies.len() as u32;
         let named: Vec<u32> = match known {
             0 => Vec::new(),
@@ -461,6 +491,12 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         if let Some(route) = routes.first_mut() {
             route.limits = named.clone();
             route.validation = on_routes;
+            route.transcode = transcode;
+            route.cache = on_route;
+            route.aggregate = aggregate.map(Box::new);
+            if route.aggregate.is_some() {
+                route.backends.clear();
+            }
         }
         let limits = Limits { policies, everywhere: named };
         Snapshot {
@@ -473,6 +509,8 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
             auth,
             limits,
             validation,
+            protos,
+            cache,
             listeners,
             upstreams,
             routes,
