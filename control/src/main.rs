@@ -8,7 +8,7 @@ use contract::snapshot::Snapshot;
 use control::{
     cli,
     entry::{EngineEntry, EngineStart},
-    explain::{Explanation, Other, Outcome, Question, Share, asked, met},
+    explain::{Explanation, Other, Outcome, Question, Share, asked, changes, met},
     fit::Unfit,
 };
 use engine::{
@@ -66,6 +66,7 @@ fn explain_request(snapshot: &Snapshot, question: &Question) -> Result<Explanati
                 fits,
             ),
             asked: asked(snapshot, &matched.route),
+            changes: changes(snapshot, &matched.route),
             route: matched.route,
             rewritten: matched.rewritten,
             backends: matched

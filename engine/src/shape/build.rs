@@ -1,7 +1,7 @@
 //! From the snapshot's rules to the plan's.
 
 use contract::snapshot::{
-    OwnAnswer, PathShape, RequestShape, ResponseShape, Route, RouteShape, StatusRule, fixed_field,
+    OwnAnswer, RequestShape, ResponseShape, Route, RouteShape, StatusRule, fixed_field,
     status_has_body,
 };
 
