@@ -1,6 +1,7 @@
 //! Descriptors of gRPC services, out of .proto files, descriptor sets, and what servers tell.
 
 mod bundled;
+pub mod reflection;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -68,6 +69,28 @@ impl Load<'_> {
                 ("descriptor_set", set.as_str(), descriptor_set(set))
             } else if !source.files.is_empty() {
                 ("files", source.files.first().map_or("", String::as_str), compile(source))
+            } else if let Some(told) = &source.reflection {
+                match reflection::said(spec, &told.upstream) {
+                    Some(set) => {
+                        let made = whole(&set).map(|descriptors| Compiled {
+                            descriptors,
+                            files: Vec::new(),
+                        });
+                        ("reflection", told.upstream.as_str(), made)
+                    }
+                    // Nothing is known yet. What was known to the last control process will do.
+                    None => {
+                        match self.before.and_then(|before| before.protos.get(&key)) {
+                            Some(before) => {
+                                self.material.protos.insert(key, Arc::clone(before));
+                            }
+                            None => {
+                                self.material.pending.insert(key);
+                            }
+                        }
+                        continue;
+                    }
+                }
             } else {
                 continue;
             };
