@@ -23,5 +23,6 @@ mod reload;
 mod resilience;
 mod standing;
 mod tls;
+mod transcode;
 mod validation;
 mod websocket;

@@ -5,8 +5,11 @@
 //! ([`super::super::outside`]). What was told last stays until something else is.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use contract::encode::MAX_DESCRIPTORS;
@@ -127,15 +130,11 @@ pub fn run(spec: &Spec, material: &Material, now: i64) -> Vec<Fault> {
     if !due.is_empty() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let results: Vec<(&String, Result<Vec<u8>, String>)> = match runtime {
-            Ok(runtime) => runtime.block_on(async {
-                // One after the other would add their time-outs up.
-                let asked: Vec<_> = due.iter().map(|(key, one)| (*key, Box::pin(ask(one)))).collect();
-                let mut results = Vec::new();
-                for (key, asking) in asked {
-                    results.push((key, asking.await));
-                }
-                results
-            }),
+            Ok(runtime) => {
+                let asking = due.iter().map(|(_, one)| Box::pin(ask(one)));
+                let results = runtime.block_on(together(asking.collect()));
+                due.iter().map(|(key, _)| *key).zip(results).collect()
+            }
             Err(error) => due.iter().map(|(key, _)| (*key, Err(error.to_string()))).collect(),
         };
         let mut told = known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -165,6 +164,26 @@ pub fn run(spec: &Spec, material: &Material, now: i64) -> Vec<Fault> {
         })
     };
     wanted.iter().filter_map(fault).collect()
+}
+
+/// What all of them come to, one beside the other, so that their time-outs do not add up.
+async fn together<F: Future + Unpin>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut done: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    let mut futures = futures;
+    poll_fn(|cx| {
+        let mut pending = false;
+        for (future, done) in futures.iter_mut().zip(&mut done) {
+            if done.is_none() {
+                match Pin::new(future).poll(cx) {
+                    Poll::Ready(output) => *done = Some(output),
+                    Poll::Pending => pending = true,
+                }
+            }
+        }
+        if pending { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    done.into_iter().flatten().collect()
 }
 
 fn hosts(upstream: &Upstream) -> Vec<(String, u16)> {
