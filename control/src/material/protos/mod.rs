@@ -130,13 +130,22 @@ fn compile(source: &ProtoSource) -> Result<Compiled, String> {
     for one in &source.files {
         // Says better what is wrong with a name, and bounds what is read.
         file::read(one, MAX_PROTO)?;
-        // The compiler's `Debug` has file, line and column.
-        compiler.open_file(one).map_err(|error| format!("{error:?}"))?;
+        compiler.open_file(one).map_err(|error| told(&error))?;
     }
     let files = compiler.files().filter_map(|file| Some(file.path()?.to_str()?.to_owned()));
     let mut files: Vec<String> = files.collect();
     files.sort_unstable();
     Ok(Compiled { descriptors: whole(&compiler.encode_file_descriptor_set())?, files })
+}
+
+/// What is wrong, with its place: the compiler's `Debug` has file, line and column as far as these are
+/// known.
+fn told(error: &protox::Error) -> String {
+    let text = format!("{error:?}");
+    match error.file() {
+        Some(file) if !text.contains(file) => format!("{file}: {text}"),
+        _ => text,
+    }
 }
 
 /// Largest .proto file, in bytes.

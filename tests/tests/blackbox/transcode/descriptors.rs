@@ -18,8 +18,8 @@ fn files_that_change_are_taken_live() {
     });
     assert!(there, "{}", gateway.log_text());
     // What cannot be used changes nothing.
-    std::fs::write(gateway.dir().join("item.proto"), "syntax = \"proto3\"; message").unwrap();
-    let told = eventually(PATIENCE, || gateway.log_text().contains("item.proto:1:"));
+    std::fs::write(gateway.dir().join("item.proto"), "syntax = \"proto3\";\nmessage").unwrap();
+    let told = eventually(PATIENCE, || gateway.log_text().contains("item.proto: expected"));
     assert!(told, "{}", gateway.log_text());
     assert_eq!(gateway.ask(request("GET /v1/items/7?price=1", "", "")).status, 200);
 }
