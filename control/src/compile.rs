@@ -88,8 +88,7 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         })
         .collect();
     let mut rules = validation::Rules::new(spec, inputs.material);
-    let routes =
-        spec.routes.iter().map(|one| route(one, &index, &places, &policies, &mut rules));
+    let routes = spec.routes.iter().map(|one| route(one, &index, &places, &policies, &mut rules));
     let routes: Vec<flat::Route> = routes
         .zip(&spec.routes)
         .map(|(flat, one)| flat::Route {

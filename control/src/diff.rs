@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::spec::{
-    self, ApiDocument, Authenticator, Consumer, Group, Limit, List, Listener, ProtoSource, Route, Spec,
-    Upstream,
+    self, ApiDocument, Authenticator, Consumer, Group, Limit, List, Listener, ProtoSource, Route,
+    Spec, Upstream,
 };
 
 /// The difference of two specs; see [`diff`].

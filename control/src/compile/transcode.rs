@@ -4,7 +4,8 @@ use contract::snapshot as flat;
 
 use crate::material::Material;
 use crate::spec::{
-    HttpBinding, ProtoSource, Route, Spec, StreamFormat, Transcode, TranscodeTarget, Unknown, UnknownQuery,
+    HttpBinding, ProtoSource, Route, Spec, StreamFormat, Transcode, TranscodeTarget, Unknown,
+    UnknownQuery,
 };
 
 /// The sets of descriptors of a spec. What material lacks is empty, and its routes point past the end, so
@@ -29,7 +30,8 @@ pub fn route(route: &Route, spec: &Spec, material: &Material) -> Option<flat::Ro
 
 fn flat_route(transcode: &Transcode, spec: &Spec, material: &Material) -> flat::RouteTranscode {
     let proto = spec.protos.iter().position(|one| one.name == transcode.proto);
-    let known = proto.filter(|at| spec.protos.get(*at).is_some_and(|one| material.proto(one).is_some()));
+    let known =
+        proto.filter(|at| spec.protos.get(*at).is_some_and(|one| material.proto(one).is_some()));
     let mut rules = Vec::new();
     for (at, binding) in transcode.bindings.iter().enumerate() {
         let more = binding.additional_bindings.iter();

@@ -422,9 +422,8 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
         upgrades: input.list("route.upgrades", MAX_ENTRIES, |input| input.text("route.upgrade"))?,
         early_data: input.bool("route.early_data")?,
         grpc_web: input.bool("route.grpc_web")?,
-        transcode: input.option("route.transcode", |input| {
-            transcode::read_route(input, counts.protos)
-        })?,
+        transcode: input
+            .option("route.transcode", |input| transcode::read_route(input, counts.protos))?,
         retry: input.option("route.retry", resilience::read_retry)?,
         hedge: input.option("route.hedge", resilience::read_hedge)?,
         priority: resilience::read_priority(input)?,

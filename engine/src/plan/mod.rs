@@ -21,8 +21,8 @@ use crate::auth::{Registry, policy};
 use crate::limit;
 use crate::route::{RouteIndex, Router};
 use crate::store::grant::{self, Grant};
-use crate::transcode::{self, Proto};
 use crate::tls::{self, ClientSide, Fingerprint, ServerSide, Unusable};
+use crate::transcode::{self, Proto};
 use crate::upstream::balance::Rings;
 use crate::validate::{self, Api, Schemas};
 

@@ -117,8 +117,8 @@ impl Route {
             let proto = protos.get(transcode.proto as usize).cloned();
             let gone = || error("transcode.proto".into(), "its descriptors do not exist".into());
             let built = Transcode::build(transcode, proto.ok_or_else(gone)?);
-            let built = built
-                .map_err(|(field, problem)| error(format!("transcode.{field}"), problem));
+            let built =
+                built.map_err(|(field, problem)| error(format!("transcode.{field}"), problem));
             built.map(Arc::new)
         });
         let transcode = transcode.transpose()?;
@@ -218,7 +218,8 @@ mod tests {
             upgrades: vec!["WebSocket".into()],
             ..Default::default()
         };
-        let route = Route::build(from, 1, &Default::default(), &Default::default(), &[], &[]).unwrap();
+        let route =
+            Route::build(from, 1, &Default::default(), &Default::default(), &[], &[]).unwrap();
         let upstream = Upstream {
             name: "u".into(),
             balance: Default::default(),

@@ -106,7 +106,9 @@ fn write_steps<E>(
     write: impl FnOnce(&Field, &mut Vec<u8>) -> Result<(), E>,
 ) -> Result<(), E> {
     let Some(((message, place), rest)) = steps.split_first() else { return Ok(()) };
-    let Some(field) = schema.message(*message).fields.get(usize::from(*place)) else { return Ok(()) };
+    let Some(field) = schema.message(*message).fields.get(usize::from(*place)) else {
+        return Ok(());
+    };
     if rest.is_empty() {
         return write(field, out);
     }

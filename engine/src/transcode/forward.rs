@@ -94,10 +94,8 @@ async fn ask(
         let Some(method) = binding.method(proto) else { return Err(missing()) };
         let mut fields = Vec::new();
         let reading = transcode.reading();
-        let invalid = |fault| LocalReply {
-            faults: vec![fault],
-            ..LocalReply::new(400, Reason::NotValid)
-        };
+        let invalid =
+            |fault| LocalReply { faults: vec![fault], ..LocalReply::new(400, Reason::NotValid) };
         params::write_path(&reading, binding, &path, &mut fields).map_err(invalid)?;
         let query = query(request);
         let unknown = &transcode.unknown_query;
@@ -105,7 +103,8 @@ async fn ask(
             .map_err(invalid)?;
         (place, fields)
     };
-    let (Some(binding), form) = (transcode.bindings.get(place), accepted(request, transcode)) else {
+    let (Some(binding), form) = (transcode.bindings.get(place), accepted(request, transcode))
+    else {
         return Err(missing());
     };
     let Some(method) = binding.method(proto) else { return Err(missing()) };
@@ -119,8 +118,7 @@ async fn ask(
     let has_body = !request.head.framing.is_empty();
     if binding.body == BodyTo::Nowhere || !method.client_streaming || !has_body {
         let most = transcode.max_request;
-        let body =
-            upload::gather_request(shard, request, responder, most, max_body_bytes).await?;
+        let body = upload::gather_request(shard, request, responder, most, max_body_bytes).await?;
         let mut frame = Vec::with_capacity(frames::HEAD + body.len() + fields.len());
         let blank = body.trim_ascii().is_empty();
         frames::write(&mut frame, |frame| {
@@ -153,10 +151,9 @@ async fn ask(
             let body =
                 upload::gather_request(shard, request, responder, most, max_body_bytes).await?;
             let mut framed = Vec::with_capacity(body.len());
-            inward.pass(&body, true, &mut framed).map_err(|reply| LocalReply {
-                close: false,
-                ..reply
-            })?;
+            inward
+                .pass(&body, true, &mut framed)
+                .map_err(|reply| LocalReply { close: false, ..reply })?;
             request.replace_body(framed);
         } else {
             request.inward = Some(Box::new(upload::Inward::Transcode(inward)));
@@ -169,7 +166,8 @@ async fn ask(
     let edit = request.edit();
     edit.method = Some(b"POST".to_vec());
     edit.query = Some(Vec::new());
-    for name in [&b"accept"[..], b"accept-encoding", b"content-encoding", b"content-md5", b"digest"] {
+    for name in [&b"accept"[..], b"accept-encoding", b"content-encoding", b"content-md5", b"digest"]
+    {
         edit.remove(name);
     }
     edit.set(b"content-type", b"application/grpc".to_vec());
@@ -243,7 +241,9 @@ fn check_content(request: &Request, raw: bool, streaming: bool) -> Result<(), Lo
     let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
     match &media_type.trim_ascii().to_ascii_lowercase()[..] {
         b"" | b"application/json" | b"text/json" => Ok(()),
-        b"application/x-ndjson" | b"application/ndjson" | b"application/jsonl" if streaming => Ok(()),
+        b"application/x-ndjson" | b"application/ndjson" | b"application/jsonl" if streaming => {
+            Ok(())
+        }
         other if other.ends_with(b"+json") => Ok(()),
         _ => refuse(),
     }
@@ -280,14 +280,20 @@ async fn told(
             Some(status) => Some(status),
             None => Status::read(|name| whole.field(name)),
         };
-        let status = status
-            .unwrap_or_else(|| Status::new(status::UNKNOWN, "the answer has no status"));
+        let status =
+            status.unwrap_or_else(|| Status::new(status::UNKNOWN, "the answer has no status"));
         let kept = metadata(&whole);
         whole.trailers.clear();
         if status.code != 0 {
             let mut body = Vec::with_capacity(128);
             status.print(&transcode.printing(true), transcode.details, &mut body);
-            return Ok(finish(whole, status::http_status(status.code), b"application/json", kept, body));
+            return Ok(finish(
+                whole,
+                status::http_status(status.code),
+                b"application/json",
+                kept,
+                body,
+            ));
         }
         let mut body = Vec::with_capacity(whole.body.len() * 2 + 64);
         let result = if method.server_streaming {
@@ -431,7 +437,8 @@ fn foreign(shard: &Shard, transcode: &Transcode, answer: Answer) -> LocalReply {
     if let Some(account) = &answer.account {
         account.settle(Verdict::Gateway, shard.io.clock().now_ms());
     }
-    let message = format!("the service answered with HTTP status {}, which is no gRPC", answer.head.status);
+    let message =
+        format!("the service answered with HTTP status {}, which is no gRPC", answer.head.status);
     reply(transcode, http, Reason::UpstreamInvalid, &Status::new(code, &message))
 }
 

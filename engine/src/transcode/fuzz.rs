@@ -101,9 +101,9 @@ pub fn fuzz_transcode(data: &[u8]) {
         let lenient = Reading { ignore_unknown: true, ..reading };
         lenient.message(&text, index, &mut Vec::new()).expect("what is told can be read");
     }
-    if let Ok(template) = std::str::from_utf8(data).map_err(drop).and_then(|text| {
-        Template::parse(text).map_err(drop)
-    }) {
+    if let Ok(template) =
+        std::str::from_utf8(data).map_err(drop).and_then(|text| Template::parse(text).map_err(drop))
+    {
         let mut table = Table::default();
         assert_eq!(table.add("GET", &template, 0), Ok(()));
         assert_eq!(table.add("GET", &template, 1), Err(0));

@@ -125,7 +125,9 @@ pub fn message(
             let Some(method) = transcode.proto.methods.get(method) else { return Ok(()) };
             reading.message(value, method.input, out)
         }
-        BodyTo::Field(path) => path.write(schema, out, |field, out| reading.field(value, field, out)),
+        BodyTo::Field(path) => {
+            path.write(schema, out, |field, out| reading.field(value, field, out))
+        }
     }
 }
 

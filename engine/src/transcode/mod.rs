@@ -27,7 +27,9 @@ mod wire;
 
 use std::sync::Arc;
 
-use contract::snapshot::{PrintJson, RouteTranscode, StreamForm, TranscodeTo, UnknownQuery as Flat};
+use contract::snapshot::{
+    PrintJson, RouteTranscode, StreamForm, TranscodeTo, UnknownQuery as Flat,
+};
 
 pub use self::forward::forward;
 pub use self::fuzz::fuzz_transcode;
@@ -77,8 +79,7 @@ impl Transcode {
         for (at, name) in from.services.iter().enumerate() {
             let own = proto.service(name).ok_or_else(|| {
                 let known = proto.service_names().join(", ");
-                let problem =
-                    format!("`{}` has no service `{name}`; it has: {known}", proto.name);
+                let problem = format!("`{}` has no service `{name}`; it has: {known}", proto.name);
                 (format!("services[{at}]"), problem)
             })?;
             methods.extend(own);
@@ -171,8 +172,7 @@ impl Transcode {
         let place = self.bindings.len();
         // The reverse asks for a method's path, and not for a path's method.
         if self.to == TranscodeTo::Grpc
-            && let Err(other) =
-                self.table.add(&binding.http_method, &binding.template, place)
+            && let Err(other) = self.table.add(&binding.http_method, &binding.template, place)
         {
             let taken = self.bindings.get(other).and_then(|other| other.method(&self.proto));
             let problem = format!(

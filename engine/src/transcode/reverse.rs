@@ -178,7 +178,8 @@ fn ask(transcode: &Transcode, binding: &Binding, method: &Method, message: &[u8]
             });
             body = Some(match is_http_body {
                 true => {
-                    let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
+                    let text =
+                        |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
                     let data = from_base64(text("data").as_bytes())?;
                     (text("contentType").as_bytes().to_vec(), data)
                 }
@@ -264,9 +265,7 @@ fn fits(value: &str, pattern: &[Segment]) -> bool {
         _ => !part.is_empty(),
     };
     match pattern.iter().position(|segment| *segment == Segment::Rest) {
-        None => {
-            parts.len() == pattern.len() && pattern.iter().zip(&parts).all(|(a, b)| one(a, b))
-        }
+        None => parts.len() == pattern.len() && pattern.iter().zip(&parts).all(|(a, b)| one(a, b)),
         Some(at) => {
             let behind = pattern.len() - at - 1;
             parts.len() >= at + behind
@@ -370,7 +369,8 @@ fn failed(http: u16, body: &[u8]) -> Status {
             status.code = code as u8;
         }
         let text = |name: &str| told.get(name).and_then(Value::as_str);
-        if let Some(message) = text("message").or_else(|| text("detail")).or_else(|| text("title")) {
+        if let Some(message) = text("message").or_else(|| text("detail")).or_else(|| text("title"))
+        {
             status.message = message.chars().take(limits::FAULT_TEXT).collect();
         }
     }

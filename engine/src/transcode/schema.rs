@@ -250,7 +250,9 @@ impl Message {
 /// The last name counts, and only if the message is what that name says: descriptors come from anyone.
 fn known(name: &str, fields: &[Field]) -> Known {
     let is = |number: u32, kind: Kind, shape: Shape| {
-        fields.iter().any(|field| field.number == number && field.kind == kind && field.shape == shape)
+        fields
+            .iter()
+            .any(|field| field.number == number && field.kind == kind && field.shape == shape)
     };
     let message = |number: u32, shape: Shape| {
         fields.iter().any(|field| {
@@ -259,9 +261,7 @@ fn known(name: &str, fields: &[Field]) -> Known {
     };
     let (one, list) = (Shape::One, Shape::List);
     let (known, fits) = match name {
-        "google.protobuf.Any" => {
-            (Known::Any, is(1, Kind::String, one) && is(2, Kind::Bytes, one))
-        }
+        "google.protobuf.Any" => (Known::Any, is(1, Kind::String, one) && is(2, Kind::Bytes, one)),
         "google.protobuf.Timestamp" => {
             (Known::Timestamp, is(1, Kind::Int64, one) && is(2, Kind::Int32, one))
         }

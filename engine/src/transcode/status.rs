@@ -83,8 +83,11 @@ impl Status {
     pub fn read<'a>(get: impl Fn(&[u8]) -> Option<&'a [u8]>) -> Option<Status> {
         let code = grpc::read_status(get(b"grpc-status")?);
         let message = percent::decoded(get(b"grpc-message").unwrap_or_default(), Keep::Nothing);
-        let mut status =
-            Status { code, message: String::from_utf8_lossy(&message).into_owned(), details: vec![] };
+        let mut status = Status {
+            code,
+            message: String::from_utf8_lossy(&message).into_owned(),
+            details: vec![],
+        };
         if let Some(details) = get(b"grpc-status-details-bin").and_then(super::json::from_base64) {
             status.read_details(&details);
         }
@@ -113,7 +116,9 @@ impl Status {
                     let mut parts = Fields::of(raw.bytes);
                     while let Ok(Some(part)) = parts.next() {
                         match (part.number, part.wire) {
-                            (1, WireType::Bytes) => url = String::from_utf8_lossy(part.bytes).into_owned(),
+                            (1, WireType::Bytes) => {
+                                url = String::from_utf8_lossy(part.bytes).into_owned()
+                            }
                             (2, WireType::Bytes) => value = part.bytes.to_vec(),
                             _ => {}
                         }
@@ -191,9 +196,8 @@ mod tests {
 
     #[test]
     fn statuses_are_read_from_trailers() {
-        let status = Status::of_trailers(
-            b"grpc-status: 5\r\ngrpc-message: no%20such%20%C3%BC\r\nx: y\r\n",
-        );
+        let status =
+            Status::of_trailers(b"grpc-status: 5\r\ngrpc-message: no%20such%20%C3%BC\r\nx: y\r\n");
         assert_eq!(status, Some(Status::new(5, "no such ü")));
         assert_eq!(Status::of_trailers(b"x: y\r\n"), None);
         let mut out = Vec::new();
@@ -205,7 +209,8 @@ mod tests {
     fn codes_and_statuses_are_those_of_google_rpc() {
         let told: Vec<u16> = (0..=17).map(http_status).collect();
         let expected = [
-            200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401, 500,
+            200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401,
+            500,
         ];
         assert_eq!(told, expected);
         for code in [0, 1, 3, 4, 5, 7, 8, 12, 13, 14, 16] {

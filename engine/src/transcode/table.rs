@@ -92,7 +92,9 @@ impl Table {
         let ends = loop {
             match segments.next() {
                 None => break &mut node.ends,
-                Some(Segment::Literal(text)) => node = node.literals.entry(text.clone()).or_default(),
+                Some(Segment::Literal(text)) => {
+                    node = node.literals.entry(text.clone()).or_default()
+                }
                 Some(Segment::One) => node = node.one.get_or_insert_default(),
                 Some(Segment::Rest) => {
                     let behind: Box<[Box<[u8]>]> = segments

@@ -128,12 +128,16 @@ fn path_query_and_body_become_one_message() {
         (
             "GET /v1/items/a?price=7&tags=x&tags=y%26z&part.part.name=n&sold=true",
             "",
-            Ok(r#"{"name":"items/a","price":"7","tags":["x","y&z"],"part":{"part":{"name":"n"}},"sold":true}"#),
+            Ok(
+                r#"{"name":"items/a","price":"7","tags":["x","y&z"],"part":{"part":{"name":"n"}},"sold":true}"#,
+            ),
         ),
         (
             "GET /v1/items/a?since=1970-01-01T00:00:01Z&stock=0&mask=fooBar,b&size=LARGE&counts=1&counts=2&raw=AQI",
             "",
-            Ok(r#"{"name":"items/a","size":"LARGE","since":"1970-01-01T00:00:01Z","stock":0,"mask":"fooBar,b","counts":[1,2],"raw":"AQI="}"#),
+            Ok(
+                r#"{"name":"items/a","size":"LARGE","since":"1970-01-01T00:00:01Z","stock":0,"mask":"fooBar,b","counts":[1,2],"raw":"AQI="}"#,
+            ),
         ),
         ("GET /v1/items/a?size=1", "", Ok(r#"{"name":"items/a","size":"LARGE"}"#)),
         ("GET /v1/items/a?part.sold=false", "", Ok(r#"{"name":"items/a","part":{}}"#)),
@@ -141,20 +145,32 @@ fn path_query_and_body_become_one_message() {
         ("GET /v1/items/a?price=x", "", Err("Query price: this is not what the field takes")),
         ("GET /v1/items/a?price=1&price=2", "", Err("Query price: it is there twice")),
         ("GET /v1/items/a?name=b", "", Err("Query name: it stands in the path or body already")),
-        ("GET /v1/items/a?labels=b", "", Err("Query labels: a message or map cannot stand in a query")),
+        (
+            "GET /v1/items/a?labels=b",
+            "",
+            Err("Query labels: a message or map cannot stand in a query"),
+        ),
         ("GET /v1/items/a?part=b", "", Err("Query part: a message or map cannot stand in a query")),
         ("GET /v1/items/a?tags.x=b", "", Err("Query tags.x: this is no single message")),
         ("GET /v1/items/a?name%FF=b", "", Err("Query name\u{fffd}: there is no such parameter")),
         ("GET /v1/items/%FF", "", Err("Path name: the value is not UTF-8")),
         // What the path says goes before what the body does.
         ("PUT /v1/items/a", r#"{"name":"b","price":7}"#, Ok(r#"{"name":"items/a","price":"7"}"#)),
-        ("PUT /v1/items/a?price=1", r#"{"price":7}"#, Err("Query price: there is no such parameter")),
+        (
+            "PUT /v1/items/a?price=1",
+            r#"{"price":7}"#,
+            Err("Query price: there is no such parameter"),
+        ),
         (
             "POST /v1/p/part?price=3",
             r#"{"name":"inner"}"#,
             Ok(r#"{"price":"3","part":{"name":"p","part":{"name":"inner"}}}"#),
         ),
-        ("POST /v1/p/part?part.part.name=x", "{}", Err("Query part.part.name: it stands in the path or body already")),
+        (
+            "POST /v1/p/part?part.part.name=x",
+            "{}",
+            Err("Query part.part.name: it stands in the path or body already"),
+        ),
         ("PATCH /v1/LARGE/0", r#"["a","b"]"#, Ok(r#"{"size":"LARGE","tags":["a","b"]}"#)),
         ("PATCH /v1/HUGE/0", "[]", Err("Path size: this is not what the field takes")),
         ("PATCH /v1/LARGE/0", r#"[1]"#, Err("body /0 expected a text")),
@@ -329,7 +345,10 @@ fn file(messages: &[Vec<Kind>], step: i32) -> FileDescriptorProto {
                     built.nested_type.push(DescriptorProto {
                         name: Some(name.clone()),
                         field: vec![key, value],
-                        options: Some(MessageOptions { map_entry: Some(true), ..Default::default() }),
+                        options: Some(MessageOptions {
+                            map_entry: Some(true),
+                            ..Default::default()
+                        }),
                         ..Default::default()
                     });
                     field.set_type(Type::Message);
@@ -353,7 +372,9 @@ fn file(messages: &[Vec<Kind>], step: i32) -> FileDescriptorProto {
             built.oneof_decl.push(OneofDescriptorProto { name: Some("one".into()), options: None });
         }
         let more = synthetic.into_iter();
-        built.oneof_decl.extend(more.map(|name| OneofDescriptorProto { name: Some(name), options: None }));
+        built
+            .oneof_decl
+            .extend(more.map(|name| OneofDescriptorProto { name: Some(name), options: None }));
         built
     };
     let value = |(name, number): (&str, i32)| EnumValueDescriptorProto {

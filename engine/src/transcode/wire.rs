@@ -82,7 +82,11 @@ impl<'a> Fields<'a> {
             0 => raw(WireType::Varint, varint(&mut self.left)?, &[]),
             1 => {
                 let bytes = self.take(8)?;
-                raw(WireType::Fixed64, u64::from_le_bytes(bytes.try_into().map_err(|_| Malformed)?), bytes)
+                raw(
+                    WireType::Fixed64,
+                    u64::from_le_bytes(bytes.try_into().map_err(|_| Malformed)?),
+                    bytes,
+                )
             }
             2 => {
                 let len = varint(&mut self.left)?;

@@ -1,8 +1,8 @@
 //! Files that .proto files import and nobody has at hand: http rules, raw bodies, statuses. Only their
 //! definitions, under the names and numbers that everyone knows them by.
 
-use protox::file::{File, FileResolver};
 use protox::Error;
+use protox::file::{File, FileResolver};
 
 /// Finds the files that come with the gateway.
 #[derive(Debug)]

@@ -42,8 +42,7 @@ impl Material {
     /// What of `snapshot`, compiled from `spec`, came from descriptors.
     pub(super) fn recover_protos(&mut self, spec: &Spec, snapshot: &Snapshot) {
         for (source, flat) in spec.protos.iter().zip(&snapshot.protos) {
-            let compiled =
-                Compiled { descriptors: flat.descriptors.clone(), files: Vec::new() };
+            let compiled = Compiled { descriptors: flat.descriptors.clone(), files: Vec::new() };
             if source.name == flat.name {
                 self.protos.insert(key(source), Arc::new(compiled));
             }
@@ -72,10 +71,8 @@ impl Load<'_> {
             } else if let Some(told) = &source.reflection {
                 match reflection::said(spec, &told.upstream) {
                     Some(set) => {
-                        let made = whole(&set).map(|descriptors| Compiled {
-                            descriptors,
-                            files: Vec::new(),
-                        });
+                        let made = whole(&set)
+                            .map(|descriptors| Compiled { descriptors, files: Vec::new() });
                         ("reflection", told.upstream.as_str(), made)
                     }
                     // Nothing is known yet. What was known to the last control process will do.

@@ -139,8 +139,7 @@ pub fn run(spec: &Spec, material: &Material, now: i64) -> Vec<Fault> {
         };
         let mut told = known.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, result) in results {
-            let entry =
-                told.entry(key.clone()).or_insert(Told { set: None, at: now, error: None });
+            let entry = told.entry(key.clone()).or_insert(Told { set: None, at: now, error: None });
             entry.at = now;
             match result {
                 // The same answer is the same memory.
@@ -246,7 +245,8 @@ async fn ask(wanted: &Wanted) -> Result<Vec<u8>, String> {
 }
 
 async fn ask_host(wanted: &Wanted, host: &str, port: u16) -> Result<Vec<u8>, String> {
-    let addresses = tokio::net::lookup_host((host, port)).await.map_err(|error| error.to_string())?;
+    let addresses =
+        tokio::net::lookup_host((host, port)).await.map_err(|error| error.to_string())?;
     let addresses: Vec<SocketAddr> = addresses.take(MAX_TARGETS).collect();
     let tcp = tokio::net::TcpStream::connect(&addresses[..]).await;
     let tcp = tcp.map_err(|error| error.to_string())?;
@@ -356,7 +356,8 @@ async fn ask_one(
     }
     let status = |fields: &http::HeaderMap| {
         let text = |name: &str| fields.get(name).and_then(|value| value.to_str().ok());
-        text("grpc-status").map(|code| (code.to_owned(), text("grpc-message").unwrap_or("").to_owned()))
+        text("grpc-status")
+            .map(|code| (code.to_owned(), text("grpc-message").unwrap_or("").to_owned()))
     };
     let mut told = status(response.headers());
     let mut body = response.into_body();
@@ -405,8 +406,12 @@ fn answer(bytes: &[u8]) -> Option<Result<Answer, String>> {
             7 => {
                 let message = parts(part)?.into_iter().find(|(field, _)| *field == 2);
                 let message = message.map(|(_, text)| String::from_utf8_lossy(text).into_owned());
-                let message: String =
-                    message.unwrap_or_default().chars().filter(|c| !c.is_control()).take(200).collect();
+                let message: String = message
+                    .unwrap_or_default()
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(200)
+                    .collect();
                 return Some(Err(format!("the server does not tell its descriptors: {message}")));
             }
             _ => {}

@@ -11,7 +11,8 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("sluice-protos-{name}-{}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("sluice-protos-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(path.join("shop")).unwrap();
         Scratch(path)

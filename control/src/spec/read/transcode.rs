@@ -58,9 +58,10 @@ fn files(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Vec<String>> {
 
 fn reflection(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Reflection> {
     let fields = walk.fields(node, path, &["upstream", "refresh_s"])?;
-    let upstream = fields.require(walk, "upstream", "the name of an upstream", |walk, node, path| {
-        walk.text(node, path)
-    });
+    let upstream =
+        fields.require(walk, "upstream", "the name of an upstream", |walk, node, path| {
+            walk.text(node, path)
+        });
     let refresh_s = count(walk, &fields, "refresh_s", 1, 86_400, DEFAULT_REFRESH_S);
     Some(Reflection { upstream: upstream.unwrap_or_default(), refresh_s })
 }
@@ -91,14 +92,13 @@ pub(super) fn transcode(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<
     let fields = walk.fields(node, path, KNOWN)?;
     let text = |walk: &mut Walk<'_>, node: &Node, path: &str| walk.text(node, path);
     let proto = fields.require(walk, "proto", "the name of descriptors in `protos`", text);
-    let services =
-        fields.require(walk, "services", "a list of services", |walk, node, path| {
-            let list = walk.list(node, path, text)?;
-            if matches!(&node.value, Value::List(items) if items.is_empty()) {
-                walk.error("empty-list", node, path, "expected at least one service".into());
-            }
-            Some(list)
-        });
+    let services = fields.require(walk, "services", "a list of services", |walk, node, path| {
+        let list = walk.list(node, path, text)?;
+        if matches!(&node.value, Value::List(items) if items.is_empty()) {
+            walk.error("empty-list", node, path, "expected at least one service".into());
+        }
+        Some(list)
+    });
     let to = fields.read(walk, "to", |walk, node, path| walk.word(node, path, TARGETS));
     let bindings = fields.read(walk, "bindings", |walk, node, path| {
         walk.list(node, path, |walk, node, path| binding(walk, node, path, false))
@@ -164,12 +164,7 @@ fn print(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<PrintOptions> {
 }
 
 /// `additional`: it is one of another's.
-fn binding(
-    walk: &mut Walk<'_>,
-    node: &Node,
-    path: &str,
-    additional: bool,
-) -> Option<HttpBinding> {
+fn binding(walk: &mut Walk<'_>, node: &Node, path: &str, additional: bool) -> Option<HttpBinding> {
     const KNOWN: &[&str] = &[
         "selector",
         "get",

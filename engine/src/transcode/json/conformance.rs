@@ -136,7 +136,9 @@ impl Known {
         let reading = Reading { schema: &self.schema, ignore_unknown: false, any_case: false };
         let mut out = Vec::new();
         let index = self.schema.find("t.All").unwrap();
-        reading.message(text.as_bytes(), index, &mut out).map_err(|fault| fault.problem.to_string())?;
+        reading
+            .message(text.as_bytes(), index, &mut out)
+            .map_err(|fault| fault.problem.to_string())?;
         Ok(out)
     }
 
@@ -209,17 +211,35 @@ fn what_the_suite_reads_is_read() {
             r#"{"fieldName2":2,"FieldName3":3,"fieldName4":4,"field0Name6":6,"fieldName9":9,"FIELDNAME11":11,"FieldName13":13}"#,
         ),
         (r#"{"fieldn\u0061me1": 1}"#, r#"{"fieldname1":1}"#),
-        ("{\n\"optionalInt32\"\n:\n1\n,\n\"optionalInt64\"\n:\n2\n}", r#"{"optionalInt32":1,"optionalInt64":"2"}"#),
+        (
+            "{\n\"optionalInt32\"\n:\n1\n,\n\"optionalInt64\"\n:\n2\n}",
+            r#"{"optionalInt32":1,"optionalInt64":"2"}"#,
+        ),
         // Integers.
         (r#"{"optionalInt32":2147483647}"#, r#"{"optionalInt32":2147483647}"#),
         (r#"{"optionalInt32":-2147483648}"#, r#"{"optionalInt32":-2147483648}"#),
         (r#"{"optionalUint32":4294967295}"#, r#"{"optionalUint32":4294967295}"#),
-        (r#"{"optionalInt64":"9223372036854775807"}"#, r#"{"optionalInt64":"9223372036854775807"}"#),
-        (r#"{"optionalInt64":"-9223372036854775808"}"#, r#"{"optionalInt64":"-9223372036854775808"}"#),
-        (r#"{"optionalUint64":"18446744073709551615"}"#, r#"{"optionalUint64":"18446744073709551615"}"#),
+        (
+            r#"{"optionalInt64":"9223372036854775807"}"#,
+            r#"{"optionalInt64":"9223372036854775807"}"#,
+        ),
+        (
+            r#"{"optionalInt64":"-9223372036854775808"}"#,
+            r#"{"optionalInt64":"-9223372036854775808"}"#,
+        ),
+        (
+            r#"{"optionalUint64":"18446744073709551615"}"#,
+            r#"{"optionalUint64":"18446744073709551615"}"#,
+        ),
         (r#"{"optionalInt64":9223372036854774784}"#, r#"{"optionalInt64":"9223372036854774784"}"#),
-        (r#"{"optionalInt64":-9223372036854775808}"#, r#"{"optionalInt64":"-9223372036854775808"}"#),
-        (r#"{"optionalUint64":18446744073709549568}"#, r#"{"optionalUint64":"18446744073709549568"}"#),
+        (
+            r#"{"optionalInt64":-9223372036854775808}"#,
+            r#"{"optionalInt64":"-9223372036854775808"}"#,
+        ),
+        (
+            r#"{"optionalUint64":18446744073709549568}"#,
+            r#"{"optionalUint64":"18446744073709549568"}"#,
+        ),
         (r#"{"optionalInt32":"2147483647"}"#, r#"{"optionalInt32":2147483647}"#),
         (r#"{"optionalInt32":"2\u003147483647"}"#, r#"{"optionalInt32":2147483647}"#),
         (r#"{"optionalInt32":100000.000}"#, r#"{"optionalInt32":100000}"#),
@@ -250,7 +270,10 @@ fn what_the_suite_reads_is_read() {
         (r#"{"optionalAliasedEnum":"MOO"}"#, r#"{"optionalAliasedEnum":"ALIAS_BAZ"}"#),
         (r#"{"optionalAliasedEnum":"moo"}"#, r#"{"optionalAliasedEnum":"ALIAS_BAZ"}"#),
         (r#"{"optionalString":"谷歌"}"#, r#"{"optionalString":"谷歌"}"#),
-        (r#"{"optionalString":"\u8C37\u6b4c \"\\\/\b\f\n\r\t"}"#, "{\"optionalString\":\"谷歌 \\\"\\\\/\\u0008\\u000c\\n\\r\\t\"}"),
+        (
+            r#"{"optionalString":"\u8C37\u6b4c \"\\\/\b\f\n\r\t"}"#,
+            "{\"optionalString\":\"谷歌 \\\"\\\\/\\u0008\\u000c\\n\\r\\t\"}",
+        ),
         (r#"{"optionalString":"\uD83D\uDE01"}"#, r#"{"optionalString":"😁"}"#),
         (r#"{"optionalBytes":"AQI="}"#, r#"{"optionalBytes":"AQI="}"#),
         (r#"{"optionalBytes":"-_"}"#, r#"{"optionalBytes":"+w=="}"#),
@@ -270,16 +293,34 @@ fn what_the_suite_reads_is_read() {
         // Maps.
         (r#"{"mapInt32Int32":{"1":2,"3":4}}"#, r#"{"mapInt32Int32":{"1":2,"3":4}}"#),
         (r#"{"mapInt64Int64":{"\u0031":2}}"#, r#"{"mapInt64Int64":{"1":"2"}}"#),
-        (r#"{"mapUint64Uint64":{"18446744073709551615":0}}"#, r#"{"mapUint64Uint64":{"18446744073709551615":"0"}}"#),
-        (r#"{"mapBoolBool":{"tr\u0075e":true,"false":false}}"#, r#"{"mapBoolBool":{"true":true,"false":false}}"#),
-        (r#"{"mapStringNested":{"hello":{"a":1},"":{}}}"#, r#"{"mapStringNested":{"hello":{"a":1},"":{}}}"#),
+        (
+            r#"{"mapUint64Uint64":{"18446744073709551615":0}}"#,
+            r#"{"mapUint64Uint64":{"18446744073709551615":"0"}}"#,
+        ),
+        (
+            r#"{"mapBoolBool":{"tr\u0075e":true,"false":false}}"#,
+            r#"{"mapBoolBool":{"true":true,"false":false}}"#,
+        ),
+        (
+            r#"{"mapStringNested":{"hello":{"a":1},"":{}}}"#,
+            r#"{"mapStringNested":{"hello":{"a":1},"":{}}}"#,
+        ),
         // Lists.
         (r#"{"repeatedInt32":[1,2,3,4]}"#, r#"{"repeatedInt32":[1,2,3,4]}"#),
         (r#"{"repeatedInt32":[]}"#, "{}"),
-        (r#"{"repeatedNestedEnum":["FOO","BAR","BAZ"]}"#, r#"{"repeatedNestedEnum":["FOO","BAR","BAZ"]}"#),
-        (r#"{"repeatedString":["Hello","world",""]}"#, r#"{"repeatedString":["Hello","world",""]}"#),
+        (
+            r#"{"repeatedNestedEnum":["FOO","BAR","BAZ"]}"#,
+            r#"{"repeatedNestedEnum":["FOO","BAR","BAZ"]}"#,
+        ),
+        (
+            r#"{"repeatedString":["Hello","world",""]}"#,
+            r#"{"repeatedString":["Hello","world",""]}"#,
+        ),
         (r#"{"repeatedBytes":["AAEC","AQI="]}"#, r#"{"repeatedBytes":["AAEC","AQI="]}"#),
-        (r#"{"repeatedNestedMessage":[{"a":1234},{}]}"#, r#"{"repeatedNestedMessage":[{"a":1234},{}]}"#),
+        (
+            r#"{"repeatedNestedMessage":[{"a":1234},{}]}"#,
+            r#"{"repeatedNestedMessage":[{"a":1234},{}]}"#,
+        ),
         (r#"{"unpackedDouble":[0,1.5]}"#, r#"{"unpackedDouble":[0,1.5]}"#),
         // Nulls.
         (
@@ -294,13 +335,31 @@ fn what_the_suite_reads_is_read() {
         (r#"{"optionalBytesWrapper":"AQI="}"#, r#"{"optionalBytesWrapper":"AQI="}"#),
         (r#"{"repeatedInt32Wrapper":[0,1]}"#, r#"{"repeatedInt32Wrapper":[0,1]}"#),
         // Times.
-        (r#"{"optionalDuration":"-315576000000.999999999s"}"#, r#"{"optionalDuration":"-315576000000.999999999s"}"#),
-        (r#"{"repeatedDuration":["1.5s","-1.5s"]}"#, r#"{"repeatedDuration":["1.500s","-1.500s"]}"#),
+        (
+            r#"{"optionalDuration":"-315576000000.999999999s"}"#,
+            r#"{"optionalDuration":"-315576000000.999999999s"}"#,
+        ),
+        (
+            r#"{"repeatedDuration":["1.5s","-1.5s"]}"#,
+            r#"{"repeatedDuration":["1.500s","-1.500s"]}"#,
+        ),
         (r#"{"optionalDuration":"1.000010000s"}"#, r#"{"optionalDuration":"1.000010s"}"#),
-        (r#"{"optionalTimestamp":"0001-01-01T00:00:00Z"}"#, r#"{"optionalTimestamp":"0001-01-01T00:00:00Z"}"#),
-        (r#"{"optionalTimestamp":"9999-12-31T23:59:59.999999999Z"}"#, r#"{"optionalTimestamp":"9999-12-31T23:59:59.999999999Z"}"#),
-        (r#"{"optionalTimestamp":"1970-01-01T08:00:01+08:00"}"#, r#"{"optionalTimestamp":"1970-01-01T00:00:01Z"}"#),
-        (r#"{"optionalTimestamp":"1969-12-31T16:00:00-08:00"}"#, r#"{"optionalTimestamp":"1970-01-01T00:00:00Z"}"#),
+        (
+            r#"{"optionalTimestamp":"0001-01-01T00:00:00Z"}"#,
+            r#"{"optionalTimestamp":"0001-01-01T00:00:00Z"}"#,
+        ),
+        (
+            r#"{"optionalTimestamp":"9999-12-31T23:59:59.999999999Z"}"#,
+            r#"{"optionalTimestamp":"9999-12-31T23:59:59.999999999Z"}"#,
+        ),
+        (
+            r#"{"optionalTimestamp":"1970-01-01T08:00:01+08:00"}"#,
+            r#"{"optionalTimestamp":"1970-01-01T00:00:01Z"}"#,
+        ),
+        (
+            r#"{"optionalTimestamp":"1969-12-31T16:00:00-08:00"}"#,
+            r#"{"optionalTimestamp":"1970-01-01T00:00:00Z"}"#,
+        ),
         // Masks, structures, values.
         (r#"{"optionalFieldMask":"foo,barBaz"}"#, r#"{"optionalFieldMask":"foo,barBaz"}"#),
         (r#"{"optionalFieldMask":""}"#, r#"{"optionalFieldMask":""}"#),
@@ -374,7 +433,11 @@ fn what_the_suite_reads_is_read() {
 fn what_the_suite_refuses_is_refused() {
     let known = Known::new();
     for text in [
-        "null", "[]", "1", "", "{",
+        "null",
+        "[]",
+        "1",
+        "",
+        "{",
         r#"{"optionalString": "abc\"#,
         "{fieldname1: 1}",
         r#"{"fieldname1":1,}"#,
@@ -489,7 +552,10 @@ fn what_is_not_known_is_passed_over_where_that_is_asked_for() {
         (r#"{"unknown": null}"#, "{}"),
         (r#"{"unknown": {"a": 1}, "optionalInt32": 1}"#, r#"{"optionalInt32":1}"#),
         (r#"{"optionalNestedEnum": "NO"}"#, "{}"),
-        (r#"{"repeatedNestedEnum": ["BAR", "NO", "BAZ"]}"#, r#"{"repeatedNestedEnum":["BAR","BAZ"]}"#),
+        (
+            r#"{"repeatedNestedEnum": ["BAR", "NO", "BAZ"]}"#,
+            r#"{"repeatedNestedEnum":["BAR","BAZ"]}"#,
+        ),
         (r#"{"mapStringEnum": {"a": "NO", "b": "BAR"}}"#, r#"{"mapStringEnum":{"b":"BAR"}}"#),
         (r#"{"optionalNestedEnum": "bar"}"#, r#"{"optionalNestedEnum":"BAR"}"#),
         (r#"{"optionalAliasedEnum": "aLiAs_BaR"}"#, r#"{"optionalAliasedEnum":"ALIAS_BAR"}"#),
@@ -533,7 +599,8 @@ fn what_has_no_json_is_not_printed() {
     let nan = [&[0x5d][..], &0x7fa1_2345_u32.to_le_bytes()].concat();
     assert_eq!(known.print(&nan).as_deref(), Ok(r#"{"optionalFloat":"NaN"}"#));
     // Fields that are not known are not told; of a oneof the last counts, of a scalar, too.
-    let bytes = [&[0xf8, 0xff, 0x01, 0x05][..], &[0xf8, 0x06, 1, 0x8a, 0x07, 1, b'x'], &[8, 1, 8, 2]];
+    let bytes =
+        [&[0xf8, 0xff, 0x01, 0x05][..], &[0xf8, 0x06, 1, 0x8a, 0x07, 1, b'x'], &[8, 1, 8, 2]];
     assert_eq!(
         known.print(&bytes.concat()).as_deref(),
         Ok(r#"{"optionalInt32":2,"oneofString":"x"}"#)
@@ -571,7 +638,8 @@ fn faults_say_where_and_never_what() {
 #[test]
 fn options_of_printing_change_what_is_told() {
     let known = Known::new();
-    let bytes = known.read(r#"{"optionalNestedEnum":"BAR","optionalNestedMessage":{"a":1}}"#).unwrap();
+    let bytes =
+        known.read(r#"{"optionalNestedEnum":"BAR","optionalNestedMessage":{"a":1}}"#).unwrap();
     let plain = Printing {
         schema: &known.schema,
         always: false,

@@ -80,7 +80,12 @@ impl<'s> Reading<'s> {
     ///
     /// # Errors
     /// It is no JSON, or not of that message.
-    pub fn message(&self, text: &[u8], index: MessageIndex, out: &mut Vec<u8>) -> Result<(), Fault> {
+    pub fn message(
+        &self,
+        text: &[u8],
+        index: MessageIndex,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
         let mut reader = Reader::new(text)?;
         self.value(&mut reader, index, out)?;
         reader.end()
@@ -145,7 +150,12 @@ impl<'s> Reading<'s> {
     }
 
     /// A message in whichever form it has. What is written is its content.
-    fn value(&self, reader: &mut Reader<'_>, index: MessageIndex, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn value(
+        &self,
+        reader: &mut Reader<'_>,
+        index: MessageIndex,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
         let message = self.schema.message(index);
         match message.known {
             Known::None | Known::HttpBody => self.object(reader, message, out, false),
@@ -156,11 +166,14 @@ impl<'s> Reading<'s> {
                 }
                 let at = reader.position();
                 let text = reader.text()?;
-                self.text_form(&text, message, out).ok_or(Fault::at(at, match message.known {
-                    Known::Timestamp => "expected a time such as 2024-01-01T00:00:00Z",
-                    Known::Duration => "expected a duration such as 1.5s",
-                    _ => "expected names of fields with commas between them",
-                }))
+                self.text_form(&text, message, out).ok_or(Fault::at(
+                    at,
+                    match message.known {
+                        Known::Timestamp => "expected a time such as 2024-01-01T00:00:00Z",
+                        Known::Duration => "expected a duration such as 1.5s",
+                        _ => "expected names of fields with commas between them",
+                    },
+                ))
             }
             Known::Struct => structure(reader, out),
             Known::ListValue => list_value(reader, out),
@@ -481,7 +494,9 @@ impl<'s> Reading<'s> {
                 let message = self.schema.message(index);
                 match message.known {
                     Known::None | Known::HttpBody => self.object(reader, message, out, true)?,
-                    _ => self.any_member(reader, out, |reader, out| self.value(reader, index, out))?,
+                    _ => {
+                        self.any_member(reader, out, |reader, out| self.value(reader, index, out))?
+                    }
                 }
             }
             // As it is written where its type is not known.
@@ -617,7 +632,9 @@ fn any_value(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
 fn text_scalar(text: &str, kind: Kind) -> Option<Scalar<'static>> {
     match kind {
         Kind::String => return Some(Scalar::Bytes(Cow::Owned(text.as_bytes().to_vec()))),
-        Kind::Bytes => return base64::decode(text.as_bytes()).map(|b| Scalar::Bytes(Cow::Owned(b))),
+        Kind::Bytes => {
+            return base64::decode(text.as_bytes()).map(|b| Scalar::Bytes(Cow::Owned(b)));
+        }
         Kind::Double | Kind::Float => {
             let special = match text {
                 "NaN" => Some(f64::NAN),

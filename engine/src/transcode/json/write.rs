@@ -40,7 +40,12 @@ impl Printing<'_> {
     ///
     /// # Errors
     /// It is malformed, or has no JSON.
-    pub fn message(&self, bytes: &[u8], index: MessageIndex, out: &mut Vec<u8>) -> Result<(), Unprintable> {
+    pub fn message(
+        &self,
+        bytes: &[u8],
+        index: MessageIndex,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Unprintable> {
         self.writer(out).message(bytes, index)
     }
 
@@ -209,7 +214,9 @@ impl<'w> Writer<'_, 'w> {
             let Some(field) = message.fields.get(place) else { continue };
             let kind = field.kind;
             let fits = raw.wire == kind.wire_type()
-                || (raw.wire == WireType::Bytes && field.shape == Shape::List && kind.is_packable());
+                || (raw.wire == WireType::Bytes
+                    && field.shape == Shape::List
+                    && kind.is_packable());
             if !fits {
                 continue;
             }
@@ -220,9 +227,7 @@ impl<'w> Writer<'_, 'w> {
         if message.oneofs > 0 {
             self.settle_oneofs(base, message);
         }
-        if !sorted
-            && let Some(own) = self.entries.get_mut(base..)
-        {
+        if !sorted && let Some(own) = self.entries.get_mut(base..) {
             own.sort_by_key(|entry| entry.place);
         }
         Ok(())
@@ -230,7 +235,8 @@ impl<'w> Writer<'_, 'w> {
 
     fn settle_oneofs(&mut self, base: usize, message: &Message) {
         let oneof = |entry: &Entry<'_>| message.fields.get(usize::from(entry.place))?.oneof;
-        let mut last: smallvec::SmallVec<[Option<u16>; 8]> = smallvec::smallvec![None; message.oneofs];
+        let mut last: smallvec::SmallVec<[Option<u16>; 8]> =
+            smallvec::smallvec![None; message.oneofs];
         let mut clash = false;
         for entry in self.entries.get(base..).unwrap_or_default() {
             if let Some(place) = oneof(entry).and_then(|at| last.get_mut(usize::from(at))) {
@@ -242,22 +248,31 @@ impl<'w> Writer<'_, 'w> {
             let mut at = 0;
             self.entries.retain(|entry| {
                 at += 1;
-                let own = oneof(entry).and_then(|one| last.get(usize::from(one)).copied().flatten());
+                let own =
+                    oneof(entry).and_then(|one| last.get(usize::from(one)).copied().flatten());
                 at <= base || own.is_none_or(|place| place == entry.place)
             });
         }
     }
 
-    fn fields(&mut self, bytes: &'w [u8], message: &Message, first: &mut bool) -> Result<(), Unprintable> {
+    fn fields(
+        &mut self,
+        bytes: &'w [u8],
+        message: &Message,
+        first: &mut bool,
+    ) -> Result<(), Unprintable> {
         let base = self.entries.len();
         self.gather(bytes, message)?;
         let end = self.entries.len();
         let mut at = base;
         let mut next = 0;
         while at < end {
-            let Some(place) = self.entries.get(at).map(|entry| usize::from(entry.place)) else { break };
+            let Some(place) = self.entries.get(at).map(|entry| usize::from(entry.place)) else {
+                break;
+            };
             let same = |entry: &&Entry<'_>| usize::from(entry.place) == place;
-            let count = self.entries.get(at..end).unwrap_or_default().iter().take_while(same).count();
+            let count =
+                self.entries.get(at..end).unwrap_or_default().iter().take_while(same).count();
             if self.how.always {
                 self.absent(message, next, place, first)?;
             }
@@ -286,7 +301,9 @@ impl<'w> Writer<'_, 'w> {
             // A packed list may be empty.
             let own = self.entries.get(start..end).unwrap_or_default();
             return !field.kind.is_packable()
-                || own.iter().any(|one| one.raw.wire != WireType::Bytes || !one.raw.bytes.is_empty());
+                || own
+                    .iter()
+                    .any(|one| one.raw.wire != WireType::Bytes || !one.raw.bytes.is_empty());
         }
         match end.checked_sub(1).and_then(|last| self.entries.get(last)) {
             Some(Entry { raw, .. }) => match raw.wire {
@@ -468,7 +485,12 @@ impl<'w> Writer<'_, 'w> {
         for (key, value) in pairs {
             self.item(&mut first);
             match key_field.kind {
-                Kind::String | Kind::Int64 | Kind::Uint64 | Kind::Sint64 | Kind::Fixed64 | Kind::Sfixed64 => {
+                Kind::String
+                | Kind::Int64
+                | Kind::Uint64
+                | Kind::Sint64
+                | Kind::Fixed64
+                | Kind::Sfixed64 => {
                     self.scalar(key_field.kind, key)?;
                 }
                 kind => {

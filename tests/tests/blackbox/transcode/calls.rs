@@ -13,16 +13,28 @@ fn requests_become_messages_and_answers_json() {
     let gateway = gateway(&origin, "");
     let mut client = gateway.connect();
     for (line, body, expected) in [
-        ("GET /v1/items/7?count=3&tags=a&tags=b&part.name=x", "", json!({
-            "name": "items/7", "count": "3", "tags": ["a", "b"], "part": {"name": "x"}
-        })),
+        (
+            "GET /v1/items/7?count=3&tags=a&tags=b&part.name=x",
+            "",
+            json!({
+                "name": "items/7", "count": "3", "tags": ["a", "b"], "part": {"name": "x"}
+            }),
+        ),
         ("GET /v1/short/a%20b", "", json!("a b")),
-        ("PUT /v1/items/7", r#"{"count": 9007199254740993, "size": "LARGE"}"#, json!({
-            "name": "items/7", "count": "9007199254740993", "size": "LARGE"
-        })),
-        ("POST /v1/items/7:sell?count=1", r#"{"name": "p"}"#, json!({
-            "name": "items/7", "count": "1", "part": {"name": "p"}
-        })),
+        (
+            "PUT /v1/items/7",
+            r#"{"count": 9007199254740993, "size": "LARGE"}"#,
+            json!({
+                "name": "items/7", "count": "9007199254740993", "size": "LARGE"
+            }),
+        ),
+        (
+            "POST /v1/items/7:sell?count=1",
+            r#"{"name": "p"}"#,
+            json!({
+                "name": "items/7", "count": "1", "part": {"name": "p"}
+            }),
+        ),
     ] {
         let response = client.ask(request(line, "", body));
         assert_eq!((response.status, json(&response)), (200, expected), "{line}");
@@ -36,7 +48,8 @@ fn requests_become_messages_and_answers_json() {
     assert_eq!(seen.field("x-original-path"), Some("/v1/items/7:sell"));
     assert_eq!(seen.field("x-original-method"), Some("POST"));
     // HEAD is a GET without its body.
-    let head = gateway.connect().send(request("HEAD /v1/items/7", "", "")).response_to("HEAD").unwrap();
+    let head =
+        gateway.connect().send(request("HEAD /v1/items/7", "", "")).response_to("HEAD").unwrap();
     assert_eq!((head.status, head.body.len()), (200, 0));
     // A client of gRPC is served as it is.
     let mut client = H2Client::clear(gateway.address());
@@ -92,17 +105,20 @@ fn statuses_become_http_statuses_with_their_details() {
     let mut client = gateway.connect();
     let response = client.ask(request("GET /v1/fail/1", "", ""));
     assert_eq!(response.status, 404);
-    assert_eq!(json(&response), json!({
-        "code": 5,
-        "message": "no such thing",
-        "details": [
-            {
-                "@type": "type.googleapis.com/google.rpc.BadRequest",
-                "fieldViolations": [{"field": "name", "description": "is empty"}]
-            },
-            {"@type": "type.googleapis.com/no.Such", "value": "AQI="}
-        ]
-    }));
+    assert_eq!(
+        json(&response),
+        json!({
+            "code": 5,
+            "message": "no such thing",
+            "details": [
+                {
+                    "@type": "type.googleapis.com/google.rpc.BadRequest",
+                    "fieldViolations": [{"field": "name", "description": "is empty"}]
+                },
+                {"@type": "type.googleapis.com/no.Such", "value": "AQI="}
+            ]
+        })
+    );
     let quiet = super::gateway(&origin, ", status_details: false");
     let response = quiet.ask(request("GET /v1/fail/1", "", ""));
     assert_eq!(json(&response)["details"], json!([]));
@@ -145,8 +161,11 @@ fn answers_that_are_none_are_told_apart() {
         let grpc = Reply::default().request().head(OK);
         let name = seen.field("x-case").unwrap_or_default();
         match name {
-            "html" => Reply::default().request().head(&[(":status", "502"), ("content-type", "text/html")])
-                .data("<html>").end(),
+            "html" => Reply::default()
+                .request()
+                .head(&[(":status", "502"), ("content-type", "text/html")])
+                .data("<html>")
+                .end(),
             "json" => Reply::ok("{}"),
             "compressed" => grpc.data([1, 0, 0, 0, 0]).last(END),
             "two" => grpc.data([frame(""), frame("")].concat()).last(END),

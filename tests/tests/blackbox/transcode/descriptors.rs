@@ -10,7 +10,8 @@ fn files_that_change_are_taken_live() {
     let origin = H2Origin::clear(serve);
     let gateway = gateway(&origin, "");
     assert_eq!(gateway.ask(request("GET /v1/items/7?price=1", "", "")).status, 400);
-    std::fs::write(gateway.dir().join("item.proto"), ITEM.replace("count = 2", "price = 2")).unwrap();
+    std::fs::write(gateway.dir().join("item.proto"), ITEM.replace("count = 2", "price = 2"))
+        .unwrap();
     // Of the file that is named no longer fits what it imports.
     std::fs::write(gateway.dir().join("shop.proto"), PROTO.replace("{count}", "{price}")).unwrap();
     let there = eventually(PATIENCE, || {
@@ -44,7 +45,11 @@ fn bindings_that_clash_are_refused_with_their_place() {
                  shop.v1.Shop.Get, get: \"/v2/{name}\" }] }";
     gateway.apply(&spec(&origin, route).text());
     assert_eq!(gateway.ask(request("GET /v2/x", "", "")).status, 200);
-    assert_eq!(gateway.ask(request("GET /v1/short/x", "", "")).status, 404, "its annotation is out");
+    assert_eq!(
+        gateway.ask(request("GET /v1/short/x", "", "")).status,
+        404,
+        "its annotation is out"
+    );
 }
 
 /// Descriptors of a service with one method: `Get`, of messages with one text.
@@ -96,7 +101,11 @@ fn servers_tell_their_descriptors() {
             .also("protos: [{ name: live, reflection: { upstream: origin, refresh_s: 1 } }]");
         let gateway = Gateway::of(&spec);
         let response = gateway.ask(request("POST /live.Live/Get", "", r#"{"name": "x"}"#));
-        assert_eq!((response.status, response.text()), (200, r#"{"name":"x"}"#.into()), "{version}");
+        assert_eq!(
+            (response.status, response.text()),
+            (200, r#"{"name":"x"}"#.into()),
+            "{version}"
+        );
         CHANGED.store(true, Ordering::SeqCst);
         let there = eventually(PATIENCE, || {
             gateway.ask(request("POST /live.Live/Get", "", r#"{"title": "x"}"#)).status == 200

@@ -126,7 +126,9 @@ fn serve(seen: &H2Seen) -> Reply {
     let method = seen.path().strip_prefix("/shop.v1.Shop/").unwrap_or_default();
     match method {
         // What was sent comes back.
-        "Get" | "Put" | "Sell" | "Plain" => Reply::default().request().head(OK).answer(<[u8]>::to_vec).last(END),
+        "Get" | "Put" | "Sell" | "Plain" => {
+            Reply::default().request().head(OK).answer(<[u8]>::to_vec).last(END)
+        }
         "Send" => Reply::default().request().head(OK).answer(counted).last(END),
         "Talk" => Reply::default().head(OK).echo(),
         "List" => {
@@ -151,10 +153,14 @@ fn serve(seen: &H2Seen) -> Reply {
                     &[
                         number(1, 5),
                         text(2, "no such thing"),
-                        text(3, [
-                            text(1, "type.googleapis.com/google.rpc.BadRequest"),
-                            text(2, text(1, [text(1, "name"), text(2, "is empty")].concat())),
-                        ].concat()),
+                        text(
+                            3,
+                            [
+                                text(1, "type.googleapis.com/google.rpc.BadRequest"),
+                                text(2, text(1, [text(1, "name"), text(2, "is empty")].concat())),
+                            ]
+                            .concat(),
+                        ),
                         text(3, [text(1, "type.googleapis.com/no.Such"), text(2, [1, 2])].concat()),
                     ]
                     .concat(),

@@ -1,10 +1,10 @@
 //! gRPC clients of a JSON service.
 
 use serde_json::json;
+use tests::Origin;
 use tests::http2::H2Client;
 use tests::message::values;
 use tests::origin::{answer, answer_with};
-use tests::Origin;
 
 use super::*;
 
@@ -13,22 +13,21 @@ fn call(client: &mut H2Client, method: &str, message: &[u8]) -> (tests::http2::A
     let mut fields = tests::http2::client::request("POST", &path);
     fields.extend([("te", "trailers"), ("content-type", "application/grpc")]);
     let answer = client.ask(&fields, &frame(message));
-    let all = [values(&answer.trailers, "grpc-status"), values(&answer.fields, "grpc-status")].concat();
+    let all =
+        [values(&answer.trailers, "grpc-status"), values(&answer.fields, "grpc-status")].concat();
     let status = all.first().and_then(|code| code.parse().ok()).expect("a status");
     (answer, status)
 }
 
 #[test]
 fn calls_become_requests_and_json_answers() {
-    let origin = Origin::start(|seen| {
-        match &*seen.target {
-            "/v1/items/no" => {
-                let fields = "Content-Type: application/json\r\n";
-                answer_with("404 Not Found", fields, r#"{"message": "no such item"}"#)
-            }
-            "/v1/items/odd" => answer("<html>"),
-            _ => answer(r#"{"name": "there", "count": "7"}"#),
+    let origin = Origin::start(|seen| match &*seen.target {
+        "/v1/items/no" => {
+            let fields = "Content-Type: application/json\r\n";
+            answer_with("404 Not Found", fields, r#"{"message": "no such item"}"#)
         }
+        "/v1/items/odd" => answer("<html>"),
+        _ => answer(r#"{"name": "there", "count": "7"}"#),
     });
     let scratch = Scratch::new();
     scratch.file("shop.proto", PROTO);
@@ -41,7 +40,8 @@ fn calls_become_requests_and_json_answers() {
     let mut client = H2Client::clear(gateway.address());
     let there = [text(1, "there"), number(2, 7)].concat();
 
-    let message = [text(1, "items/a b"), number(2, 3), text(4, "x&y"), text(5, text(1, "p"))].concat();
+    let message =
+        [text(1, "items/a b"), number(2, 3), text(4, "x&y"), text(5, text(1, "p"))].concat();
     let (got, status) = call(&mut client, "Get", &message);
     assert_eq!((status, got.body), (0, frame(&there)));
     let seen = origin.last();

@@ -38,22 +38,35 @@ fn errors_in_the_middle_of_a_stream_are_its_last_element() {
     assert_eq!((response.status, &json(&response)[3]), (200, &json!({"error": error})));
     let fields = "X-Fail: 1\r\nAccept: text/event-stream\r\n";
     let response = gateway.ask(request("GET /v1/items", fields, ""));
-    assert!(response.text().ends_with(&format!("event: error\ndata: {error}\n\n")) || {
-        let data = response.text();
-        let data = data.rsplit("event: error\ndata: ").next().unwrap().trim().to_owned();
-        serde_json::from_str::<Value>(&data).unwrap() == error
-    });
+    assert!(
+        response.text().ends_with(&format!("event: error\ndata: {error}\n\n")) || {
+            let data = response.text();
+            let data = data.rsplit("event: error\ndata: ").next().unwrap().trim().to_owned();
+            serde_json::from_str::<Value>(&data).unwrap() == error
+        }
+    );
     // What breaks off says so, too.
     let origin = H2Origin::clear(|_| {
-        Reply::default().request().head(OK).data(frame(text(1, "one"))).sleep(Duration::from_millis(100)).reset(2)
+        Reply::default()
+            .request()
+            .head(OK)
+            .data(frame(text(1, "one")))
+            .sleep(Duration::from_millis(100))
+            .reset(2)
     });
     let gateway = super::gateway(&origin, "");
     let response = gateway.ask(request("GET /v1/items", "", ""));
     let told = json(&response);
     assert_eq!((&told[0]["name"], &told[1]["error"]["code"]), (&json!("one"), &json!(14)));
     let origin = H2Origin::clear(|_| {
-        Reply::default().request().head(OK).data(frame(text(1, "one"))).data(frame([0xff])).last(END)
-    }).lenient();
+        Reply::default()
+            .request()
+            .head(OK)
+            .data(frame(text(1, "one")))
+            .data(frame([0xff]))
+            .last(END)
+    })
+    .lenient();
     let gateway = super::gateway(&origin, ", streams: ndjson");
     let response = gateway.ask(request("GET /v1/items", "", ""));
     let text = response.text();
@@ -84,7 +97,9 @@ fn messages_are_told_as_they_come() {
 fn streams_of_requests_go_on_as_they_come() {
     let origin = H2Origin::clear(serve);
     let gateway = gateway(&origin, "");
-    for body in ["[{\"name\":\"a\"},{\"name\":\"b\"},{}]", "{\"name\":\"a\"}\n{\"name\":\"b\"}\n{}\n"] {
+    for body in
+        ["[{\"name\":\"a\"},{\"name\":\"b\"},{}]", "{\"name\":\"a\"}\n{\"name\":\"b\"}\n{}\n"]
+    {
         let response = gateway.ask(request("POST /v1/send", "", body));
         assert_eq!((response.status, json(&response)), (200, json!({"count": "3"})), "{body}");
     }
