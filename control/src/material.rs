@@ -11,7 +11,7 @@ mod keyring;
 mod leaf;
 pub(crate) mod openapi;
 pub mod outside;
-mod protos;
+pub mod protos;
 mod recover;
 
 use std::{

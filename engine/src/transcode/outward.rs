@@ -57,20 +57,17 @@ impl Form {
 }
 
 /// A message that cannot be told.
-enum Bad {
-    Frame(BadFrame),
-    Unprintable(Unprintable),
-}
+struct Bad;
 
 impl From<BadFrame> for Bad {
-    fn from(bad: BadFrame) -> Bad {
-        Bad::Frame(bad)
+    fn from(_: BadFrame) -> Bad {
+        Bad
     }
 }
 
 impl From<Unprintable> for Bad {
-    fn from(bad: Unprintable) -> Bad {
-        Bad::Unprintable(bad)
+    fn from(_: Unprintable) -> Bad {
+        Bad
     }
 }
 

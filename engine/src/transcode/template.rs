@@ -75,12 +75,6 @@ impl Template {
         }
     }
 
-    /// How many segments stand behind a `**`; `None`: there is none.
-    pub fn behind_rest(&self) -> Option<usize> {
-        let at = self.segments.iter().position(|segment| *segment == Segment::Rest)?;
-        Some(self.segments.len() - at - 1)
-    }
-
     /// What of a path with so many segments stands for a variable.
     pub fn range(&self, variable: &Variable, segments: usize) -> (usize, usize) {
         let rest = self.segments.iter().position(|segment| *segment == Segment::Rest);

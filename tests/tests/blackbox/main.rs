@@ -26,5 +26,6 @@ mod resilience;
 mod shape;
 mod standing;
 mod tls;
+mod transcode;
 mod validation;
 mod websocket;

@@ -1,6 +1,7 @@
 //! Descriptors of gRPC services, out of .proto files, descriptor sets, and what servers tell.
 
 mod bundled;
+pub mod reflection;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -67,6 +68,26 @@ impl Load<'_> {
                 ("descriptor_set", set.as_str(), descriptor_set(set))
             } else if !source.files.is_empty() {
                 ("files", source.files.first().map_or("", String::as_str), compile(source))
+            } else if let Some(told) = &source.reflection {
+                match reflection::said(spec, &told.upstream) {
+                    Some(set) => {
+                        let made = whole(&set)
+                            .map(|descriptors| Compiled { descriptors, files: Vec::new() });
+                        ("reflection", told.upstream.as_str(), made)
+                    }
+                    // Nothing is known yet. What was known to the last control process will do.
+                    None => {
+                        match self.before.and_then(|before| before.protos.get(&key)) {
+                            Some(before) => {
+                                self.material.protos.insert(key, Arc::clone(before));
+                            }
+                            None => {
+                                self.material.pending.insert(key);
+                            }
+                        }
+                        continue;
+                    }
+                }
             } else {
                 continue;
             };
@@ -106,13 +127,22 @@ fn compile(source: &ProtoSource) -> Result<Compiled, String> {
     for one in &source.files {
         // Says better what is wrong with a name, and bounds what is read.
         file::read(one, MAX_PROTO)?;
-        // The compiler's `Debug` has file, line and column.
-        compiler.open_file(one).map_err(|error| format!("{error:?}"))?;
+        compiler.open_file(one).map_err(|error| told(&error))?;
     }
     let files = compiler.files().filter_map(|file| Some(file.path()?.to_str()?.to_owned()));
     let mut files: Vec<String> = files.collect();
     files.sort_unstable();
     Ok(Compiled { descriptors: whole(&compiler.encode_file_descriptor_set())?, files })
+}
+
+/// What is wrong, with its place: the compiler's `Debug` has file, line and column as far as these are
+/// known.
+fn told(error: &protox::Error) -> String {
+    let text = format!("{error:?}");
+    match error.file() {
+        Some(file) if !text.contains(file) => format!("{file}: {text}"),
+        _ => text,
+    }
 }
 
 /// Largest .proto file, in bytes.

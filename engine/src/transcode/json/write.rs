@@ -591,7 +591,8 @@ impl<'w> Writer<'_, 'w> {
             self.out.extend_from_slice(b"{}");
             return Ok(());
         }
-        let name = url.rsplit_once('/').map_or(url, |(_, name)| name);
+        let name = url.rsplit_once('/').map(|(_, name)| name).filter(|name| !name.is_empty());
+        let name = name.ok_or(Unprintable("an Any has no type"))?;
         let index = self.how.schema.find(name);
         self.open(b'{')?;
         let mut first = true;
