@@ -448,6 +448,10 @@ pub const CACHE_VARY_FIELDS: usize = 16;
 pub const CACHE_SELECTING_BYTES: usize = 8 * 1024;
 /// Answers under one key that differ by such fields.
 pub const CACHE_VARIANTS: usize = 32;
+/// Field lines of a stored answer, and their bytes: less than an answer may have, as what is said with each
+/// use comes on top.
+pub const CACHE_HEAD_FIELDS: usize = 112;
+pub const CACHE_HEAD_BYTES: usize = 48 * 1024;
 /// Tags of a stored answer that count.
 pub const CACHE_TAGS: usize = 128;
 /// Longest that an answer is guessed to be good, in seconds.

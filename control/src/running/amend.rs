@@ -81,7 +81,11 @@ pub fn route(current: &Current, placing: &Placing, judge: Judge) -> Option<(Whol
 /// A route that is good by itself, with nothing to say about it.
 fn alone(value: &Value) -> Option<Route> {
     // A field with nothing behind it is an error that depends on the text.
+<<<<<<< HEAD
     let empty = ["auth", "networks", "cors", "external_processor", "validate"];
+=======
+    let empty = ["auth", "networks", "cors", "validate", "cache"];
+>>>>>>> w8/cache
     if empty.iter().any(|field| value.get(field).is_some_and(Value::is_null)) {
         return None;
     }

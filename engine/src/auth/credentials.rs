@@ -140,7 +140,7 @@ fn in_line<'a>(line: &'a [u8], name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
 }
 
 /// What an upstream sees of a request in place of what came.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hidden {
     /// The query without credentials; `Some(empty)`: none is left.
     pub query: Option<Vec<u8>>,

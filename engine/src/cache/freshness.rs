@@ -106,6 +106,8 @@ pub enum Unstorable {
     NoFreshness,
     /// It could not be used once.
     Useless,
+    /// Its head is too large to be given again with what is added to it.
+    Head,
 }
 
 /// What an answer came about by.

@@ -103,25 +103,30 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Whether the upstream's value of a field is not known here: the gateway says it of the caller.
+    fn is_made_up(self, name: &[u8]) -> bool {
+        self.identity.is_some_and(|identity| identity.tells(name))
+    }
+
     /// The values that select an answer that depends on these fields. `None`: one of them is what the
     /// gateway says of the caller, or they are too large to be kept.
     pub fn selecting(self, names: &[Box<[u8]>]) -> Option<Selecting> {
         let mut bytes = 0;
-        let select = |name: &Box<[u8]>| {
-            if self.identity.is_some_and(|identity| identity.tells(name)) {
+        let select = |name: &[u8]| {
+            if self.is_made_up(name) {
                 return None;
             }
             let value = vary::normalise(name, self.lines(name));
             bytes += name.len() + value.as_ref().map_or(0, |value| value.len());
-            (bytes <= limits::CACHE_SELECTING_BYTES).then(|| (name.clone(), value))
+            (bytes <= limits::CACHE_SELECTING_BYTES).then(|| (name.into(), value))
         };
-        names.iter().map(select).collect()
+        names.iter().map(|name| select(name)).collect()
     }
 
     /// Whether an answer with these values is one to this request.
     pub fn selects(self, selecting: &Selecting) -> bool {
         selecting.iter().all(|(name, value)| {
-            !self.identity.is_some_and(|identity| identity.tells(name))
+            !self.is_made_up(name)
                 && vary::normalise(name, self.lines(name)).as_deref() == value.as_deref()
         })
     }

@@ -12,7 +12,7 @@
 //! | `object.rs` | a stored answer, and what becomes of it with a 304 |
 //! | `key.rs` | what tells answers apart |
 //! | `store/` | all that the node keeps: its bound, who goes first, who waits for whom |
-//! | `serve.rs` | the way of a request; `told.rs`: what it says of it in `Cache-Status` |
+//! | `serve.rs`, `invalidate.rs` | the way of a request; `told.rs`: what it says of it in `Cache-Status` |
 //! | `fill.rs`, `refresh.rs` | storing an answer while it is relayed; asking about one that is being used |
 //!
 //! **Whose answers are whose.** An answer to a request with credentials is for others only if it says
@@ -28,6 +28,7 @@ mod condition;
 mod directives;
 mod fill;
 mod freshness;
+mod invalidate;
 mod key;
 mod object;
 mod refresh;

@@ -116,6 +116,11 @@ impl Object {
         self.asked_until_ms.store(0, Ordering::Relaxed);
     }
 
+    /// Whether it can be asked about.
+    pub fn has_validator(&self) -> bool {
+        self.field(b"etag").is_some() || self.field(b"last-modified").is_some()
+    }
+
     /// The value of the first field of that name.
     pub fn field(&self, name: &[u8]) -> Option<&[u8]> {
         let mut fields = lines(&self.draft.fields);
@@ -176,6 +181,11 @@ pub fn block<'a>(
         write::field(&mut out, b"Date", &write::http_date(wall_s));
     }
     out.into()
+}
+
+/// Whether the lines are still a valid head once what is said with each use stands beside them.
+pub fn fits(block: &[u8]) -> bool {
+    block.len() <= limits::CACHE_HEAD_BYTES && lines(block).count() <= limits::CACHE_HEAD_FIELDS
 }
 
 /// The fields of a stored answer as a 304 about it says they are now (RFC 9111 §3.2): what it has is new,
@@ -266,6 +276,13 @@ mod tests {
         ]);
         let want = ["ETag: \"a\"", "Content-Encoding: gzip", "X-B: 3", "x-a: 9", "x-c: 4"];
         assert_eq!(text(&updated(stored, &new)), want);
+    }
+
+    #[test]
+    fn a_head_has_room_for_what_is_added() {
+        assert!(fits(b"A: 1\r\n") && fits(&b"A: 1\r\n".repeat(limits::CACHE_HEAD_FIELDS)));
+        assert!(!fits(&b"A: 1\r\n".repeat(limits::CACHE_HEAD_FIELDS + 1)));
+        assert!(!fits(&[&b"A: "[..], &vec![b'x'; limits::CACHE_HEAD_BYTES], b"\r\n"].concat()));
     }
 
     #[test]

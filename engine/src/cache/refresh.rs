@@ -5,18 +5,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use contract::snapshot::{CacheCookies, HostHeader, RouteCache};
+use contract::Counter;
+use contract::snapshot::{CacheCookies, ListenerLimits, RouteCache};
 
 use super::freshness::{Facts, judge};
-use super::key::{self, View};
+use super::key;
 use super::object::{self, Draft, Object};
 use super::said::Said;
+use super::store::Since;
 use super::vary::Vary;
-use crate::call::{Call, Called, Caller, call};
-use crate::exchange::Request;
-use crate::message::Name;
-use crate::plan::Backend;
-use crate::route::{RouteIndex, rewrite_path};
+use crate::answer::{Answer, Whole};
+use crate::exchange::{Downstream, Request, Responder};
+use crate::io::Chunk;
+use crate::message::{BodyFraming, Name, Version};
+use crate::pipeline;
+use crate::rewrite::Client;
+use crate::route::RouteIndex;
 use crate::shard::Shard;
 
 /// What a 304 with these fields makes of a stored answer (RFC 9111 §3.2, §4.3.4), and whether that may be
@@ -46,6 +50,9 @@ pub fn confirmed(
     let judged = judge(rules, &said, facts);
     let may = judged.is_ok();
     let fields = object::block(object::lines(&merged), &said, rules, facts.wall_s);
+    if !object::fits(&fields) {
+        return Err(());
+    }
     let tagged = object::lines(&merged);
     let tagged = tagged.filter(|(name, _)| name.eq_ignore_ascii_case(rules.tag_header.as_bytes()));
     let tags = object::tags(tagged.map(|(_, value)| value));
@@ -53,134 +60,100 @@ pub fn confirmed(
     Ok((Draft { fields, freshness, tags, ..object.draft.clone() }, may))
 }
 
-/// Asks about an answer that goes to a client meanwhile. Who begins this has claimed it.
+/// Asks about an answer that goes to a client meanwhile. Who begins this has claimed it. `head`: the bytes of
+/// the request's head.
 pub fn begin(
     shard: &Shard,
     request: &Request,
-    view: View<'_>,
+    head: &[u8],
     index: RouteIndex,
     object: &Arc<Object>,
 ) {
     let Some(own) = shard.own() else { return };
-    let question = Question::of(request, view, index, object);
+    let question = Question::of(shard, request, head, index, object);
     shard.io.spawn(async move { question.go(&own).await });
 }
 
-/// All that is needed to ask again without the request.
+/// The request once more, without its client.
 struct Question {
-    caller: Caller,
+    request: Request,
     index: RouteIndex,
     object: Arc<Object>,
-    path: Vec<u8>,
-    query: Option<Vec<u8>>,
-    authority: Vec<u8>,
-    /// Said by a rule of the route.
-    host: Option<Vec<u8>>,
-    fields: Vec<(Vec<u8>, Vec<u8>)>,
-    /// As with the request itself.
     partitioned: bool,
     shared_credentials: bool,
 }
 
 impl Question {
-    fn of(request: &Request, view: View<'_>, index: RouteIndex, object: &Arc<Object>) -> Question {
-        let rules = request.plan.plan.route(index).cache.as_deref();
-        let partitioned = rules.is_some_and(|rules| key::is_partitioned(request, rules));
-        // Not what is about the answer that the client gets, nor what each message has of its own.
-        let own = |name: &[u8]| {
-            matches!(
-                Name::classify(name),
-                Name::Host
-                    | Name::ContentLength
-                    | Name::Range
-                    | Name::IfRange
-                    | Name::IfNoneMatch
-                    | Name::IfModifiedSince
-                    | Name::CacheControl
-                    | Name::Expect
-                    | Name::XRequestId
-            )
-        };
-        let hidden = view.hidden.and_then(|hidden| hidden.cookies.as_deref());
-        let came =
-            view.fields().map(|field| (field.name.of(view.bytes), field.value.of(view.bytes)));
-        let came =
-            came.filter(|(name, _)| hidden.is_none() || Name::classify(name) != Name::Cookie);
-        let cookies = hidden.filter(|cookies| !cookies.is_empty());
-        let added = view.edit.map_or(&[][..], |edit| &edit.fields);
-        let added = added.iter().map(|(name, value)| (&**name, &**value));
-        let all = came.chain(cookies.map(|cookies| (&b"Cookie"[..], cookies))).chain(added);
-        let all = all.filter(|(name, _)| !own(name));
-        let mut fields: Vec<(Vec<u8>, Vec<u8>)> =
-            all.map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
-        for (name, of) in
-            [(&b"If-None-Match"[..], &b"etag"[..]), (b"If-Modified-Since", b"last-modified")]
-        {
-            if let Some(value) = object.field(of) {
-                fields.push((name.to_vec(), value.to_vec()));
-            }
-        }
-        let site = request.head.site.map_or(&[][..], |site| site.whole.of(view.bytes));
+    fn of(
+        shard: &Shard,
+        from: &Request,
+        head: &[u8],
+        index: RouteIndex,
+        object: &Arc<Object>,
+    ) -> Question {
+        let bytes = Chunk::copy_of(head);
+        let started_us = shard.io.clock().now_us();
+        let plan = from.plan.clone();
+        // What is asked now is no early data.
+        let client = Client { early: false, ..from.client.clone() };
+        let mut request = Request::new(shard, plan, from.head.clone(), bytes, client, started_us);
+        request.id = from.id;
+        request.normal_path = from.normal_path.clone();
+        request.identity = from.identity.clone();
+        request.hidden = from.hidden.clone();
+        request.edit = from.edit.clone();
+        request.notes.route = from.notes.route;
+        ask_about(&mut request, object);
+        // The whole is asked for, with whatever method it was found.
+        let edit = request.edit();
+        edit.remove(b"range");
+        edit.method = Some(b"GET".to_vec());
+        let rules = from.plan.plan.route(index).cache.as_deref();
+        let partitioned = rules.is_some_and(|rules| key::is_partitioned(from, rules));
         Question {
-            caller: Caller::of(request),
+            request,
             index,
             object: object.clone(),
-            path: request.path().to_vec(),
-            query: view.query().map(<[u8]>::to_vec),
-            authority: site.to_vec(),
-            host: view.edit.and_then(|edit| edit.host.clone()),
-            fields,
             partitioned,
-            shared_credentials: !partitioned && key::has_credentials(request),
+            shared_credentials: !partitioned && key::has_credentials(from),
         }
     }
 
-    async fn go(self, shard: &Rc<Shard>) {
-        if self.ask(shard).await.is_some() {
-            self.object.unclaim();
-        }
+    async fn go(mut self, shard: &Rc<Shard>) {
+        let answered = self.ask(shard).await;
+        let Question { request, object, .. } = self;
+        shard.meter.count(Counter::UpstreamBytesOut, request.notes.request_bytes);
+        shard.io.give_vec(request.notes.into_text());
+        shard.give_request_head(request.head);
         // Where that has failed, the claim lasts for its time, and the next request asks then.
+        if answered.is_some() {
+            object.unclaim();
+        }
     }
 
-    async fn ask(&self, shard: &Shard) -> Option<()> {
-        let plan = self.caller.plan.clone();
-        let route = plan.plan.route(self.index);
-        let rules = route.cache.as_deref()?;
-        let Backend { upstream, .. } = plan.backend(self.index)?;
-        let mut target = Vec::new();
-        rewrite_path(&route.rewrite, &self.path, &mut target);
-        if target.is_empty() {
-            target.clone_from(&self.path);
-        }
-        if let Some(query) = &self.query {
-            target.push(b'?');
-            target.extend_from_slice(query);
-        }
-        let preserved = match plan.plan.upstreams.get(upstream as usize)?.host_header {
-            HostHeader::Preserve => Some(&*self.authority).filter(|host| !host.is_empty()),
-            HostHeader::Target | HostHeader::Literal(_) => None,
+    async fn ask(&mut self, shard: &Shard) -> Option<()> {
+        let plan = self.request.plan.clone();
+        let rules = plan.plan.route(self.index).cache.as_deref()?;
+        let responder = Responder {
+            down: Downstream::Nobody,
+            watch: Rc::new(shard.io.watch()),
+            limits: ListenerLimits::default(),
+            is_head: false,
+            version: Version::V11,
+            keep_alive: true,
+            peer: self.request.client.address,
         };
         let most = usize::try_from(plan.plan.cache.max_object_bytes).unwrap_or(usize::MAX);
         let clock = shard.io.clock();
         let (asked_ms, since) = (clock.now_ms(), shard.cache().since(&self.object.draft.key));
-        let question = Call {
-            route,
-            upstream,
-            method: b"GET",
-            host: self.host.as_deref().or(preserved),
-            target: &target,
-            fields: &self.fields,
-            body: None,
-            is_grpc: false,
-            deadline_ms: 0,
-            most_bytes: most,
-        };
-        let called = call(shard, &self.caller, question).await.ok()?;
-        if called.status >= 500 {
+        let answer = pipeline::produce(shard, &mut self.request, &responder, self.index).await;
+        let answer = answer.ok()?;
+        // What else is changed on its way would be missing in what is stored.
+        if answer.head.status >= 500 || !is_plain(&answer) {
             return None;
         }
         let facts = Facts {
-            status: called.status,
+            status: answer.head.status,
             // It was stored for whoever may have it; what is new has to say so again.
             shared_credentials: self.shared_credentials,
             unkept: false,
@@ -188,7 +161,11 @@ impl Question {
             now_ms: clock.now_ms(),
             wall_s: clock.wall_us() / 1_000_000,
         };
-        self.learn(shard, rules, called, facts, since);
+        // Of unknown end: it may be cut off.
+        let ended = answer.head.framing != BodyFraming::UntilClose;
+        let whole = answer.gather(shard, &responder, None, most).await.ok()?;
+        shard.meter.count(Counter::UpstreamBytesIn, whole.body.len() as u64);
+        self.learn(shard, rules, whole, facts, since, ended);
         Some(())
     }
 
@@ -196,14 +173,14 @@ impl Question {
         &self,
         shard: &Shard,
         rules: &RouteCache,
-        called: Called,
+        whole: Whole,
         facts: Facts,
-        since: super::store::Since,
+        since: Since,
+        ended: bool,
     ) {
         let store = shard.cache();
-        let fields: Vec<(&[u8], &[u8])> =
-            called.fields.iter().map(|(name, value)| (&**name, &**value)).collect();
-        if called.status == 304 {
+        let fields: Vec<(&[u8], &[u8])> = whole.fields().collect();
+        if facts.status == 304 {
             let facts = Facts { status: self.object.draft.status, ..facts };
             match confirmed(&self.object, &fields, rules, &facts) {
                 Ok((draft, true)) => {
@@ -214,7 +191,8 @@ impl Question {
             return;
         }
         let said = Said::read(fields.iter().copied());
-        let (Ok(freshness), Vary::On(names)) = (judge(rules, &said, &facts), &said.vary) else {
+        let judged = judge(rules, &said, &facts);
+        let (Ok(freshness), Vary::On(names), true) = (judged, &said.vary, ended) else {
             return store.remove(&self.object);
         };
         let old = &self.object.draft;
@@ -222,19 +200,41 @@ impl Question {
         if !names.iter().eq(old.selecting.iter().map(|(name, _)| name)) {
             return store.remove(&self.object);
         }
+        let block = object::block(fields.iter().copied(), &said, rules, facts.wall_s);
+        if !object::fits(&block) {
+            return store.remove(&self.object);
+        }
         let tagged = fields.iter().copied();
         let tagged =
             tagged.filter(|(name, _)| name.eq_ignore_ascii_case(rules.tag_header.as_bytes()));
         let draft = Draft {
-            status: called.status,
-            fields: object::block(fields.iter().copied(), &said, rules, facts.wall_s),
+            status: facts.status,
+            fields: block,
             freshness,
             for_all: self.partitioned || said.control.public || said.control.s_maxage_s.is_some(),
             tags: object::tags(tagged.map(|(_, value)| value)),
             ..old.clone()
         };
-        let mut body = called.body;
+        let mut body = whole.body;
         body.shrink_to_fit();
         store.insert(Object::new(draft, Bytes::from(body)), since, None);
     }
+}
+
+/// Makes a request ask whether a stored answer still is what it was (RFC 9111 §4.3.1). The client's own
+/// conditions are another question.
+pub fn ask_about(request: &mut Request, object: &Object) {
+    const PAIRS: [(&[u8], &[u8]); 2] =
+        [(b"If-None-Match", b"etag"), (b"If-Modified-Since", b"last-modified")];
+    let edit = request.edit();
+    for name in [&b"if-none-match"[..], b"if-modified-since", b"if-range"] {
+        edit.remove(name);
+    }
+    let values = PAIRS.iter().filter_map(|(name, of)| Some((*name, object.field(of)?)));
+    edit.fields.extend(values.map(|(name, value)| (name.to_vec(), value.to_vec())));
+}
+
+/// Whether an answer goes on as it came, but for what is done anew with each use of it.
+pub fn is_plain(answer: &Answer) -> bool {
+    answer.filters.is_empty() && answer.edit.is_none() && !answer.switched
 }

@@ -16,6 +16,7 @@ use super::condition::{Conditions, Part, Validators, part};
 use super::directives::Wishes;
 use super::fill::Fill;
 use super::freshness::{Facts, Unstorable, Use, judge};
+use super::invalidate;
 use super::key::{self, Key, View};
 use super::object::{self, Draft, Object};
 use super::refresh;
@@ -75,7 +76,7 @@ pub async fn serve(
     if let Some((host, uri)) = change
         && (200..400).contains(&answer.head.status)
     {
-        invalidate(shard.cache(), &host, &uri, &answer, rules);
+        invalidate::invalidate(shard.cache(), &host, &uri, &answer, rules);
     }
     tell(&mut answer, Told::forwarded(why), request, rules);
     Ok(answer)
@@ -95,50 +96,6 @@ fn kind(request: &Request) -> Kind {
         | b"QUERY" => Kind::Pass,
         _ => Kind::Change,
     }
-}
-
-/// What an unsafe request was for, and what its answer names at the same host, has changed.
-fn invalidate(store: &Store, host: &[u8], uri: &[u8], answer: &Answer, rules: &RouteCache) {
-    store.invalidate(uri);
-    let (head, bytes) = (&answer.head, answer.bytes.bytes());
-    let base = Key { uri: uri.into(), way: Box::default() };
-    let location = head.value(bytes, Name::Location);
-    for place in location.into_iter().chain(head.other(bytes, b"content-location")) {
-        if let Some((path, query)) = same_host(place, host, base.place().1) {
-            store.invalidate(&key::uri(host, &path, query, rules));
-        }
-    }
-}
-
-/// Path and query of a reference to the same host (RFC 9111 §4.4: others are not ours to judge).
-fn same_host<'a>(place: &'a [u8], host: &[u8], base: &[u8]) -> Option<(Vec<u8>, Option<&'a [u8]>)> {
-    let place = place.split(|&byte| byte == b'#').next().unwrap_or_default();
-    let at = memchr::memchr(b'?', place).unwrap_or(place.len());
-    let (path, query) = (&place[..at], place.get(at + 1..));
-    let rest = match path {
-        [b'/', b'/', rest @ ..] => Some(rest),
-        path => {
-            let scheme = memchr::memmem::find(path, b"://");
-            scheme.filter(|at| !path[..*at].contains(&b'/')).and_then(|at| path.get(at + 3..))
-        }
-    };
-    let path = match (rest, path) {
-        (Some(rest), _) => {
-            let at = memchr::memchr(b'/', rest).unwrap_or(rest.len());
-            if !rest[..at].eq_ignore_ascii_case(host) {
-                return None;
-            }
-            if at == rest.len() { b"/".to_vec() } else { rest[at..].to_vec() }
-        }
-        (None, [b'/', ..]) => path.to_vec(),
-        (None, path) => {
-            let end = memchr::memrchr(b'/', base).map_or(0, |at| at + 1);
-            [base.get(..end).unwrap_or_default(), path].concat()
-        }
-    };
-    let mut normal = Vec::new();
-    let path = crate::route::path::normalise(&path, &mut normal).ok()?.to_vec();
-    Some((path, query))
 }
 
 /// One request's visit to the cache.
@@ -208,7 +165,9 @@ impl<'a> Visit<'a> {
     async fn serve(&mut self, request: &mut Request) -> Result<Answer, LocalReply> {
         let ranged = !self.is_head() && View::with(request, &self.head).line(b"range").is_some();
         let mut leader = None;
-        let mut waited = false;
+        // How often it has waited. Whom it waited for may have gone away; then one of those who waited
+        // goes, and once more the others wait for it.
+        let mut waits = 0;
         let (stale, why) = loop {
             let now_ms = self.now_ms();
             let view = View::with(request, &self.head);
@@ -216,6 +175,7 @@ impl<'a> Visit<'a> {
                 (object.draft.for_all || !self.shared_credentials)
                     && view.selects(&object.draft.selecting)
             });
+            let waited = waits > 0;
             let (stale, why) = match found {
                 Found::Nothing => (None, Forwarded::UriMiss),
                 Found::Others => (None, Forwarded::VaryMiss),
@@ -236,8 +196,8 @@ impl<'a> Visit<'a> {
                         }
                         Use::Refresh => {
                             if object.claim(now_ms) {
-                                let view = View::with(request, &self.head);
-                                refresh::begin(self.shard, request, view, self.index, &object);
+                                let (shard, head) = (self.shard, &*self.head);
+                                refresh::begin(shard, request, head, self.index, &object);
                             }
                             self.count(Counter::CacheStale);
                             return self.answer(request, &object, &[], told);
@@ -255,7 +215,7 @@ impl<'a> Visit<'a> {
                 return Err(LocalReply::new(504, Reason::OnlyIfCached));
             }
             let asked = stale.as_ref().is_some_and(|object| object.draft.freshness.always_asked);
-            let together = !waited
+            let together = waits < 2
                 && !ranged
                 && !asked
                 && !self.is_head()
@@ -274,7 +234,7 @@ impl<'a> Visit<'a> {
                 Joined::Alone => break (stale, why),
                 Joined::Follows(begun_ms, others) => {
                     self.wait(begun_ms, others).await?;
-                    waited = true;
+                    waits += 1;
                 }
             }
         };
@@ -320,27 +280,12 @@ impl<'a> Visit<'a> {
     ) -> Result<Answer, LocalReply> {
         let asked_ms = self.now_ms();
         let since = self.store().since(&self.key);
-        let asks = match &stale {
-            Some(object) if !ranged => {
-                let (etag, changed) = (object.field(b"etag"), object.field(b"last-modified"));
-                etag.is_some() || changed.is_some()
-            }
-            _ => false,
+        let mine = match &stale {
+            Some(object) if !ranged && object.has_validator() => Some(object.clone()),
+            _ => None,
         };
-        let mine = stale.clone().filter(|_| asks);
         if let Some(object) = &mine {
-            // RFC 9111 §4.3.1.
-            let edit = request.edit();
-            for name in [&b"if-none-match"[..], b"if-modified-since", b"if-range"] {
-                edit.remove(name);
-            }
-            let pairs =
-                [(&b"If-None-Match"[..], &b"etag"[..]), (b"If-Modified-Since", b"last-modified")];
-            for (name, of) in pairs {
-                if let Some(value) = object.field(of) {
-                    edit.fields.push((name.to_vec(), value.to_vec()));
-                }
-            }
+            refresh::ask_about(request, object);
         }
         let answered = pipeline::produce(self.shard, request, self.responder, self.index).await;
         let now_ms = self.now_ms();
@@ -353,7 +298,10 @@ impl<'a> Visit<'a> {
                     drop(leader);
                     return self.instead(request, object, why, None);
                 }
-                _ => return Err(reply),
+                _ => {
+                    self.is_for_nobody(&leader);
+                    return Err(reply);
+                }
             },
         };
         let status = answer.head.status;
@@ -375,6 +323,13 @@ impl<'a> Visit<'a> {
         let told = Told { stored, ..Told::forwarded(why) };
         tell(&mut answer, told, request, self.rules);
         Ok(answer)
+    }
+
+    /// What others wait for will be of no use to them: nobody is to wait for its like for a while.
+    fn is_for_nobody(&self, leader: &Option<Leader>) {
+        if leader.is_some() {
+            self.store().leave_alone(&self.key, self.now_ms());
+        }
     }
 
     /// The stored answer in place of an error.
@@ -452,7 +407,7 @@ impl<'a> Visit<'a> {
         leader: Option<Leader>,
     ) -> bool {
         let facts = self.facts(answer.head.status, asked_ms);
-        let draft = match self.is_head() {
+        let draft = match self.is_head() || !refresh::is_plain(answer) {
             true => return false,
             // What is stored is told again as it is: without what changes it on its way.
             false if !answer.filters.is_empty() || answer.edit.is_some() => return false,
@@ -461,9 +416,7 @@ impl<'a> Visit<'a> {
         let draft = match draft {
             Ok(draft) => draft,
             Err(_) => {
-                if leader.is_some() {
-                    self.store().leave_alone(&self.key, facts.now_ms);
-                }
+                self.is_for_nobody(&leader);
                 // What is new is not kept, and what is kept is not new.
                 if let Some(object) = stale.filter(|_| facts.status < 500) {
                     self.store().remove(object);
@@ -472,9 +425,9 @@ impl<'a> Visit<'a> {
             }
         };
         let mut leader = leader;
-        if draft.freshness.left_s(facts.now_ms) <= 0 && leader.take().is_some() {
-            // Nobody else could use it now.
-            self.store().leave_alone(&self.key, facts.now_ms);
+        if draft.freshness.left_s(facts.now_ms) <= 0 {
+            self.is_for_nobody(&leader);
+            leader = None;
         }
         let length = match answer.head.framing {
             BodyFraming::None | BodyFraming::Length(0) => {
@@ -506,6 +459,10 @@ impl<'a> Visit<'a> {
         let freshness = judge(self.rules, &said, facts)?;
         let Vary::On(names) = &said.vary else { return Err(Unstorable::Vary) };
         let selecting = View::with(request, &self.head).selecting(names);
+        let block = object::block(fields(), &said, self.rules, facts.wall_s);
+        if !object::fits(&block) {
+            return Err(Unstorable::Head);
+        }
         let tagged = fields()
             .filter(|(name, _)| name.eq_ignore_ascii_case(self.rules.tag_header.as_bytes()));
         Ok(Draft {
@@ -513,7 +470,7 @@ impl<'a> Visit<'a> {
             selecting: selecting.ok_or(Unstorable::Vary)?,
             route: self.route.name.clone(),
             status: facts.status,
-            fields: object::block(fields(), &said, self.rules, facts.wall_s),
+            fields: block,
             freshness,
             for_all: self.partitioned || said.control.public || said.control.s_maxage_s.is_some(),
             tags: object::tags(tagged.map(|(_, value)| value)),
@@ -611,30 +568,5 @@ fn tell(answer: &mut Answer, told: Told, request: &Request, rules: &RouteCache) 
         let mut value = Vec::with_capacity(48);
         told.write(request.plan.plan.node.via.as_bytes(), &mut value);
         answer.edit.get_or_insert_default().fields.push((b"Cache-Status".to_vec(), value));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn references_lead_to_the_same_host_or_nowhere() {
-        let of = |place: &str| {
-            let found = same_host(place.as_bytes(), b"api.test:8080", b"/a/b");
-            found.map(|(path, query)| {
-                let query = query.map(|query| String::from_utf8_lossy(query).into_owned());
-                (String::from_utf8(path).unwrap(), query)
-            })
-        };
-        let at = |path: &str| Some((path.to_owned(), None));
-        assert_eq!(of("/x"), at("/x"));
-        assert_eq!(of("c"), at("/a/c"));
-        assert_eq!(of("../c#d"), at("/c"));
-        assert_eq!(of("http://API.test:8080/x"), at("/x"));
-        assert_eq!(of("//api.test:8080"), at("/"));
-        assert_eq!(of("/x?y=/z"), Some(("/x".into(), Some("y=/z".into()))));
-        assert_eq!(of("https://other.test/x"), None);
-        assert_eq!(of("//other.test/x"), None);
     }
 }

@@ -6,6 +6,7 @@
 mod admin;
 mod auth;
 mod bad_input;
+mod cache;
 mod changes;
 mod cli;
 mod cluster;

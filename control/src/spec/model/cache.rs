@@ -26,7 +26,8 @@ impl Default for Cache {
 }
 
 /// What is kept of a route's answers (RFC 9111, as a shared cache), and for whom. An answer to a caller
-/// with credentials is given to others only if it says public or s-maxage.
+/// with credentials is given to others only if it says public or s-maxage. Sessions that an upstream keeps by
+/// cookies of its own are not known here: their answers have to say private, or Vary: Cookie.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteCache {

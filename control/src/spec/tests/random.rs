@@ -280,18 +280,25 @@ prop_compose! {
         upgrades in subsequence(texts(&["websocket", "foo/2"]), 0..1),
         (early_data, grpc_web) in any::<(bool, bool)>(),
         (retry, hedge) in
-            (option::of(resilience::retry()), option::of(resilience::or_none(resilience::hedge()))),
+            (
+                option::of(resilience::retry().boxed()),
+                option::of(resilience::or_none(resilience::hedge().boxed())),
+            ),
         priority in
             select(vec![Priority::Low, Priority::Normal, Priority::High, Priority::Critical]),
         (mirrored, per_ten_thousand) in (option::of(0..upstreams), 0u16..=10_000),
         deadline_header in option::of(select(texts(&["x-deadline-ms", "1"]))),
-        auth in option::of(callers::route_auth(callers)),
-        (networks, cors) in (option::of(callers::networks()), option::of(callers::cors())),
+        auth in option::of(callers::route_auth(callers).boxed()),
+        (networks, cors) in (option::of(callers::networks().boxed()), option::of(callers::cors().boxed())),
         limits in subsequence(texts(&["plan", "1"]), 0..3),
+<<<<<<< HEAD
         (validate, shape, payload) in
             (option::of(validate()), shape::shape(), payload::payload()),
         cache in option::of(route_cache()),
         aggregate in option::weighted(0.3, super::aggregate::aggregate().boxed()),
+=======
+        (validate, cache) in (option::of(validate().boxed()), option::of(route_cache())),
+>>>>>>> w8/cache
         workspace in locality(),
     ) -> Route {
         // Each route has a path of its own, so that none shadows another.
@@ -477,9 +484,9 @@ fn spec() -> impl Strategy<Value = Spec> {
     (1u16..4, 1usize..4, 0usize..6, 1usize..5).prop_flat_map(
         |(listeners, upstreams, routes, count)| {
             (
-                (0..listeners).map(listener).collect::<Vec<_>>(),
-                (0..upstreams).map(upstream).collect::<Vec<_>>(),
-                (0..routes).map(|at| route(at, upstreams, count)).collect::<Vec<_>>(),
+                (0..listeners).map(|at| listener(at).boxed()).collect::<Vec<_>>(),
+                (0..upstreams).map(|at| upstream(at).boxed()).collect::<Vec<_>>(),
+                (0..routes).map(|at| route(at, upstreams, count).boxed()).collect::<Vec<_>>(),
                 (
                     ("[a-z0-9.-]{1,20}", option::of(select(texts(&["edge-1", "1", "null"])))),
                     1u32..=3_600_000,
@@ -488,8 +495,8 @@ fn spec() -> impl Strategy<Value = Spec> {
                     0u8..=100,
                 ),
                 option::of(select(texts(&["-", "off", "/var/log/a b.log", "true"]))),
-                callers::callers(count),
-                admin(),
+                callers::callers(count).boxed(),
+                admin().boxed(),
             )
                 .prop_map(
                     |(listeners, upstreams, mut routes, node, path, callers, admin)| {

@@ -35,7 +35,7 @@ use crate::limits;
 
 const STRIPES: usize = 256;
 /// Places in which is noted what was made invalid, by digests of what was asked for.
-const MARKS: usize = 64 * 1024;
+const MARKS: usize = 16 * 1024;
 
 /// The stored answers of a node.
 #[derive(Debug)]
@@ -58,10 +58,13 @@ pub struct Store {
     figures: Option<Figures>,
 }
 
+/// The answers to what is asked for, by the way in which it is.
+type Ways = HashMap<Box<[u8]>, Vec<Arc<Object>>>;
+
 #[derive(Debug, Default)]
 struct Stripe {
     /// By what is asked for, and in which way. Variants of one key: the newest last.
-    slots: HashMap<Box<[u8]>, HashMap<Box<[u8]>, Vec<Arc<Object>>>>,
+    slots: HashMap<Box<[u8]>, Ways>,
     /// What is being asked for; ends when its leader is dropped.
     flights: HashMap<Key, (u64, watch::Receiver<()>)>,
 }
