@@ -92,6 +92,7 @@ impl Source {
                     Poll::Ready(Ok(Piece { data, end }))
                 }
             },
+            Source::Own(Body { pipe: Some(pipe), .. }) => pipe.poll_piece(cx),
             Source::Own(body) => Poll::Ready(Ok(Piece { data: body.data.take(), end: true })),
         }
     }

@@ -26,6 +26,7 @@ mod mux;
 mod observe;
 mod overload;
 mod payload;
+mod pipe;
 mod pipeline;
 pub mod plan;
 pub mod proxy_protocol;

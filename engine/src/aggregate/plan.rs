@@ -31,6 +31,8 @@ pub struct Aggregate {
     pub reads_body: bool,
     /// Fields of the request that the answer depends on, as `Vary` names them.
     pub vary: Box<str>,
+    /// What templates ask of the request, and what is forwarded of it, without its body.
+    pub asks: Box<[Reference]>,
     /// It depends on who calls.
     pub private: bool,
 }
@@ -239,6 +241,7 @@ impl Aggregate {
             reads_body: uses.body,
             vary: uses.vary(),
             private: uses.private,
+            asks: uses.asks.into(),
             calls: calls.into(),
         })
     }
@@ -255,6 +258,7 @@ struct Uses {
     body: bool,
     private: bool,
     fields: Vec<String>,
+    asks: Vec<Reference>,
 }
 
 impl Uses {
@@ -269,6 +273,17 @@ impl Uses {
                 }
                 _ => {}
             }
+            self.ask(what);
+        }
+    }
+
+    fn ask(&mut self, what: &Reference) {
+        let own = matches!(
+            what,
+            Reference::Body(_) | Reference::Call { .. } | Reference::Item(_) | Reference::Index
+        );
+        if !own && !self.asks.contains(what) {
+            self.asks.push(what.clone());
         }
     }
 
@@ -385,14 +400,18 @@ impl Builder<'_> {
             headers.push((name.as_str().into(), template));
         }
         let body = from.body.as_ref().map(|json| self.json(json, scope, "body", needs));
+        let header = |name: &String| Reference::Header(FieldName::new(name));
+        let cookie = |name: &String| Reference::Cookie(name.as_str().into());
         for name in &from.forward_headers {
             self.uses.field(name);
+            self.uses.ask(&header(name));
+        }
+        for name in &from.forward_cookies {
+            self.uses.ask(&cookie(name));
         }
         if !from.forward_cookies.is_empty() {
             self.uses.field("cookie");
         }
-        let header = |name: &String| Reference::Header(FieldName::new(name));
-        let cookie = |name: &String| Reference::Cookie(name.as_str().into());
         let named = |list: &[String], what: &dyn Fn(&String) -> Reference| {
             list.iter().map(|name| (name.as_str().into(), what(name))).collect()
         };

@@ -6,7 +6,7 @@ mod plan;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -49,6 +49,8 @@ pub struct Seat {
 
 pub struct Shard {
     pub io: Io,
+    /// For tasks that outlive what began them.
+    own: Weak<Shard>,
     seat: Seat,
     checks: Checks,
     pub meter: Meter,
@@ -94,8 +96,9 @@ impl Shard {
         let limiter = Limiter::new(io.clone(), seat.store.limit_keys().clone());
         let (old, pools) = (&mut Pools::new(), &mut Pools::new());
         let first = ShardPlan::build(plans.get(), old, pools, &seat.book, seat.index);
-        let shard = Shard {
+        let shard = Rc::new_cyclic(|own| Shard {
             io,
+            own: own.clone(),
             seat,
             checks: Checks::default(),
             meter,
@@ -119,9 +122,9 @@ impl Shard {
             limiter,
             mirrors: Rc::default(),
             gathered: Rc::default(),
-        };
+        });
         shard.adopt_whole(shard.plans.get());
-        Rc::new(shard)
+        shard
     }
 
     /// The plan for a request that begins now: the newest one, adopted here if need be.
@@ -131,6 +134,11 @@ impl Shard {
             self.adopt();
         }
         self.current.borrow().clone()
+    }
+
+    /// Itself, for a task of its own.
+    pub fn own(&self) -> Option<Rc<Shard>> {
+        self.own.upgrade()
     }
 
     /// The epoch adopted last.
