@@ -8,7 +8,8 @@ use contract::snapshot as flat;
 use crate::keys::Fetched;
 use crate::material::Material;
 use crate::spec::{
-    Cidr, FieldMatch, Listener, PathMatch, Rewrite, Route, Spec, UnderscoreFields, ValueMatch,
+    Cidr, FieldMatch, Graphql, Listener, PathMatch, Rewrite, Route, Spec, UnderscoreFields,
+    ValueMatch,
 };
 use identities::Identities;
 use providers::Providers;
@@ -162,6 +163,7 @@ fn route<'a>(
         networks: route.networks.as_ref().map(callers::networks),
         cors: route.cors.as_ref().map(callers::cors),
         validation: route.validate.as_ref().map(|one| rules.route(one)),
+        graphql: route.graphql.as_deref().map(|one| Box::new(graphql(one))),
         name: route.name.clone(),
         hosts: route.matches.hosts.clone(),
         path: match &route.matches.path {
@@ -198,6 +200,22 @@ fn route<'a>(
         priority: upstreams::priority(route.priority),
         mirror: route.mirror.as_ref().and_then(|mirror| upstreams::mirror(mirror, index)),
         deadline_header: route.deadline_header.clone(),
+    }
+}
+
+fn graphql(from: &Graphql) -> flat::Graphql {
+    flat::Graphql {
+        max_depth: from.max_depth,
+        max_cost: from.max_cost,
+        max_aliases: from.max_aliases,
+        max_tokens: from.max_tokens,
+        max_batch: from.max_batch,
+        max_bytes: u32::try_from(from.max_bytes).unwrap_or(u32::MAX),
+        introspection: from.introspection,
+        list_arguments: from.list_arguments.clone(),
+        weights: from.weights.iter().map(|(name, weight)| (name.clone(), *weight)).collect(),
+        operations: from.operations.clone(),
+        documents: from.documents.clone(),
     }
 }
 

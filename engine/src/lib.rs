@@ -12,6 +12,7 @@ mod exchange;
 mod filter;
 mod forward;
 mod forwarded_for;
+mod graphql;
 mod grpc;
 mod grpc_web;
 pub mod http2;

@@ -391,3 +391,5 @@ pub const POINTER_SEGMENTS: usize = 32;
 pub const AGGREGATE_TEMPLATE_VALUE: usize = 1024 * 1024;
 /// Largest body of a request whose templates ask for it, in bytes.
 pub const AGGREGATE_REQUEST_BODY: usize = 1024 * 1024;
+/// How deep selections and values of a GraphQL document nest, fragments followed.
+pub const GRAPHQL_RECURSION: usize = 200;

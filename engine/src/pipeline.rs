@@ -10,6 +10,7 @@ use crate::auth::{self, Passed};
 use crate::cors;
 use crate::exchange::{Ended, Fields, Next, Request, Responder, Upgrade};
 use crate::forward::{self, retry_after};
+use crate::graphql;
 use crate::grpc;
 use crate::grpc_web;
 use crate::io::Chunk;
@@ -67,6 +68,9 @@ async fn decide(
     admit_content(request, responder)?;
     admit_upgrade(request, route)?;
     admit_valid(shard, request, responder, route).await?;
+    if let Some(rules) = &route.graphql {
+        graphql::admit(shard, request, responder, rules, route.max_body_bytes).await?;
+    }
     outbound(request, request.head.framing, None).check_loop()?;
     shape::request(shard, request, route)?;
     let mut answer = match shape::own(shard, request, responder, route) {

@@ -18,6 +18,7 @@ pub use admin::*;
 pub use aggregate::*;
 pub use authenticators::*;
 pub use consumers::*;
+pub use graphql::*;
 pub use limits::*;
 pub use oauth::*;
 pub use resilience::*;
@@ -32,6 +33,7 @@ mod admin;
 mod aggregate;
 mod authenticators;
 mod consumers;
+mod graphql;
 mod limits;
 mod oauth;
 mod resilience;
@@ -368,6 +370,9 @@ pub struct Route {
     /// What requests must look like; without it they are not looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validate: Option<Validate>,
+    /// The upstream speaks GraphQL; requests are held against these bounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graphql: Option<Box<Graphql>>,
 }
 
 impl fmt::Display for Route {

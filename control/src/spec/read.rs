@@ -9,6 +9,7 @@ mod aggregate;
 mod authenticators;
 mod consumers;
 mod fields;
+mod graphql;
 mod health;
 mod limits;
 mod listener;

@@ -12,6 +12,7 @@ mod aggregate;
 mod auth;
 mod authenticator;
 mod consumer;
+mod graphql;
 mod key;
 mod limit;
 mod resilience;
@@ -29,6 +30,7 @@ pub use aggregate::{
 pub use auth::{MAX_AUTHENTICATORS, MAX_NETWORKS, MAX_REDIS};
 pub use authenticator::MAX_COOKIE_KEYS;
 pub use consumer::{MAX_CONSUMERS, MAX_CREDENTIALS, MAX_SIGNING_SECRET};
+pub use graphql::{MAX_QUERY_BATCH, MAX_QUERY_BYTES, MAX_QUERY_DEPTH, MAX_QUERY_TOKENS};
 pub use key::{MAX_KEY_SETS, MAX_KEYS, MAX_WISHES};
 pub use limit::{MAX_LIMIT, MAX_LIMIT_SCOPES, MAX_LIMIT_TIERS, MAX_LIMIT_WINDOWS, MAX_LIMITS};
 pub use resilience::{MAX_ATTEMPTS, MAX_KEPT_BODY};
@@ -387,6 +389,7 @@ fn write_route(out: &mut Out, route: &Route) {
     limit::write_named(out, &route.limits);
     out.option(route.cors.as_ref(), auth::write_cors);
     out.option(route.validation.as_ref(), validation::write_route);
+    out.option(route.graphql.as_deref(), graphql::write);
 }
 
 fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Route, DecodeError> {
@@ -437,6 +440,7 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
         cors: input.option("route.cors", auth::read_cors)?,
         validation: input
             .option("route.validate", |input| validation::read_route(input, counts))?,
+        graphql: input.option("route.graphql", |input| graphql::read(input).map(Box::new))?,
     };
     let answers = route.shape.as_ref().is_some_and(|shape| shape.answer.is_some());
     match route.backends.is_empty() && route.aggregate.is_none() && !answers {

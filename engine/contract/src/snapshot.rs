@@ -6,6 +6,7 @@
 mod aggregate;
 mod auth;
 mod consumers;
+mod graphql;
 mod key;
 mod limit;
 mod redis;
@@ -18,6 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 pub use aggregate::*;
 pub use auth::*;
 pub use consumers::Consumers;
+pub use graphql::Graphql;
 pub use limit::*;
 pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
 pub use resilience::*;
@@ -504,6 +506,8 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// What requests must look like; `None`: it is not looked at.
     pub validation: Option<RouteValidation>,
+    /// Requests are GraphQL's, within these bounds.
+    pub graphql: Option<Box<Graphql>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use super::{PlanError, Upstream};
 use crate::aggregate::Aggregate;
 use crate::auth::{Networks, Policy, policy};
 use crate::cors::Cors;
+use crate::graphql;
 use crate::limit;
 use crate::route::Rewrite;
 use crate::shape::{self, Captures, Shape};
@@ -58,6 +59,8 @@ pub struct Route {
     pub cors: Option<Box<Cors>>,
     /// What requests must look like; `None`: anything.
     pub rules: Option<Box<Rules>>,
+    /// Its requests are GraphQL's, and have to be within these bounds.
+    pub graphql: Option<Box<graphql::Rules>>,
 }
 
 /// A share of a route's requests.
@@ -161,6 +164,7 @@ impl Route {
             limits,
             cors: cors.map(Box::new),
             rules,
+            graphql: from.graphql.map(|one| Box::new(graphql::Rules::new(&one))),
         })
     }
 
@@ -189,6 +193,7 @@ impl Route {
             limits: Box::default(),
             cors: None,
             rules: None,
+            graphql: None,
         }
     }
 

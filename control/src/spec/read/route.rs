@@ -7,6 +7,7 @@ use super::access::{cors, networks, route_auth};
 use super::aggregate::aggregate;
 use super::consumers::names;
 use super::fields::{Fields, Walk, nearest};
+use super::graphql::graphql;
 use super::parts::{count, flag, locality, name, one_of};
 use super::resilience::{deadline_header, hedge, mirror, retry};
 use super::shape::{redirect, request, respond, response};
@@ -48,6 +49,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "cors",
         "limits",
         "validate",
+        "graphql",
     ];
     const PRIORITIES: &[(&str, Priority)] = &[
         ("low", Priority::Low),
@@ -82,6 +84,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             cors: None,
             limits: Vec::new(),
             validate: None,
+            graphql: None,
         });
     };
     let name = name(walk, &fields);
@@ -127,6 +130,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         cors: fields.read(walk, "cors", cors),
         limits: fields.read(walk, "limits", names).unwrap_or_default(),
         validate: fields.read(walk, "validate", validate),
+        graphql: fields.read(walk, "graphql", graphql).map(Box::new),
     })
 }
 

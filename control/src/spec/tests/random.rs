@@ -289,6 +289,7 @@ prop_compose! {
         (networks, cors) in (option::of(callers::networks()), option::of(callers::cors())),
         limits in subsequence(texts(&["plan", "1"]), 0..3),
         (validate, shape) in (option::of(validate()), shape::shape()),
+        graphql in option::weighted(0.3, graphql().boxed()),
         aggregate in option::weighted(0.3, super::aggregate::aggregate().boxed()),
         workspace in locality(),
     ) -> Route {
@@ -343,7 +344,34 @@ prop_compose! {
             cors,
             limits,
             validate,
+            graphql,
         }
+    }
+}
+
+prop_compose! {
+    fn graphql()(
+        (max_depth, max_cost, max_aliases) in (1u16..=100, 1u32.., any::<u32>()),
+        (max_tokens, max_batch, max_bytes) in (1u32..=100_000, 1u16..=100, 1u64..=1 << 20),
+        introspection in any::<bool>(),
+        list_arguments in subsequence(texts(&["first", "null", "_1"]), 0..3),
+        weights in subsequence(vec![("search".to_owned(), 5), ("true".to_owned(), 0)], 0..=2),
+        operations in subsequence(texts(&["Shop", "null"]), 0..3),
+        hashed in any::<bool>(),
+    ) -> Box<Graphql> {
+        Box::new(Graphql {
+            max_depth,
+            max_cost,
+            max_aliases,
+            max_tokens,
+            max_batch,
+            max_bytes,
+            introspection,
+            list_arguments,
+            weights: weights.into_iter().collect(),
+            operations,
+            documents: if hashed { vec!["0a".repeat(32)] } else { Vec::new() },
+        })
     }
 }
 

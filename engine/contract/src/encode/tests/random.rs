@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 mod aggregate;
 mod auth;
+mod graphql;
 mod limit;
 mod shape;
 mod validation;
@@ -419,6 +420,7 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             cors: last.3.2,
             limits: Vec::new(),
             validation: None,
+            graphql: None,
         },
     )
 }
@@ -447,7 +449,11 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         (Just((certificates, trust, ticket_keys)), listeners, routed)
     });
     let limits = (vec(limit::policy(), 0..3), vec(any::<u32>(), 0..3));
-    let limits = (limits, validation::validation(), option::of(aggregate::aggregate()));
+    let limits = (
+        limits,
+        validation::validation(),
+        (option::of(aggregate::aggregate()), option::of(graphql::graphql())),
+    );
     let numbers = (any::<u64>(), any::<u64>());
     (numbers, node, limits, parts).prop_map(|((epoch, revision), node, limits, parts)| {
         let ((certificates, trust, ticket_keys), listeners, (auth, upstreams, mut routes)) = parts;
@@ -460,7 +466,8 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         if let Some(route) = routes.first_mut() {
             route.limits = named.clone();
             route.validation = on_routes;
-            route.aggregate = aggregate.map(Box::new);
+            route.aggregate = aggregate.0.map(Box::new);
+            route.graphql = aggregate.1.map(Box::new);
             if route.aggregate.is_some() {
                 route.backends.clear();
             }
