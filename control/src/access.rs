@@ -75,6 +75,7 @@ impl Principal {
             consumers,
             limits,
             apis,
+            protos,
             listeners,
             upstreams,
             routes,
@@ -112,7 +113,7 @@ impl Principal {
         }
         judge!(
             "authenticator" authenticators, "group" groups, "consumer" consumers, "limit" limits, "api" apis,
-            "upstream" upstreams, "route" routes
+            "proto" protos,            "upstream" upstreams, "route" routes
         );
         let moved: HashMap<&str, String> = new
             .routes
@@ -122,6 +123,23 @@ impl Principal {
         let places = moved_routes
             .iter()
             .filter_map(|one| Some((one.name.clone(), moved.get(one.name.as_str())?.clone())));
+        self.within("route", places)
+    }
+
+    /// Whether it may have stored answers of that route go, or of any without one.
+    ///
+    /// # Errors
+    /// What it lacks.
+    pub fn may_purge(&self, route: Option<&str>, spec: &Spec) -> Result<(), String> {
+        if self.workspaces.is_empty() {
+            return Ok(());
+        }
+        let Some(name) = route else {
+            let own = self.workspaces.join(", ");
+            return Err(format!("`{}` may change only {own}: name a route of it", self.name));
+        };
+        let routes = spec.routes.iter().filter(|one| one.name == name);
+        let places = routes.map(|one| (one.name.clone(), workspace(one.workspace.as_deref())));
         self.within("route", places)
     }
 

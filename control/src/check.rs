@@ -5,6 +5,7 @@
 
 mod admin;
 mod aggregate;
+mod cache;
 mod callers;
 mod guards;
 mod limits;
@@ -12,6 +13,7 @@ mod providers;
 mod resilience;
 mod routes;
 mod tls;
+mod transcode;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -32,7 +34,9 @@ pub fn check(spec: &Spec, places: &Places, problems: &mut Problems) {
     callers::check(&mut check);
     providers::check(&mut check);
     guards::check(&mut check);
+    transcode::check(&mut check);
     limits::check(&mut check);
+    cache::check(&mut check);
     check.counts();
     routes::shadows(&mut check);
 }
@@ -65,6 +69,7 @@ impl Check<'_> {
         self.unique("groups", spec.groups.iter().map(|one| one.name.as_str()));
         self.unique("consumers", spec.consumers.iter().map(|one| one.name.as_str()));
         self.unique("apis", spec.apis.iter().map(|one| one.name.as_str()));
+        self.unique("protos", spec.protos.iter().map(|one| one.name.as_str()));
         self.unique("listeners", spec.listeners.iter().map(|one| one.name.as_str()));
         self.unique("upstreams", spec.upstreams.iter().map(|one| one.name.as_str()));
         self.unique("routes", spec.routes.iter().map(|one| one.name.as_str()));

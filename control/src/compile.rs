@@ -8,8 +8,8 @@ use contract::snapshot as flat;
 use crate::keys::Fetched;
 use crate::material::Material;
 use crate::spec::{
-    Cidr, FieldMatch, Graphql, Listener, PathMatch, Rewrite, Route, Spec, UnderscoreFields,
-    ValueMatch,
+    Cidr, ExternalProcessor, FieldMatch, Graphql, Listener, OnProcessorFailure, PathMatch,
+    ProcessorView, Rewrite, Route, Spec, UnderscoreFields, ValueMatch,
 };
 use identities::Identities;
 use providers::Providers;
@@ -17,11 +17,14 @@ use providers::Providers;
 pub use providers::jws;
 
 mod aggregate;
+mod cache;
 mod callers;
 mod identities;
 mod limits;
+mod payload;
 mod providers;
 mod shape;
+mod transcode;
 mod upstreams;
 mod validation;
 
@@ -90,8 +93,14 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         })
         .collect();
     let mut rules = validation::Rules::new(spec, inputs.material);
-    let routes =
-        spec.routes.iter().map(|one| route(one, &index, &places, &policies, &mut rules)).collect();
+    let routes = spec.routes.iter().map(|one| route(one, &index, &places, &policies, &mut rules));
+    let routes: Vec<flat::Route> = routes
+        .zip(&spec.routes)
+        .map(|(flat, one)| flat::Route {
+            transcode: transcode::route(one, spec, inputs.material),
+            ..flat
+        })
+        .collect();
     let secure = listeners.iter().any(|listener| listener.tls.is_some());
     flat::Snapshot {
         auth: flat::Auth { version, ..auth },
@@ -113,6 +122,8 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         upstreams,
         routes,
         validation: rules.validation,
+        protos: transcode::protos(spec, inputs.material),
+        cache: cache::cache(&spec.cache),
         certificates: identities.certificates,
         trust: identities.trust,
     }
@@ -162,6 +173,7 @@ fn route<'a>(
         auth: route.auth.as_ref().map(|auth| callers::route_auth(auth, places)),
         networks: route.networks.as_ref().map(callers::networks),
         cors: route.cors.as_ref().map(callers::cors),
+        processor: route.external_processor.as_ref().and_then(|one| processor(one, index)),
         validation: route.validate.as_ref().map(|one| rules.route(one)),
         graphql: route.graphql.as_deref().map(|one| Box::new(graphql(one))),
         name: route.name.clone(),
@@ -189,13 +201,19 @@ fn route<'a>(
                 Some(flat::Backend { upstream, weight: backend.weight })
             })
             .collect(),
-        aggregate: route.aggregate.as_ref().map(|one| Box::new(aggregate::aggregate(one, index))),
+        aggregate: route
+            .aggregate
+            .as_ref()
+            .map(|one| Box::new(aggregate::aggregate(one, index, spec, material))),
         timeouts: upstreams::route_timeouts(&route.timeouts),
         max_body_bytes: route.max_body_bytes,
+        payload: payload::payload(route),
         upgrades: route.upgrades.clone(),
         early_data: route.early_data,
         grpc_web: route.grpc_web,
+        transcode: None,
         retry: route.retry.as_ref().map(upstreams::retry),
+        cache: route.cache.as_ref().map(cache::route),
         hedge: route.hedge.as_ref().map(upstreams::route_hedge),
         priority: upstreams::priority(route.priority),
         mirror: route.mirror.as_ref().and_then(|mirror| upstreams::mirror(mirror, index)),
@@ -217,6 +235,22 @@ fn graphql(from: &Graphql) -> flat::Graphql {
         operations: from.operations.clone(),
         documents: from.documents.clone(),
     }
+}
+
+fn processor(from: &ExternalProcessor, index: &Indexes<'_>) -> Option<flat::Processor> {
+    let view = |view| match view {
+        ProcessorView::Nothing => flat::ProcessorView::Nothing,
+        ProcessorView::Headers => flat::ProcessorView::Head,
+        ProcessorView::Body => flat::ProcessorView::Body,
+    };
+    Some(flat::Processor {
+        upstream: *index.get(from.upstream.as_str())?,
+        request: view(from.request),
+        response: view(from.response),
+        timeout_ms: from.timeout_ms,
+        max_body_bytes: u32::try_from(from.max_body_bytes).unwrap_or(u32::MAX),
+        pass_on_failure: from.on_failure == OnProcessorFailure::Pass,
+    })
 }
 
 fn field(field: &FieldMatch) -> flat::FieldMatch {

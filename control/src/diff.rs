@@ -10,13 +10,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::spec::{
-    self, ApiDocument, Authenticator, Consumer, Group, Limit, List, Listener, Route, Spec, Upstream,
+    self, ApiDocument, Authenticator, Consumer, Group, Limit, List, Listener, ProtoSource, Route,
+    Spec, Upstream,
 };
 
 /// The difference of two specs; see [`diff`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Diff {
-    /// Fields of `node`, `admin`, `access_log`, `redis` and `auth`.
+    /// Fields of `node`, `admin`, `access_log`, `redis`, `cache` and `auth`.
     pub settings: Vec<FieldChange>,
     pub authenticators: Changes,
     pub groups: Changes,
@@ -25,6 +26,8 @@ pub struct Diff {
     pub limits: Changes,
     #[serde(default)]
     pub apis: Changes,
+    #[serde(default)]
+    pub protos: Changes,
     pub listeners: Changes,
     pub upstreams: Changes,
     pub routes: Changes,
@@ -85,6 +88,7 @@ pub fn diff(old: &Spec, new: &Spec) -> Diff {
     field_changes("admin", &value(&old.admin), &value(&new.admin), &mut settings);
     field_changes("access_log", &value(&old.access_log), &value(&new.access_log), &mut settings);
     field_changes("redis", &value(&old.redis), &value(&new.redis), &mut settings);
+    field_changes("cache", &value(&old.cache), &value(&new.cache), &mut settings);
     field_changes("auth", &value(&old.auth), &value(&new.auth), &mut settings);
     Diff {
         settings,
@@ -93,6 +97,7 @@ pub fn diff(old: &Spec, new: &Spec) -> Diff {
         consumers: list_changes(&old.consumers, &new.consumers),
         limits: changes::<Limit, _>(&old.limits, &new.limits),
         apis: changes::<ApiDocument, _>(&old.apis, &new.apis),
+        protos: changes::<ProtoSource, _>(&old.protos, &new.protos),
         listeners: changes::<Listener, _>(&old.listeners, &new.listeners),
         upstreams: list_changes(&old.upstreams, &new.upstreams),
         routes: list_changes(&old.routes, &new.routes),
@@ -133,6 +138,7 @@ impl Diff {
             ("consumer", &self.consumers),
             ("limit", &self.limits),
             ("api", &self.apis),
+            ("proto", &self.protos),
             ("listener", &self.listeners),
             ("upstream", &self.upstreams),
             ("route", &self.routes),
@@ -221,6 +227,20 @@ impl Thing for ApiDocument {
 
     fn summary(&self) -> String {
         self.openapi.clone()
+    }
+}
+
+impl Thing for ProtoSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn summary(&self) -> String {
+        match (&self.descriptor_set, &self.reflection) {
+            (Some(set), _) => set.clone(),
+            (None, Some(reflection)) => format!("reflection of {}", reflection.upstream),
+            (None, None) => self.files.join(" "),
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use contract::LimitLine;
 use contract::bus::{Bus, Message};
 use contract::sealed::read_sealed;
+use contract::{CacheReport, LimitLine, Purge};
 use tokio::sync::oneshot;
 
 /// An engine that serves answers within a millisecond.
@@ -58,6 +58,21 @@ impl Inquiry {
         consumer: Option<&str>,
         most: u32,
     ) -> Result<Vec<LimitLine>, String> {
+        let consumer = consumer.unwrap_or_default().to_owned();
+        let bytes = self.ask(|id| Message::ListLimits { id, consumer, most }).await?;
+        LimitLine::decode(&bytes).map_err(|error| error.to_string())
+    }
+
+    /// How the cache stands, once what `purge` says has gone.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn cache(&self, purge: Option<Purge>) -> Result<CacheReport, String> {
+        let bytes = self.ask(|id| Message::AskCache { id, purge }).await?;
+        CacheReport::decode(&bytes).map_err(|error| error.to_string())
+    }
+
+    async fn ask(&self, question: impl FnOnce(u64) -> Message) -> Result<Vec<u8>, String> {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let (asked, answer) = oneshot::channel();
         {
@@ -68,16 +83,14 @@ impl Inquiry {
             }
             waiting.insert(id, asked);
         }
-        let consumer = consumer.unwrap_or_default().to_owned();
         self.bus
-            .send(&Message::ListLimits { id, consumer, most })
+            .send(&question(id))
             .map_err(|error| format!("the supervisor cannot be told: {error}"))?;
         let fd = tokio::time::timeout(PATIENCE, answer)
             .await
             .map_err(|_| "the engine does not answer (`sluice status` tells how it is)")?
             .map_err(|_| "the supervisor is gone")?;
-        let bytes = read_sealed(&fd).map_err(|error| error.to_string())?;
-        LimitLine::decode(&bytes).map_err(|error| error.to_string())
+        read_sealed(&fd).map(|bytes| bytes.to_vec()).map_err(|error| error.to_string())
     }
 }
 

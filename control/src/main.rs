@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             let EngineStart { bus, segment, cpus } = start;
             engine::run(engine::Start { bus, segment, cpus }).map_err(|error| error.to_string())
         },
+        jq: engine::run_jq,
         probe: |shards| engine::probe(shards).map_err(|error| error.to_string()),
         check: |snapshot| match Plan::build(snapshot.clone()) {
             Ok(_) => Ok(()),

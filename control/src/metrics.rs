@@ -103,6 +103,28 @@ pub fn providers(out: &mut String, providers: &[ProviderState]) {
     }
 }
 
+/// Appends what the cache keeps. Nothing where it was never used.
+pub fn cache(out: &mut String, figures: &Figures) {
+    let get = |figure| figures.get(figure);
+    if get(Figure::CacheStored) == 0 {
+        return;
+    }
+    let mut one = |name: &str, kind: &str, help: &str, value: u64| {
+        family(out, name, kind, help);
+        sample(out, name, &[], value);
+    };
+    let help = "Bytes that the cache keeps, answers on their way in included.";
+    one("sluice_cache_bytes", "gauge", help, get(Figure::CacheBytes));
+    one("sluice_cache_max_bytes", "gauge", "Bytes that it may keep.", get(Figure::CacheBound));
+    one("sluice_cache_objects", "gauge", "Answers that it keeps.", get(Figure::CacheObjects));
+    let help = "Answers that were stored, again or for the first time.";
+    one("sluice_cache_stored_total", "counter", help, get(Figure::CacheStored));
+    let help = "Answers that went to make room for others.";
+    one("sluice_cache_evicted_total", "counter", help, get(Figure::CacheEvicted));
+    let help = "Answers that were purged, or made invalid by unsafe requests.";
+    one("sluice_cache_purged_total", "counter", help, get(Figure::CachePurged));
+}
+
 /// Appends how Redis answers about limits, and how the node decides. Nothing where no limits are.
 pub fn limits(out: &mut String, figures: &Figures) {
     let get = |figure| figures.get(figure);
@@ -440,7 +462,11 @@ mod tests {
         render(&mut text, &status(), &segment);
         let figures = segment.figures();
         limits(&mut text, &figures);
+        cache(&mut text, &figures);
         assert!(!text.contains("sluice_limit_"), "nothing of limits where there are none");
+        assert!(!text.contains("sluice_cache_bytes"), "nor of a cache that nobody has");
+        figures.add(Figure::CacheStored, 4);
+        cache(&mut text, &figures);
         figures.set(Figure::Servers, 2);
         figures.add(Figure::Failures, 3);
         for us in [90, 150, 900_000] {
@@ -466,6 +492,7 @@ mod tests {
         assert_eq!(value(requests, &[("upstream", name), target]), Some(3.0));
         assert_eq!(value("sluice_records_garbage_total", &[]), Some(1.0));
         assert_eq!(value("sluice_limit_redis_calls_total", &[("result", "error")]), Some(3.0));
+        assert_eq!(value("sluice_cache_stored_total", &[]), Some(4.0));
         let within = |le| value("sluice_limit_redis_seconds_bucket", &[("le", le)]);
         assert_eq!((within("0.000100"), within("0.204800")), (Some(1.0), Some(2.0)));
         assert_eq!(value("sluice_limit_redis_seconds_sum", &[]), Some(0.90024));

@@ -280,7 +280,9 @@ fn listen(
         match bus.recv() {
             Ok(Some(Message::EngineUp { pid })) => engine.set(Ok(pid)),
             Ok(Some(Message::EngineDown { reason })) => engine.set(Err(reason)),
-            Ok(Some(Message::Limits { id, fd })) => waiting.answer(id, fd),
+            Ok(Some(Message::Limits { id, fd } | Message::Cache { id, fd })) => {
+                waiting.answer(id, fd);
+            }
             Ok(Some(Message::Shutdown) | None) => break,
             // When nobody waits for it, an answer is of no use.
             Ok(Some(answer)) => _ = answers.try_send(answer),

@@ -11,6 +11,7 @@ use contract::record::Reason;
 use contract::snapshot::Timeouts;
 
 use crate::body::BodyReader;
+use crate::cache::Fill;
 use crate::channel::{Source, SourceFault};
 use crate::exchange::Responder;
 use crate::filter::Filter;
@@ -43,11 +44,15 @@ pub struct Answer {
     pub deadline_ms: u64,
     /// The upstream has switched protocols: bytes in both directions follow.
     pub switched: bool,
+    /// Why it is not an upstream's, for the record.
+    pub reason: Reason,
     /// What the relay changes in the head.
     pub edit: Option<Box<Edit>>,
     /// What changes the body on its way, in this order. Where there are any, its length is not known
     /// before its end.
     pub filters: Vec<Filter>,
+    /// Keeps the body as it comes, before any change of it.
+    pub fill: Option<Box<Fill>>,
 }
 
 /// What carries an exchange with an upstream.
@@ -173,6 +178,27 @@ impl Account {
 }
 
 impl Answer {
+    /// The values of the fields of that name, as they will go on.
+    pub fn values(&self, name: &[u8]) -> Vec<Vec<u8>> {
+        let bytes = self.bytes.bytes();
+        let edit = self.edit.as_deref();
+        let is = |own: &[u8]| own.eq_ignore_ascii_case(name);
+        let theirs = self.head.fields.iter().filter(|field| {
+            field.forwarded()
+                && is(field.name.of(bytes))
+                && !edit.is_some_and(|edit| edit.drops(name))
+        });
+        let theirs = theirs.map(|field| field.value.of(bytes).to_vec());
+        let ours = edit.map_or(&[][..], |edit| &edit.fields);
+        let ours = ours.iter().filter(|(own, _)| is(own)).map(|(_, value)| value.clone());
+        theirs.chain(ours).collect()
+    }
+
+    /// The first of them.
+    pub fn value(&self, name: &[u8]) -> Option<Vec<u8>> {
+        self.values(name).into_iter().next()
+    }
+
     /// An answer of the gateway's own making that goes the way of an upstream's. Its framing is the
     /// relay's: fields that speak of it are left out, and a body where the status (or `HEAD`) allows
     /// none.
@@ -187,9 +213,7 @@ impl Answer {
         body: Vec<u8>,
     ) -> Result<Answer, LocalReply> {
         let mut text = Vec::with_capacity(64 + fields.iter().map(line_len).sum::<usize>());
-        text.extend_from_slice(b"HTTP/1.1 ");
-        write::decimal(&mut text, u64::from(status));
-        text.extend_from_slice(b" \r\n");
+        write::bare_status_line(&mut text, status);
         for (name, value) in fields {
             if !is_framing(name) {
                 write::field(&mut text, name, value);
@@ -199,12 +223,26 @@ impl Answer {
         text.extend_from_slice(b"Content-Length: ");
         write::decimal(&mut text, length);
         text.extend_from_slice(b"\r\n\r\n");
+        let data = (!body.is_empty()).then(|| Chunk::from_vec(body));
+        Answer::of_text(shard, is_head, text, data)
+    }
+
+    /// The same with the head as text, its framing and the empty line at its end included.
+    ///
+    /// # Errors
+    /// 500 when that is no valid head.
+    pub fn of_text(
+        shard: &Shard,
+        is_head: bool,
+        text: Vec<u8>,
+        data: Option<Chunk>,
+    ) -> Result<Answer, LocalReply> {
         let mut head = shard.take_response_head();
         let read = head.parse(&text, is_head, &HeadLimits::RESPONSE);
         if read != Ok(Progress::Complete) || head.status < 200 || head.head_len != text.len() {
             return Err(LocalReply::new(500, Reason::Internal));
         }
-        Ok(Answer::of_parts(head, Chunk::from_vec(text), body, Vec::new()))
+        Ok(Answer::of_parts(head, Chunk::from_vec(text), data, Vec::new()))
     }
 
     /// Likewise, with a body that is still being made.
@@ -227,8 +265,12 @@ impl Answer {
         Ok(Answer { head, carrier: Carrier::Own(RefCell::new(body)), ..answer })
     }
 
-    fn of_parts(head: Box<ResponseHead>, bytes: Chunk, body: Vec<u8>, trailers: Vec<u8>) -> Answer {
-        let data = (!body.is_empty()).then(|| Chunk::from_vec(body));
+    fn of_parts(
+        head: Box<ResponseHead>,
+        bytes: Chunk,
+        data: Option<Chunk>,
+        trailers: Vec<u8>,
+    ) -> Answer {
         Answer {
             carrier: Carrier::Own(RefCell::new(Body { data, trailers, pipe: None })),
             account: None,
@@ -238,8 +280,24 @@ impl Answer {
             timeouts: Timeouts::default(),
             deadline_ms: 0,
             switched: false,
+            reason: Reason::None,
             edit: None,
             filters: Vec::new(),
+            fill: None,
+        }
+    }
+
+    /// Whether a body follows the head, as far as that is known.
+    pub fn has_body(&self) -> bool {
+        !matches!(self.head.framing, BodyFraming::None | BodyFraming::Length(0))
+    }
+
+    /// Another body for an answer that is of the gateway's own making, or was gathered.
+    pub fn replace_own_body(&mut self, body: Vec<u8>) {
+        let Carrier::Own(own) = &self.carrier else { return };
+        if self.head.framing != BodyFraming::None {
+            self.head.framing = BodyFraming::Length(body.len() as u64);
+            own.borrow_mut().data = (!body.is_empty()).then(|| Chunk::from_vec(body));
         }
     }
 
@@ -255,7 +313,7 @@ impl Answer {
         call: Option<bool>,
         most: usize,
     ) -> Result<Whole, LocalReply> {
-        let Answer { carrier, account, head, mut bytes, mut upload, timeouts, .. } = self;
+        let Answer { carrier, account, head, mut bytes, mut upload, timeouts, mut fill, .. } = self;
         let too_large = || LocalReply::new(502, Reason::AnswerTooLarge);
         if matches!(head.framing, BodyFraming::Length(length) if length > most as u64) {
             return Err(too_large());
@@ -298,6 +356,7 @@ impl Answer {
             });
             match responder.watch.bound(next).await {
                 Ok(Ok(piece)) => {
+                    Fill::see(&mut fill, &piece);
                     if let Some(data) = &piece.data {
                         if body.len() + data.len() > most {
                             break Some(Fault::Reply(too_large()));
@@ -393,7 +452,8 @@ impl Whole {
         if head.framing != BodyFraming::None {
             head.framing = BodyFraming::Length(body.len() as u64);
         }
-        let answer = Answer::of_parts(head, bytes, body, trailers);
+        let data = (!body.is_empty()).then(|| Chunk::from_vec(body));
+        let answer = Answer::of_parts(head, bytes, data, trailers);
         Answer { upload, edit, filters, ..answer }
     }
 }

@@ -93,7 +93,12 @@ impl Source {
                 }
             },
             Source::Own(Body { pipe: Some(pipe), .. }) => pipe.poll_piece(cx),
-            Source::Own(body) => Poll::Ready(Ok(Piece { data: body.data.take(), end: true })),
+            Source::Own(body) => {
+                // What is shared goes without a copy, but for the part that goes with the head.
+                let first = body.data.as_mut().and_then(|data| data.cut(limits::OWN_FIRST));
+                let end = first.is_none();
+                Poll::Ready(Ok(Piece { data: first.or_else(|| body.data.take()), end }))
+            }
         }
     }
 

@@ -7,8 +7,10 @@ use contract::snapshot::Priority;
 use crate::aggregate;
 use crate::answer::Answer;
 use crate::auth::{self, Passed};
+use crate::cache;
 use crate::cors;
 use crate::exchange::{Ended, Fields, Next, Request, Responder, Upgrade};
+use crate::extension;
 use crate::forward::{self, retry_after};
 use crate::graphql;
 use crate::grpc;
@@ -19,6 +21,7 @@ use crate::limits;
 use crate::local_reply::LocalReply;
 use crate::message::{Field, Framing, Name, Target, Version};
 use crate::observe::End;
+use crate::payload;
 use crate::plan::{Plan, Route};
 use crate::relay;
 use crate::rewrite::Outbound;
@@ -26,6 +29,7 @@ use crate::route::{Miss, Query, RouteIndex};
 use crate::serve::websocket;
 use crate::shape;
 use crate::shard::Shard;
+use crate::transcode;
 use crate::validate;
 
 /// Takes a request from its parsed head to its record. Answers exactly once: `responder` is
@@ -72,23 +76,61 @@ async fn decide(
         graphql::admit(shard, request, responder, rules, route.max_body_bytes).await?;
     }
     outbound(request, request.head.framing, None).check_loop()?;
+    let answer = match ask_extension(shard, request, responder, route).await? {
+        Some(answer) => answer,
+        None => serve(shard, request, responder, index).await?,
+    };
+    let mut answer = show_extension(shard, request, responder, route, answer).await?;
+    shape::bound(route, &mut answer)?;
+    let mut answer = payload::answer(shard, request, responder, route, answer).await?;
+    shape::answer(shard, request, route, &mut answer);
+    Ok(payload::compress(shard, request, responder, route, answer).await)
+}
+
+/// From an admitted request to an answer: by the route itself, by the cache, or by what stands behind it.
+async fn serve(
+    shard: &Shard,
+    request: &mut Request,
+    responder: &Responder,
+    index: RouteIndex,
+) -> Result<Answer, LocalReply> {
+    let plan = request.plan.clone();
+    let route = plan.plan.route(index);
     shape::request(shard, request, route)?;
-    let mut answer = match shape::own(shard, request, responder, route) {
-        Some(own) => own,
-        None => match &route.aggregate {
-            // Boxed: rare, and large enough to weigh on every other request.
-            Some(plan) => {
-                let most = route.max_body_bytes;
-                Box::pin(aggregate::answer(shard, request, responder, plan, most)).await
-            }
-            None => forward::forward(shard, request, responder, index).await,
-        },
+    payload::request(shard, request, responder, route).await?;
+    if let Some(own) = shape::own(shard, request, responder, route) {
+        return own;
+    }
+    match &route.cache {
+        // Boxed: most routes have none, and their requests are not to carry its weight.
+        Some(rules) => Box::pin(cache::serve(shard, request, responder, index, rules)).await,
+        None => produce(shard, request, responder, index).await,
+    }
+}
+
+/// Has whatever stands behind the route answer.
+///
+/// # Errors
+/// As [`forward::forward`].
+pub async fn produce(
+    shard: &Shard,
+    request: &mut Request,
+    responder: &Responder,
+    index: RouteIndex,
+) -> Result<Answer, LocalReply> {
+    let plan = request.plan.clone();
+    let route = plan.plan.route(index);
+    // Boxed: by choice only, and large enough to weigh on every other request.
+    let mut answer = if let Some(own) = &route.aggregate {
+        let most = route.max_body_bytes;
+        Box::pin(aggregate::answer(shard, request, responder, own, most)).await
+    } else if let Some(own) = &route.transcode {
+        Box::pin(transcode::forward(shard, request, responder, index, own)).await
+    } else {
+        forward::forward(shard, request, responder, index).await
     };
     limit::settle(request, &mut answer);
-    let mut answer = answer?;
-    shape::bound(route, &mut answer)?;
-    shape::answer(shard, request, route, &mut answer);
-    Ok(answer)
+    answer
 }
 
 /// What the gateway itself answers, whatever the routes: `OPTIONS *`, CONNECT, TRACE.
@@ -225,6 +267,36 @@ async fn admit_valid(
             validate::admit(shard, request, responder, rules, route.max_body_bytes).await
         }
         None => Ok(()),
+    }
+}
+
+/// Has the route's external processor see the request; it may answer in the upstream's place.
+async fn ask_extension(
+    shard: &Shard,
+    request: &mut Request,
+    responder: &Responder,
+    route: &Route,
+) -> Result<Option<Answer>, LocalReply> {
+    match &route.extension {
+        // Boxed: by choice only, and large.
+        Some(own) => Box::pin(extension::request(shard, request, responder, route, own)).await,
+        None => Ok(None),
+    }
+}
+
+/// Has the route's external processor see an upstream's answer.
+async fn show_extension(
+    shard: &Shard,
+    request: &Request,
+    responder: &Responder,
+    route: &Route,
+    answer: Answer,
+) -> Result<Answer, LocalReply> {
+    match &route.extension {
+        Some(own) if answer.reason == Reason::None => {
+            Box::pin(extension::response(shard, request, responder, own, answer)).await
+        }
+        _ => Ok(answer),
     }
 }
 

@@ -8,6 +8,7 @@ use contract::record::Reason;
 
 use crate::answer::{Answer, Carrier, Edit};
 use crate::body::{BodyReader, BodyWriter};
+use crate::cache::Fill;
 use crate::channel::{Piece, Sink, Source, SourceFault, Unsent};
 use crate::cors;
 use crate::exchange::{Downstream, Ended, Next, Request, Responder};
@@ -214,7 +215,7 @@ pub async fn relay(
     }
     let Answer { carrier, account, head, mut bytes, upload, timeouts, deadline_ms, edit, .. } =
         answer;
-    let filters = answer.filters;
+    let (filters, fill, own_reason) = (answer.filters, answer.fill, answer.reason);
     let edit = edit.as_deref();
     let status = edit.and_then(|edit| edit.status).unwrap_or(head.status);
     let is_call = request.grpc.is_some();
@@ -231,6 +232,7 @@ pub async fn relay(
         deadline_ms,
         call_ends: request.grpc == Some(Kind::Grpc) && responder.down.dialect() == Dialect::Http2,
         filters,
+        fill,
         sent: 0,
     };
     // A body of unknown end needs the close to end it towards an old client; an upload that is
@@ -280,7 +282,7 @@ pub async fn relay(
         Ok(()) => {
             let cleanly = source.is_clean() && upstream_keeps && upload_done && !unwanted;
             carrier.release(cleanly, shard.io.clock().now_ms());
-            (Reason::None, if keep && upload_done { Next::Keep } else { Next::Linger })
+            (own_reason, if keep && upload_done { Next::Keep } else { Next::Linger })
         }
         Err(reason) => {
             // The client must not take what it has for the whole answer: with a length or chunks
@@ -477,6 +479,8 @@ struct Relay<'a> {
     call_ends: bool,
     /// What changes the body, in this order.
     filters: Vec<Filter>,
+    /// What keeps the body as it comes.
+    fill: Option<Box<Fill>>,
     sent: u64,
 }
 
@@ -561,6 +565,7 @@ impl Relay<'_> {
                         .await);
                 }
             };
+            Fill::see(&mut self.fill, &piece);
             if let Some(data) = &piece.data {
                 self.sent += data.len() as u64;
             }
@@ -601,6 +606,10 @@ impl Relay<'_> {
         Reason::TotalTimeout
     }
 
+    async fn flush_head_as_is(&mut self, out: Vec<u8>) -> Result<(), Reason> {
+        if out.is_empty() { Ok(()) } else { self.start(out, None, None).await }
+    }
+
     async fn flush_head(&mut self, out: Vec<u8>) -> Result<(), Reason> {
         if out.is_empty() { Ok(()) } else { self.send(out, None, None).await }
     }
@@ -616,7 +625,14 @@ impl Relay<'_> {
         }
         let mut part = Part { data, end: end.map(<[u8]>::to_vec) };
         for filter in &mut self.filters {
-            part = filter.part(part).map_err(|_| filter.fault())?;
+            match filter.part(part) {
+                Ok(changed) => part = changed,
+                Err(_) => {
+                    let fault = filter.fault();
+                    self.flush_head_as_is(head).await?;
+                    return Err(self.broken(fault).await);
+                }
+            }
         }
         if head.is_empty() && part.data.is_none() && part.end.is_none() {
             return Ok(());

@@ -14,9 +14,10 @@ use std::time::Duration;
 use contract::bus::{Bus, Message};
 use contract::encode::Known;
 use contract::sealed::{read_sealed, seal};
-use contract::{LimitLine, Segment, ShardState, Snapshot};
+use contract::{CacheReport, LimitLine, Purge, Segment, ShardState, Snapshot};
 
 use crate::auth::Throttle;
+use crate::cache;
 use crate::io::{Io, Launch, RingConfig, StartError, Swap, launch};
 use crate::limits;
 use crate::listener::Listeners;
@@ -87,6 +88,7 @@ pub fn run(start: Start) -> Result<(), StartError> {
     })?;
     store.limits().measure(segment.figures());
     let book = Book::new(segment.shards(), Some(segment.targets()));
+    let cache = cache::Store::new(0, Some(segment.figures()));
     let mut node = Node {
         bus,
         segment,
@@ -99,6 +101,7 @@ pub fn run(start: Start) -> Result<(), StartError> {
         memory: Arc::default(),
         store,
         throttle: Arc::default(),
+        cache,
     };
     for _ in &start.cpus {
         node.mailboxes.push(Arc::new(Mailbox {
@@ -108,6 +111,7 @@ pub fn run(start: Start) -> Result<(), StartError> {
         }));
     }
     let Some(plans) = node.first_plan()? else { return Ok(()) };
+    node.configure_cache(&plans.get());
     node.plans = Some(plans.clone());
     node.memory.look();
     let mut threads = Vec::new();
@@ -154,6 +158,7 @@ struct Node {
     memory: Arc<Memory>,
     store: Arc<Store>,
     throttle: Arc<Throttle>,
+    cache: Arc<cache::Store>,
 }
 
 impl Node {
@@ -186,6 +191,7 @@ impl Node {
                 Ok(Some(Message::ListLimits { id, consumer, most })) => {
                     self.list_limits(id, &consumer, most);
                 }
+                Ok(Some(Message::AskCache { id, purge })) => self.tell_cache(id, purge.as_ref()),
                 Ok(Some(message)) => self.sockets(message),
                 // Without a supervisor there is no one to own the sockets: end quickly.
                 Ok(None) | Err(_) => return self.drain(1),
@@ -199,6 +205,20 @@ impl Node {
         match seal(&LimitLine::encode(&lines)) {
             Ok(fd) => drop(self.bus.send(&Message::Limits { id, fd })),
             Err(error) => eprintln!("sluice: limits cannot be told: {error}"),
+        }
+    }
+
+    fn configure_cache(&self, plan: &Plan) {
+        self.cache.configure(usize::try_from(plan.cache.max_bytes).unwrap_or(usize::MAX));
+    }
+
+    /// Has stored answers go, and tells control how the cache stands.
+    fn tell_cache(&self, id: u64, purge: Option<&Purge>) {
+        let purged = purge.map_or(0, |purge| self.cache.purge(purge));
+        let report = CacheReport { purged, ..self.cache.report() };
+        match seal(&report.encode()) {
+            Ok(fd) => drop(self.bus.send(&Message::Cache { id, fd })),
+            Err(error) => eprintln!("sluice: the cache cannot be told of: {error}"),
         }
     }
 
@@ -250,6 +270,7 @@ impl Node {
                 let mut retired = self.retired.borrow_mut();
                 retired.retain(|plan| Arc::strong_count(plan) > 1);
                 retired.push(plans.get());
+                self.configure_cache(&plan);
                 plans.set(Arc::new(plan), epoch);
                 self.mailboxes.iter().for_each(|mailbox| mailbox.wake());
             }
@@ -279,7 +300,8 @@ impl Node {
         let (book, memory) = (self.book.clone(), self.memory.clone());
         let (store, throttle) = (self.store.clone(), self.throttle.clone());
         let wishes = Some(self.segment.wishes());
-        let seat = Seat { index, shards, book, memory, store, throttle, wishes };
+        let cache = self.cache.clone();
+        let seat = Seat { index, shards, book, memory, store, throttle, wishes, cache };
         let (report, reported) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name(format!("shard-{index}"))

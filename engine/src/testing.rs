@@ -49,6 +49,10 @@ pub fn seat(index: u16, shards: u16, book: &Arc<Book>, store: &Arc<Store>) -> Se
         store: store.clone(),
         throttle: Default::default(),
         wishes: None,
+        cache: crate::cache::Store::new(
+            contract::snapshot::Cache::default().max_bytes as usize,
+            None,
+        ),
     }
 }
 

@@ -10,6 +10,7 @@
 mod admit;
 mod audit;
 mod bounds;
+mod cache;
 mod callers;
 mod config;
 mod consumer_keys;

@@ -280,6 +280,44 @@ pub struct LimitBucket {
     pub mode: String,
 }
 
+/// What the response cache of a node keeps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CacheState {
+    /// Answers that this request had go.
+    pub purged: u64,
+    pub objects: u64,
+    /// All that counts against the bound, answers on their way in included.
+    pub bytes: u64,
+    pub max_bytes: u64,
+    /// Those that keep most, first.
+    pub routes: Vec<CacheLine>,
+}
+
+/// What is kept of a route's answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CacheLine {
+    pub route: String,
+    pub objects: u64,
+    pub bytes: u64,
+}
+
+impl From<contract::CacheReport> for CacheState {
+    fn from(report: contract::CacheReport) -> CacheState {
+        let line = |line: contract::CacheLine| CacheLine {
+            route: line.route,
+            objects: line.objects,
+            bytes: line.bytes,
+        };
+        CacheState {
+            purged: report.purged,
+            objects: report.objects,
+            bytes: report.bytes,
+            max_bytes: report.max_bytes,
+            routes: report.routes.into_iter().map(line).collect(),
+        }
+    }
+}
+
 impl From<contract::LimitLine> for LimitBucket {
     fn from(line: contract::LimitLine) -> LimitBucket {
         LimitBucket {

@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 use super::{
     admit::Caller,
-    audit, callers, config, consumer_keys,
+    audit, cache, callers, config, consumer_keys,
     entities::{self, ChangeQuery, Kind, ListQuery, PlaceQuery},
     extract::{Params, Place},
     limits,
     model::{
-        ApiKey, Applied, Authenticator, Certificate, Cluster, Consumer, KeyMade, LimitBucket,
-        Listener, ProblemDocument, Route, Running as RunningSpec, Status, TryAnswer, Upstream,
-        Validated,
+        ApiKey, Applied, Authenticator, CacheState, Certificate, Cluster, Consumer, KeyMade,
+        LimitBucket, Listener, ProblemDocument, Route, Running as RunningSpec, Status, TryAnswer,
+        Upstream, Validated,
     },
     operation::{JSON, Operation, PATCH, SPEC},
     page::PageQuery,
@@ -42,6 +42,7 @@ pub fn operations(g: &mut SchemaGenerator) -> Vec<Operation> {
     all.extend(keys(g));
     all.extend(questions(g));
     all.extend(rollouts(g));
+    all.extend(caches(g));
     all.extend(standing(g));
     all.extend(probes());
     all
@@ -230,6 +231,7 @@ fn ids(kind: Kind) -> [&'static str; 5] {
             ["listConsumers", "getConsumer", "putConsumer", "patchConsumer", "deleteConsumer"]
         }
         Kind::Limits => ["listLimits", "getLimit", "putLimit", "patchLimit", "deleteLimit"],
+        Kind::Protos => ["listProtos", "getProto", "putProto", "patchProto", "deleteProto"],
         Kind::Apis => ["listApis", "getApi", "putApi", "patchApi", "deleteApi"],
         Kind::Listeners => {
             ["listListeners", "getListener", "putListener", "patchListener", "deleteListener"]
@@ -354,6 +356,27 @@ fn rollouts(g: &mut SchemaGenerator) -> Vec<Operation> {
         .change()
         .answers::<Rollout>(g, "They do")
         .problems(none),
+    ]
+}
+
+fn caches(g: &mut SchemaGenerator) -> Vec<Operation> {
+    vec![
+        Operation::new(
+            (Method::GET, "/v1/cache"),
+            ("state", "cacheNow"),
+            "What the response cache of this node keeps",
+            cache::standing,
+        )
+        .answers::<CacheState>(g, "So"),
+        Operation::new(
+            (Method::POST, "/v1/cache/purge"),
+            ("state", "purgeCache"),
+            "Have stored answers of this node go",
+            cache::purge,
+        )
+        .query::<cache::What>()
+        .change()
+        .answers::<CacheState>(g, "They are gone"),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod admin;
+mod cache;
 mod change;
 mod cluster;
 mod entity;
@@ -266,6 +267,15 @@ enum Command {
         #[arg(long, hide = true)]
         json: bool,
     },
+    /// Have answers go that the response cache keeps
+    #[command(
+        arg_required_else_help = true,
+        after_help = "Examples:\n  sluice cache purge --tag product-7\n  sluice cache purge --route shop --prefix /products/\n  sluice cache purge --path /products/7 --host api.example.com\n  sluice cache purge --all\n  sluice get cache     what is kept\n\nOf several words all must be true of an answer. Each node has a cache of its own: ask each node's\nadmin API (--admin)."
+    )]
+    Cache {
+        #[command(subcommand)]
+        command: cache::Command,
+    },
     /// Print the Prometheus metrics
     #[command(
         after_help = "Examples:\n  sluice metrics | grep sluice_requests_total\n  sluice metrics --json"
@@ -278,6 +288,8 @@ enum Command {
     RunControl(run::Inherited),
     #[command(hide = true)]
     RunEngine(supervise::EngineInherited),
+    #[command(hide = true)]
+    RunJq,
     #[command(hide = true)]
     RunDemoOrigin(supervise::DemoInherited),
 }
@@ -361,6 +373,8 @@ enum What {
     /// API keys of the spec, and when each was used last; of those in Redis: `sluice keys list`
     Keys,
     Limits,
+    /// What the response cache of this node keeps
+    Cache,
     Revisions,
     Spec,
 }
@@ -371,6 +385,10 @@ pub fn main(engine: EngineEntry) -> ExitCode {
         Command::Up(up) => supervise::up(&up, &engine),
         Command::RunControl(inherited) => run::control(inherited, engine),
         Command::RunEngine(inherited) => supervise::run_engine(inherited, &engine),
+        Command::RunJq => {
+            (engine.jq)();
+            Ok(())
+        }
         Command::RunDemoOrigin(inherited) => supervise::run_demo_origin(inherited),
         Command::Check { file, json } => offline::check(&file, json, &engine),
         Command::Schema { .. } => offline::schema(),
@@ -410,6 +428,7 @@ pub fn main(engine: EngineEntry) -> ExitCode {
             offline::print_json(&crate::api::openapi::document());
             Ok(())
         }
+        Command::Cache { command } => cache::cache(command),
         Command::Metrics { remote } => remote::metrics(&remote),
     };
     match result {

@@ -42,6 +42,7 @@ pub fn get(what: What, consumer: Option<&str>, remote: &Remote) -> Result<(), Fa
             }
             Ok(())
         }
+        What::Cache => super::cache::show(&Admin::new(remote)?.get("/v1/cache")?, remote),
         What::Revisions => list::<RevisionLine>("/v1/revisions", remote, show::revisions),
         What::Spec => {
             let running: Running = Admin::new(remote)?.get("/v1/spec")?;

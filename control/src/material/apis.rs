@@ -28,7 +28,9 @@ impl Material {
 
     /// Files that were read because others refer to them.
     pub fn more_files(&self) -> impl Iterator<Item = &str> {
-        self.apis.values().flat_map(|api| &api.files).map(String::as_str)
+        let protos = self.protos.values().flat_map(|proto| &proto.files);
+        let files = self.apis.values().flat_map(|api| &api.files).chain(protos);
+        files.map(String::as_str)
     }
 
     /// What of `snapshot`, compiled from `spec`, came from descriptions.

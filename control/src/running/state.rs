@@ -91,6 +91,7 @@ impl Running {
         let mut text = String::with_capacity(64 * 1024);
         crate::metrics::render(&mut text, &self.status(), &self.shared.segment);
         crate::metrics::limits(&mut text, &self.shared.segment.figures());
+        crate::metrics::cache(&mut text, &self.shared.segment.figures());
         crate::metrics::upstreams(&mut text, &self.upstreams());
         crate::metrics::providers(&mut text, &self.providers());
         crate::metrics::certificates(&mut text, &crate::api::certificates(&self.current()));

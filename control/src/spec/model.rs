@@ -17,14 +17,18 @@ pub use access::*;
 pub use admin::*;
 pub use aggregate::*;
 pub use authenticators::*;
+pub use cache::*;
 pub use consumers::*;
 pub use graphql::*;
 pub use limits::*;
 pub use oauth::*;
+pub use payload::*;
+pub use processor::*;
 pub use resilience::*;
 pub use shape::*;
 pub use tls::*;
 pub use tokens::*;
+pub use transcode::*;
 pub use upstream::*;
 pub use validate::*;
 
@@ -32,14 +36,18 @@ mod access;
 mod admin;
 mod aggregate;
 mod authenticators;
+mod cache;
 mod consumers;
 mod graphql;
 mod limits;
 mod oauth;
+mod payload;
+mod processor;
 mod resilience;
 mod shape;
 mod tls;
 mod tokens;
+mod transcode;
 mod upstream;
 mod validate;
 
@@ -84,9 +92,15 @@ pub struct Spec {
     /// How much callers may ask for; routes, consumers, groups and keys name these.
     #[serde(default)]
     pub limits: Vec<Limit>,
+    /// What all routes with a `cache` keep together.
+    #[serde(default)]
+    pub cache: Cache,
     /// APIs that documents describe; routes name these to have requests validated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub apis: Vec<ApiDocument>,
+    /// Descriptors of gRPC services; routes name these to have requests transcoded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub protos: Vec<ProtoSource>,
     /// Addresses the gateway listens on.
     #[schemars(length(min = 1))]
     pub listeners: Vec<Listener>,
@@ -327,6 +341,20 @@ pub struct Route {
     #[serde(default = "default_max_body_bytes")]
     #[schemars(with = "schema::SizeForm")]
     pub max_body_bytes: u64,
+    /// What is changed of request bodies: one rule, or several of which the first whose content type fits is
+    /// applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub request_body: RequestBody,
+    /// What is changed of the bodies of answers: one rule, or several of which the first whose status and
+    /// content type fit is applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub response_body: ResponseBody,
+    /// Compress answers for clients that take that; true, or how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<CompressForm>")]
+    pub compress: Option<Compress>,
     /// Protocols that may be switched to, such as websocket.
     #[serde(default)]
     pub upgrades: Vec<String>,
@@ -337,11 +365,17 @@ pub struct Route {
     /// Translate gRPC-Web requests, binary and text, to gRPC, and the answers back.
     #[serde(default)]
     pub grpc_web: bool,
+    /// Translate between JSON and gRPC, by the http rules of the services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcode: Option<Transcode>,
     /// Which failed tries are made again; without it the upstream's. It is taken as a whole: what it
     /// does not say has its default, not the upstream's value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<OrNone<Retry>>")]
     pub retry: Option<Retry>,
+    /// Keep answers, and answer by them (RFC 9111); without it nothing is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<RouteCache>,
     /// A second try beside a slow first one; without it the upstream's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hedge: Option<OrNone<Hedge>>,
@@ -364,6 +398,9 @@ pub struct Route {
     /// Which pages of other origins may call from browsers; without it the upstream says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
+    /// A service that sees requests and answers on their way, and may change or refuse them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_processor: Option<ExternalProcessor>,
     /// Limits that its requests must pass, by name, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<String>,

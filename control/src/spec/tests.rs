@@ -4,9 +4,11 @@ mod access;
 mod aggregate;
 mod auth;
 mod broken;
+mod cache;
 mod callers;
 mod limits;
 mod operators;
+mod payload;
 mod random;
 mod resilience;
 mod secure;
@@ -19,7 +21,7 @@ use super::*;
 
 pub use callers::HASH;
 
-const EXAMPLES: [(&str, &str); 10] = [
+const EXAMPLES: [(&str, &str); 12] = [
     ("minimal.yaml", include_str!("../../../examples/minimal.yaml")),
     ("microservices.yaml", include_str!("../../../examples/microservices.yaml")),
     ("canary.yaml", include_str!("../../../examples/canary.yaml")),
@@ -29,7 +31,9 @@ const EXAMPLES: [(&str, &str); 10] = [
     ("grpc.yaml", include_str!("../../../examples/grpc.yaml")),
     ("resilience.yaml", include_str!("../../../examples/resilience.yaml")),
     ("rate-limits.yaml", include_str!("../../../examples/rate-limits.yaml")),
+    ("cache.yaml", include_str!("../../../examples/cache.yaml")),
     ("validation.yaml", include_str!("../../../examples/validation.yaml")),
+    ("bodies.yaml", include_str!("../../../examples/bodies.yaml")),
 ];
 
 #[test]

@@ -400,7 +400,7 @@ impl Watch {
                     // Without a copy for the next engine it must not become current.
                     Err(error) => self.banner.say(&format!("epoch {epoch} was not kept: {error}")),
                 },
-                Message::ListLimits { .. } => self.tell_engine(&message),
+                Message::ListLimits { .. } | Message::AskCache { .. } => self.tell_engine(&message),
                 other => self.banner.say(&format!("control said what it may not: {other:?}")),
             }
         }
@@ -440,7 +440,9 @@ impl Watch {
                     self.banner.say(&format!("the engine refused epoch {epoch}: {reason}"));
                     self.tell_control(&message);
                 }
-                Message::Adopted { .. } | Message::Limits { .. } => self.tell_control(&message),
+                Message::Adopted { .. } | Message::Limits { .. } | Message::Cache { .. } => {
+                    self.tell_control(&message);
+                }
                 Message::Drained => self.drained = true,
                 other => self.banner.say(&format!("the engine said what it may not: {other:?}")),
             }

@@ -3,6 +3,7 @@
 //! An `AF_UNIX` `SOCK_SEQPACKET` pair keeps each message whole and in order and tells when the peer
 //! is gone. Received descriptors are close-on-exec, and closed if the message is not understood.
 
+use crate::cache_report::Purge;
 use crate::encode::{DecodeError, Fault};
 use crate::wire::{In, Out};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -63,6 +64,12 @@ pub enum Message {
         consumer: String,
         most: u32,
     },
+    /// From control. Have stored answers go, where `purge` says which; tell how the cache stands.
+    /// Answered by [`Message::Cache`] with the same `id`.
+    AskCache {
+        id: u64,
+        purge: Option<Purge>,
+    },
     /// Finish what is in flight, within this time, then exit.
     Drain {
         timeout_ms: u32,
@@ -85,6 +92,11 @@ pub enum Message {
     },
     /// For control: lines ([`crate::LimitLine`]) in sealed memory.
     Limits {
+        id: u64,
+        fd: OwnedFd,
+    },
+    /// For control: a [`crate::CacheReport`] in sealed memory.
+    Cache {
         id: u64,
         fd: OwnedFd,
     },
@@ -305,6 +317,8 @@ const LAST_SNAPSHOT: u8 = 16;
 const SHUTDOWN: u8 = 17;
 const LIST_LIMITS: u8 = 18;
 const LIMITS: u8 = 19;
+const ASK_CACHE: u8 = 20;
+const CACHE: u8 = 21;
 
 impl Message {
     fn encode(&self) -> (Vec<u8>, Vec<BorrowedFd<'_>>) {
@@ -390,6 +404,16 @@ impl Message {
                 out.text(cut(consumer));
                 out.u32(*most);
             }
+            Message::AskCache { id, purge } => {
+                out.u8(ASK_CACHE);
+                out.u64(*id);
+                out.option(purge.as_ref(), |out, purge| purge.write(out));
+            }
+            Message::Cache { id, fd } => {
+                out.u8(CACHE);
+                out.u64(*id);
+                fds.push(fd.as_fd());
+            }
             Message::Limits { id, fd } => {
                 out.u8(LIMITS);
                 out.u64(*id);
@@ -443,6 +467,11 @@ impl Message {
                 consumer: input.text("consumer")?,
                 most: input.u32("most")?,
             },
+            ASK_CACHE => Message::AskCache {
+                id: input.u64("id")?,
+                purge: input.option("purge", Purge::read)?,
+            },
+            CACHE => Message::Cache { id: input.u64("id")?, fd: one(&input, &mut fds)? },
             LIMITS => Message::Limits { id: input.u64("id")?, fd: one(&input, &mut fds)? },
             other => return Err(input.tag("message", other)),
         };

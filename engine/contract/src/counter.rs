@@ -98,8 +98,25 @@ pub enum Counter {
     /// Let in, though what is only tried out says no.
     ValidationDryRun,
     ValidationUnavailable,
+    /// Calls to external processors.
+    ProcessorCalls,
+    /// Those that came to nothing.
+    ProcessorsFailed,
+    /// Requests that processors answered themselves.
+    ProcessorsAnswered,
     /// Values of templates that could not stand where they should, such as with a line end in a field.
     ValuesUnfit,
+    /// Requests to routes with a cache, by what came of it.
+    CacheHits,
+    /// Answered by what is stale: because that is allowed, or there was nothing better.
+    CacheStale,
+    /// Answered by what another request has brought.
+    CacheCoalesced,
+    /// Answered by what is stored, which is as it was.
+    CacheRevalidated,
+    CacheMisses,
+    /// Not looked up, for their method or their form.
+    CacheBypassed,
 }
 
 /// How many counters there are.
@@ -107,7 +124,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 80] = [
+    pub const ALL: [Counter; 89] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -187,7 +204,16 @@ impl Counter {
         Counter::ValidationRefused,
         Counter::ValidationDryRun,
         Counter::ValidationUnavailable,
+        Counter::ProcessorCalls,
+        Counter::ProcessorsFailed,
+        Counter::ProcessorsAnswered,
         Counter::ValuesUnfit,
+        Counter::CacheHits,
+        Counter::CacheStale,
+        Counter::CacheCoalesced,
+        Counter::CacheRevalidated,
+        Counter::CacheMisses,
+        Counter::CacheBypassed,
     ];
 
     /// The counter of a response's class: `2` for 204. A status outside 100..=599 counts as 5xx,
@@ -285,7 +311,16 @@ impl Counter {
             | Counter::ValidationRefused
             | Counter::ValidationDryRun
             | Counter::ValidationUnavailable => "sluice_validation_total",
+            Counter::ProcessorCalls => "sluice_processor_calls_total",
+            Counter::ProcessorsFailed => "sluice_processor_failures_total",
+            Counter::ProcessorsAnswered => "sluice_processor_answers_total",
             Counter::ValuesUnfit => "sluice_template_values_unfit_total",
+            Counter::CacheHits
+            | Counter::CacheStale
+            | Counter::CacheCoalesced
+            | Counter::CacheRevalidated
+            | Counter::CacheMisses
+            | Counter::CacheBypassed => "sluice_cache_requests_total",
         }
     }
 
@@ -325,6 +360,12 @@ impl Counter {
             Counter::ValidationRefused => Some(("outcome", "refused")),
             Counter::ValidationDryRun => Some(("outcome", "dry_run")),
             Counter::ValidationUnavailable => Some(("outcome", "unavailable")),
+            Counter::CacheHits => Some(("outcome", "hit")),
+            Counter::CacheStale => Some(("outcome", "stale")),
+            Counter::CacheCoalesced => Some(("outcome", "coalesced")),
+            Counter::CacheRevalidated => Some(("outcome", "revalidated")),
+            Counter::CacheMisses => Some(("outcome", "miss")),
+            Counter::CacheBypassed => Some(("outcome", "bypass")),
             _ => None,
         }
     }
@@ -406,6 +447,9 @@ impl Counter {
             | Counter::AuthThrottled => {
                 "Requests to routes with authentication, by what came of it."
             }
+            Counter::ProcessorCalls => "Calls to external processors.",
+            Counter::ProcessorsFailed => "Calls to external processors that came to nothing.",
+            Counter::ProcessorsAnswered => "Requests that external processors answered themselves.",
             Counter::AuthRemembered => "Credentials judged by what the shard remembered of them.",
             Counter::StoreQuestions => {
                 "Credentials that could not be judged at once: someone was asked, or it took computing."
@@ -436,6 +480,12 @@ impl Counter {
             Counter::ValuesUnfit => {
                 "Values of templates that could not stand where they should, so that the rule was skipped."
             }
+            Counter::CacheHits
+            | Counter::CacheStale
+            | Counter::CacheCoalesced
+            | Counter::CacheRevalidated
+            | Counter::CacheMisses
+            | Counter::CacheBypassed => "Requests to routes with a cache, by what came of it.",
         }
     }
 }

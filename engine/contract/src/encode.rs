@@ -11,13 +11,17 @@
 mod aggregate;
 mod auth;
 mod authenticator;
+mod cache;
 mod consumer;
 mod graphql;
 mod key;
 mod limit;
+mod payload;
+mod processor;
 mod resilience;
 mod shape;
 mod tls;
+mod transcode;
 mod upstream;
 mod validation;
 
@@ -29,19 +33,23 @@ pub use aggregate::{
 };
 pub use auth::{MAX_AUTHENTICATORS, MAX_NETWORKS, MAX_REDIS};
 pub use authenticator::MAX_COOKIE_KEYS;
+pub use cache::{MAX_CACHE, MAX_CACHED_BODY};
 pub use consumer::{MAX_CONSUMERS, MAX_CREDENTIALS, MAX_SIGNING_SECRET};
 pub use graphql::{MAX_QUERY_BATCH, MAX_QUERY_BYTES, MAX_QUERY_DEPTH, MAX_QUERY_TOKENS};
 pub use key::{MAX_KEY_SETS, MAX_KEYS, MAX_WISHES};
 pub use limit::{MAX_LIMIT, MAX_LIMIT_SCOPES, MAX_LIMIT_TIERS, MAX_LIMIT_WINDOWS, MAX_LIMITS};
+pub use payload::{MAX_BODY_RULES, MAX_BODY_STEPS, MAX_BODY_VALUE, MAX_CHANGED_BODY, MAX_JQ_MS};
+pub use processor::{MAX_PROCESSED_BODY, MAX_PROCESSOR_MS};
 pub use resilience::{MAX_ATTEMPTS, MAX_KEPT_BODY};
 pub use shape::{MAX_SHAPE_RULES, MAX_STATIC_BODY};
 pub use tls::{MAX_CERTIFICATES, MAX_CHAIN, MAX_CRL, MAX_DER, MAX_TICKET_KEYS, MAX_TRUST};
+pub use transcode::{MAX_DESCRIPTORS, MAX_PROTOS, MAX_TRANSCODED};
 pub use validation::{
     MAX_APIS, MAX_OPERATIONS, MAX_PARAMETERS, MAX_SCHEMA, MAX_SCHEMAS, MAX_VALIDATED_BODY,
 };
 
 /// Changes with every change of the model.
-pub const FORMAT: u32 = 8;
+pub const FORMAT: u32 = 12;
 /// Largest snapshot, in bytes.
 pub const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
 /// Most listeners of a snapshot.
@@ -89,6 +97,7 @@ struct Counts {
     consumers: usize,
     limits: usize,
     apis: usize,
+    protos: usize,
 }
 
 /// Why bytes are refused: which field, where, and what is wrong with it.
@@ -159,6 +168,8 @@ impl Snapshot {
         auth::write(&mut out, &self.auth);
         limit::write(&mut out, &self.limits);
         validation::write(&mut out, &self.validation);
+        out.list(&self.protos, transcode::write_proto);
+        cache::write(&mut out, &self.cache);
         out.list(&self.listeners, write_listener);
         out.list(&self.upstreams, upstream::write);
         out.list(&self.routes, write_route);
@@ -233,7 +244,14 @@ fn read_body(input: &mut In<'_>, before: Option<&Known>) -> Result<Snapshot, Dec
     let (auth, counts) = auth::read(input, counts, before)?;
     let limits = limit::read(input)?;
     let validation = validation::read(input)?;
-    let counts = Counts { limits: limits.policies.len(), apis: validation.apis.len(), ..counts };
+    let protos = input.list("protos", MAX_PROTOS, transcode::read_proto)?;
+    let counts = Counts {
+        limits: limits.policies.len(),
+        apis: validation.apis.len(),
+        protos: protos.len(),
+        ..counts
+    };
+    let cache = cache::read(input)?;
     let listeners = input.list("listeners", MAX_LISTENERS, |input| read_listener(input, counts))?;
     // Upstreams point at each other. A count that lies is found when the list is read.
     let count = input.ahead().u32_within("upstreams", 0, MAX_UPSTREAMS as u32)? as usize;
@@ -252,6 +270,8 @@ fn read_body(input: &mut In<'_>, before: Option<&Known>) -> Result<Snapshot, Dec
         auth,
         limits,
         validation,
+        protos,
+        cache,
         listeners,
         upstreams,
         routes,
@@ -376,10 +396,13 @@ fn write_route(out: &mut Out, route: &Route) {
     out.option(route.aggregate.as_deref(), aggregate::write);
     upstream::write_timeouts(out, &route.timeouts);
     out.u64(route.max_body_bytes);
+    out.option(route.payload.as_deref(), payload::write);
     out.list(&route.upgrades, |out, token| out.text(token));
     out.u8(route.early_data.into());
     out.u8(route.grpc_web.into());
+    out.option(route.transcode.as_ref(), transcode::write_route);
     out.option(route.retry.as_ref(), resilience::write_retry);
+    out.option(route.cache.as_ref(), cache::write_route);
     out.option(route.hedge.as_ref(), resilience::write_hedge);
     resilience::write_priority(out, route.priority);
     out.option(route.mirror.as_ref(), resilience::write_mirror);
@@ -388,6 +411,7 @@ fn write_route(out: &mut Out, route: &Route) {
     out.option(route.networks.as_ref(), auth::write_networks);
     limit::write_named(out, &route.limits);
     out.option(route.cors.as_ref(), auth::write_cors);
+    out.option(route.processor.as_ref(), processor::write);
     out.option(route.validation.as_ref(), validation::write_route);
     out.option(route.graphql.as_deref(), graphql::write);
 }
@@ -421,14 +445,19 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
                 weight: input.u32_within("route.backend.weight", 0, MAX_WEIGHT)?,
             })
         })?,
-        aggregate: input
-            .option("route.aggregate", |input| aggregate::read(input, upstreams).map(Box::new))?,
+        aggregate: input.option("route.aggregate", |input| {
+            aggregate::read(input, upstreams, counts.protos).map(Box::new)
+        })?,
         timeouts: upstream::read_timeouts(input)?,
         max_body_bytes: input.u64("route.max_body_bytes")?,
+        payload: input.option("route.payload", |input| payload::read(input).map(Box::new))?,
         upgrades: input.list("route.upgrades", MAX_ENTRIES, |input| input.text("route.upgrade"))?,
         early_data: input.bool("route.early_data")?,
         grpc_web: input.bool("route.grpc_web")?,
+        transcode: input
+            .option("route.transcode", |input| transcode::read_route(input, counts.protos))?,
         retry: input.option("route.retry", resilience::read_retry)?,
+        cache: input.option("route.cache", cache::read_route)?,
         hedge: input.option("route.hedge", resilience::read_hedge)?,
         priority: resilience::read_priority(input)?,
         mirror: input.option("route.mirror", |input| resilience::read_mirror(input, upstreams))?,
@@ -438,6 +467,7 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
         networks: input.option("route.networks", auth::read_networks)?,
         limits: limit::read_named(input, "route.limits", counts.limits)?,
         cors: input.option("route.cors", auth::read_cors)?,
+        processor: input.option("route.processor", |input| processor::read(input, upstreams))?,
         validation: input
             .option("route.validate", |input| validation::read_route(input, counts))?,
         graphql: input.option("route.graphql", |input| graphql::read(input).map(Box::new))?,

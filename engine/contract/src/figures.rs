@@ -1,6 +1,6 @@
-//! Figures of the store thread: how Redis answers about limits, and how the node decides meanwhile.
+//! Figures of the node: how Redis answers about limits, how the node decides meanwhile, what its cache keeps.
 //!
-//! One writer, the engine's store thread; readers see each number whole, and all of them roughly at
+//! The engine writes, its store thread what is about limits; readers see each number whole, and all of them roughly at
 //! once. They only grow (but gauges), through restarts of the engine, too.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,9 +29,17 @@ pub enum Figure {
     Losses,
     /// Times that a server had lost its memory, and nodes stated anew.
     Generations,
+    /// Gauges: what the cache keeps, and what it may.
+    CacheBytes,
+    CacheBound,
+    CacheObjects,
+    /// Answers that were stored, that went to make room, and that were purged or invalidated.
+    CacheStored,
+    CacheEvicted,
+    CachePurged,
 }
 
-const FIGURES: usize = Figure::Generations as usize + 1;
+const FIGURES: usize = Figure::CachePurged as usize + 1;
 const BUCKETS: usize = LATENCY_BOUNDS_US.len() + 1;
 
 /// The figures as they lie in the segment.

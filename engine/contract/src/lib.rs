@@ -21,6 +21,7 @@
 pub mod background;
 #[cfg(not(loom))]
 pub mod bus;
+pub mod cache_report;
 pub mod counter;
 pub mod encode;
 #[cfg(not(loom))]
@@ -44,6 +45,7 @@ mod wire;
 #[cfg(not(loom))]
 pub mod wishes;
 
+pub use cache_report::{CacheLine, CacheReport, Purge};
 pub use counter::Counter;
 pub use encode::DecodeError;
 pub use key_use::KeyUse;

@@ -5,25 +5,33 @@
 
 mod aggregate;
 mod auth;
+mod cache;
 mod consumers;
 mod graphql;
 mod key;
 mod limit;
+mod payload;
+mod processor;
 mod redis;
 mod resilience;
 mod shape;
+mod transcode;
 mod validation;
 
 use std::net::{IpAddr, SocketAddr};
 
 pub use aggregate::*;
 pub use auth::*;
+pub use cache::*;
 pub use consumers::Consumers;
 pub use graphql::Graphql;
 pub use limit::*;
+pub use payload::*;
+pub use processor::*;
 pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
 pub use resilience::*;
 pub use shape::*;
+pub use transcode::*;
 pub use validation::*;
 
 /// Index into [`Snapshot::upstreams`].
@@ -51,6 +59,9 @@ pub struct Snapshot {
     pub auth: Auth,
     pub limits: Limits,
     pub validation: Validation,
+    /// What routes transcode by.
+    pub protos: Vec<ProtoSet>,
+    pub cache: Cache,
     pub listeners: Vec<Listener>,
     pub upstreams: Vec<Upstream>,
     /// In the order of the spec: of two routes that match equally, the earlier wins.
@@ -482,14 +493,20 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Largest request body in bytes; past it 413.
     pub max_body_bytes: u64,
+    /// What is changed of bodies; `None`: nothing.
+    pub payload: Option<Box<RoutePayload>>,
     /// `Upgrade` tokens that may be tunnelled, lower case (`websocket`).
     pub upgrades: Vec<String>,
     /// Requests with a safe method are taken from early data (RFC 8470); others get 425.
     pub early_data: bool,
     /// gRPC-Web requests are translated to gRPC, and the answers back.
     pub grpc_web: bool,
+    /// Translate between JSON and gRPC.
+    pub transcode: Option<RouteTranscode>,
     /// `None`: the upstream's.
     pub retry: Option<Retry>,
+    /// `None`: answers are not kept.
+    pub cache: Option<RouteCache>,
     /// `None`: the upstream's.
     pub hedge: Option<Hedge>,
     pub priority: Priority,
@@ -504,6 +521,8 @@ pub struct Route {
     /// Policies that requests must pass, in their order.
     pub limits: Vec<LimitIndex>,
     pub cors: Option<Cors>,
+    /// Who sees its requests and answers on their way.
+    pub processor: Option<Processor>,
     /// What requests must look like; `None`: it is not looked at.
     pub validation: Option<RouteValidation>,
     /// Requests are GraphQL's, within these bounds.

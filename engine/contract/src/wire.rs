@@ -147,6 +147,17 @@ impl<'a> In<'a> {
         self.array(field).map(u64::from_le_bytes)
     }
 
+    /// A number of at most `max`.
+    pub(crate) fn u64_within(&mut self, field: &'static str, max: u64) -> Result<u64, DecodeError> {
+        let before = self.at;
+        let value = self.u64(field)?;
+        if value > max {
+            let fault = Fault::OutOfRange { found: value, min: 0, max };
+            return Err(DecodeError { field, offset: before, fault });
+        }
+        Ok(value)
+    }
+
     /// A number within `min..=max`.
     pub(crate) fn u32_within(
         &mut self,

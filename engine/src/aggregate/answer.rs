@@ -9,14 +9,14 @@ use contract::record::Reason;
 use super::ask::Asked;
 use super::compose::{compose, errors, render};
 use super::freshness::Freshness;
-use super::outcome::{Failure, Outcome};
+use super::outcome::{Failure, Outcome, Why};
 use super::plan::{Aggregate, HttpCall, Source};
 use super::run::{Asker, Bodies, Given, Ran, Reply, run};
 use super::stream::streamed;
 use super::view::{Incoming, View};
 use crate::answer::Answer;
 use crate::auth::credentials::{decoded, parameters};
-use crate::call::{Call, Caller, call};
+use crate::call::{Call, Called, Caller, call};
 use crate::exchange::{Request, Responder};
 use crate::forward::soonest;
 use crate::limits;
@@ -26,6 +26,7 @@ use crate::payload::json::Json;
 use crate::shape::RequestValues;
 use crate::shard::Shard;
 use crate::template::Escape;
+use crate::transcode::Unary;
 use crate::upload;
 
 /// Whether all parts of the answer are there.
@@ -245,20 +246,40 @@ impl Asker for Calls<'_> {
             target: &asked.target,
             fields: &asked.fields,
             body: asked.body,
-            is_grpc: false,
+            is_grpc: http.grpc.is_some(),
             deadline_ms: asked.deadline_ms,
             most_bytes: asked.most_bytes,
         };
         match call(self.shard, &self.caller, made).await {
-            Ok(called) => {
-                Ok(Reply { status: called.status, fields: called.fields, body: called.body })
-            }
+            Ok(called) => match &http.grpc {
+                Some(unary) => told(unary, called),
+                None => {
+                    Ok(Reply { status: called.status, fields: called.fields, body: called.body })
+                }
+            },
             Err(reply) => Err(Failure::unanswered(&reply)),
         }
     }
 
     fn now_us(&self) -> u64 {
         self.shard.io.clock().now_us()
+    }
+}
+
+/// The answer of gRPC as one of HTTP.
+fn told(unary: &Unary, called: Called) -> Result<Reply, Failure> {
+    let status = match (called.status, called.grpc_status()) {
+        (200, Some(code)) => Unary::status(code),
+        // Not of a gRPC server.
+        (200, None) => return Err(Failure::new(Why::NotJson, 502)),
+        (status, _) => status,
+    };
+    if status != 200 {
+        return Ok(Reply { status, fields: called.fields, body: Vec::new() });
+    }
+    match unary.response(&called.body) {
+        Ok(body) => Ok(Reply { status, fields: called.fields, body }),
+        Err(_) => Err(Failure { status, ..Failure::new(Why::NotJson, 502) }),
     }
 }
 

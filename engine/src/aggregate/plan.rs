@@ -1,5 +1,7 @@
 //! An aggregate as it is run: templates compiled, what calls need of each other derived from them.
 
+use std::sync::Arc;
+
 use contract::snapshot::{self, AggregateBody, CallMode, CallSource, Timeouts};
 
 use super::body::BodyTemplate;
@@ -8,6 +10,7 @@ use crate::payload::json::Json;
 use crate::payload::project::{self, Tree};
 use crate::plan::Route;
 use crate::template::{FieldName, Reference, Scope, Template};
+use crate::transcode::{Proto, Unary};
 
 /// A compiled aggregate.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +88,8 @@ pub struct HttpCall {
     pub success: Box<[(u16, u16)]>,
     pub pass: Box<[u16]>,
     pub max_bytes: usize,
+    /// It is a call of gRPC: the body is its message.
+    pub grpc: Option<Unary>,
 }
 
 impl HttpCall {
@@ -179,13 +184,14 @@ impl Aggregate {
         from: &snapshot::Aggregate,
         request: &Scope,
         upstreams: usize,
+        protos: &[Arc<Proto>],
     ) -> Result<Aggregate, Problem> {
         let names: Vec<String> = from.calls.iter().map(|call| call.name.clone()).collect();
         let scope = request.clone().with_body().with_calls(names);
         let mut uses = Uses::default();
         let mut calls = Vec::with_capacity(from.calls.len());
         for (at, call) in from.calls.iter().enumerate() {
-            let build = Builder { scope: &scope, uses: &mut uses, upstreams };
+            let build = Builder { scope: &scope, uses: &mut uses, upstreams, protos };
             let call = build.call(call);
             calls.push(call.map_err(|(field, problem)| (format!("calls[{at}].{field}"), problem))?);
         }
@@ -311,6 +317,7 @@ struct Builder<'b> {
     scope: &'b Scope,
     uses: &'b mut Uses,
     upstreams: usize,
+    protos: &'b [Arc<Proto>],
 }
 
 impl Builder<'_> {
@@ -386,6 +393,13 @@ impl Builder<'_> {
                 format!("upstream {} of {} does not exist", from.upstream, self.upstreams);
             return Err(("upstream".into(), problem));
         }
+        let grpc = from.grpc.as_ref().map(|grpc| {
+            let proto = self.protos.get(grpc.proto as usize).cloned();
+            let proto = proto.ok_or_else(|| {
+                ("grpc.proto".to_owned(), "its descriptors do not exist".to_owned())
+            })?;
+            Unary::find(proto, &grpc.method).map_err(|problem| ("grpc.method".to_owned(), problem))
+        });
         let target = self.text(&from.path, scope, "path", needs)?;
         let empty_segments = empty_segments(&from.path);
         let mut query = Vec::new();
@@ -435,6 +449,7 @@ impl Builder<'_> {
             success: from.success.clone().into(),
             pass: from.pass.clone().into(),
             max_bytes: from.max_bytes as usize,
+            grpc: grpc.transpose()?,
         })
     }
 

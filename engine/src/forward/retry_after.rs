@@ -20,7 +20,7 @@ pub fn number(digits: &[u8]) -> Option<u64> {
 }
 
 /// Seconds since 1970 of an HTTP date, in any of the three forms (RFC 9110 §5.6.7).
-fn date(value: &[u8]) -> Option<u64> {
+pub fn date(value: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(value).ok()?;
     let words: Vec<&str> = text.split([' ', ',', '-']).filter(|word| !word.is_empty()).collect();
     let (day, month, year, time) = match *words.as_slice() {

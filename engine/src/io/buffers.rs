@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use bytes::Bytes;
 use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 
@@ -149,8 +150,13 @@ impl Drop for Buffers {
 }
 
 enum Backing {
-    Ring { buffers: Rc<Buffers>, id: u16 },
+    Ring {
+        buffers: Rc<Buffers>,
+        id: u16,
+    },
     Heap(Vec<u8>),
+    /// Others have it, too; it is never changed.
+    Shared(Bytes),
 }
 
 /// Received bytes, owned. Dropping it gives the buffer back.
@@ -180,6 +186,29 @@ impl Chunk {
         Chunk { backing: Backing::Heap(bytes), start: 0, end }
     }
 
+    /// Bytes that others have, too, without a copy. Their number must fit 32 bits.
+    pub fn shared(bytes: Bytes) -> Chunk {
+        let end = u32::try_from(bytes.len()).expect("a chunk is bounded by limits.rs");
+        Chunk { backing: Backing::Shared(bytes), start: 0, end }
+    }
+
+    /// The first `n` bytes, and what follows, both without a copy. `None`: the bytes are not shared, or
+    /// there is nothing to be cut.
+    pub fn cut(&mut self, n: usize) -> Option<Chunk> {
+        let Backing::Shared(bytes) = &self.backing else { return None };
+        if n == 0 || n >= self.len() {
+            return None;
+        }
+        let bytes = bytes.clone();
+        let first = Chunk {
+            backing: Backing::Shared(bytes),
+            start: self.start,
+            end: self.start + n as u32,
+        };
+        self.advance(n);
+        Some(first)
+    }
+
     /// A heap copy of `bytes` with room before them.
     pub fn copy_of(bytes: &[u8]) -> Chunk {
         let mut memory = Vec::with_capacity(HEADROOM + bytes.len());
@@ -200,14 +229,19 @@ impl Chunk {
                 std::slice::from_raw_parts(buffers.base(*id).add(start), end - start)
             },
             Backing::Heap(bytes) => &bytes[start..end],
+            Backing::Shared(bytes) => &bytes[start..end],
         }
     }
 
     /// The same bytes, to be changed in place (TLS decrypts there).
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
+        if let Backing::Shared(_) = self.backing {
+            *self = Chunk::copy_of(self.bytes());
+        }
         let (start, end) = (self.start as usize, self.end as usize);
         match &mut self.backing {
+            Backing::Shared(_) => &mut [],
             // SAFETY: as in `bytes`; `self` is borrowed mutably, so no other slice of it lives.
             Backing::Ring { buffers, id } => unsafe {
                 std::slice::from_raw_parts_mut(buffers.base(*id).add(start), end - start)
@@ -247,6 +281,9 @@ impl Chunk {
     /// Puts `head` right before the bytes, if the room there suffices.
     #[inline]
     pub fn prepend(&mut self, head: &[u8]) -> bool {
+        if head.is_empty() {
+            return true;
+        }
         let Some(start) = (self.start as usize).checked_sub(head.len()) else { return false };
         match &mut self.backing {
             // SAFETY: start ≤ self.start and start + head.len() == self.start, inside the buffer
@@ -259,6 +296,7 @@ impl Chunk {
                 );
             },
             Backing::Heap(bytes) => bytes[start..start + head.len()].copy_from_slice(head),
+            Backing::Shared(_) => return false,
         }
         self.start = start as u32;
         true
@@ -267,8 +305,12 @@ impl Chunk {
     /// Puts `tail` right behind the bytes, if the room there suffices. Whatever was cut off there
     /// is overwritten.
     pub fn append(&mut self, tail: &[u8]) -> bool {
+        if tail.is_empty() {
+            return true;
+        }
         let end = self.end as usize;
         match &mut self.backing {
+            Backing::Shared(_) => return false,
             Backing::Ring { buffers, id } => {
                 if tail.len() > buffers.stride - end {
                     return false;

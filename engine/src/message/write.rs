@@ -59,6 +59,14 @@ pub fn status_line(out: &mut Vec<u8>, status: u16) {
     out.extend_from_slice(CRLF);
 }
 
+/// `HTTP/1.1 status CRLF`, without a phrase.
+#[inline]
+pub fn bare_status_line(out: &mut Vec<u8>, status: u16) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    decimal(out, u64::from(status));
+    out.extend_from_slice(b" \r\n");
+}
+
 /// `name: value CRLF`.
 #[inline]
 pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {

@@ -39,6 +39,11 @@ impl Tree {
         Ok(tree)
     }
 
+    /// Calls `work` with every member that a path names, those inside of it first.
+    pub fn each_named<'a>(&self, value: &mut Json<'a>, work: &mut dyn FnMut(&mut Json<'a>)) {
+        named(value, &[self], work);
+    }
+
     /// What is said of a member: by its own name and by `*`.
     fn of(&self, name: &str) -> [Option<&Tree>; 2] {
         let own = self.names.iter().find(|(own, _)| **own == *name).map(|(_, tree)| tree);
@@ -65,6 +70,26 @@ fn split(path: &str) -> Result<Vec<String>, String> {
     match segments.len() <= limits::POINTER_SEGMENTS {
         true => Ok(segments),
         false => Err(format!("at most {} names are allowed", limits::POINTER_SEGMENTS)),
+    }
+}
+
+fn named<'a>(value: &mut Json<'a>, trees: &[&Tree], work: &mut dyn FnMut(&mut Json<'a>)) {
+    match value {
+        Json::Array(items) => items.iter_mut().for_each(|item| named(item, trees, work)),
+        Json::Object(members) => {
+            for (name, value) in members {
+                let name = name.decoded();
+                let inner: Vec<_> =
+                    trees.iter().flat_map(|tree| tree.of(&name)).flatten().collect();
+                if !inner.is_empty() {
+                    named(value, &inner, work);
+                }
+                if inner.iter().any(|tree| tree.end) {
+                    work(value);
+                }
+            }
+        }
+        _ => {}
     }
 }
 

@@ -8,10 +8,13 @@ use super::{PlanError, Upstream};
 use crate::aggregate::Aggregate;
 use crate::auth::{Networks, Policy, policy};
 use crate::cors::Cors;
+use crate::extension::Extension;
 use crate::graphql;
 use crate::limit;
+use crate::payload::Payload;
 use crate::route::Rewrite;
-use crate::shape::{self, Captures, Shape};
+use crate::shape::{Captures, Shape, scope};
+use crate::transcode::{Proto, Transcode};
 use crate::validate::{Api, Rules};
 
 /// A route without its conditions: those are in the router.
@@ -32,14 +35,20 @@ pub struct Route {
     timeouts: Timeouts,
     /// Largest request body in bytes; past it 413.
     pub max_body_bytes: u64,
+    /// What is changed of bodies.
+    pub payload: Option<Arc<Payload>>,
     /// `Upgrade` tokens that may be tunnelled, lower case.
     pub upgrades: Box<[Box<str>]>,
     /// Takes requests with a safe method from early data.
     pub early_data: bool,
     /// Translates gRPC-Web.
     pub grpc_web: bool,
+    /// Translates between JSON and gRPC.
+    pub transcode: Option<Arc<Transcode>>,
     /// `None`: the upstream's.
     retry: Option<Retry>,
+    /// What is kept of its answers; `None`: nothing.
+    pub cache: Option<Box<snapshot::RouteCache>>,
     /// `None`: the upstream's.
     hedge: Option<Hedge>,
     pub priority: Priority,
@@ -57,6 +66,8 @@ pub struct Route {
     pub limits: Box<[LimitIndex]>,
     /// What scripts of other origins may do; `None`: the upstream says.
     pub cors: Option<Box<Cors>>,
+    /// Who sees its requests and answers on their way.
+    pub extension: Option<Box<Extension>>,
     /// What requests must look like; `None`: anything.
     pub rules: Option<Box<Rules>>,
     /// Its requests are GraphQL's, and have to be within these bounds.
@@ -79,6 +90,7 @@ impl Route {
         policies: &policy::Memory,
         limits: &limit::Policies,
         apis: &[Arc<Api>],
+        protos: &[Arc<Proto>],
     ) -> Result<Route, PlanError> {
         let error = |field: String, problem: String| PlanError {
             entity: "route",
@@ -106,15 +118,28 @@ impl Route {
                 format!("upstream {} of {upstreams} does not exist", mirror.upstream),
             ));
         }
+        if let Some(processor) = &from.processor
+            && processor.upstream as usize >= upstreams
+        {
+            return Err(error(
+                "external_processor.upstream".into(),
+                format!("upstream {} of {upstreams} does not exist", processor.upstream),
+            ));
+        }
+        let extension = from.processor.as_ref();
+        let extension = extension.map(|one| Box::new(Extension::build(one, &from.name)));
         let rewrite = Rewrite::build(&from.path, &from.rewrite)
             .map_err(|problem| error("rewrite".into(), problem))?;
         let captures =
             Captures::build(&from.path).map_err(|problem| error("path".into(), problem))?;
+        let payload =
+            from.payload.as_ref().map(|payload| Payload::build(payload, &scope(&from, &captures)));
+        let payload = payload.transpose().map_err(|(field, problem)| error(field, problem))?;
         let shape = from.shape.as_ref().map(|shape| Shape::build(&from, shape, &captures));
         let shape = shape.transpose().map_err(|(field, problem)| error(field, problem))?;
         let aggregate = from.aggregate.as_ref().map(|aggregate| {
-            let scope = shape::scope(&from, &captures);
-            let built = Aggregate::build(aggregate, &scope, upstreams);
+            let scope = scope(&from, &captures);
+            let built = Aggregate::build(aggregate, &scope, upstreams, protos);
             built
                 .map(Box::new)
                 .map_err(|(field, problem)| error(format!("aggregate.{field}"), problem))
@@ -133,6 +158,15 @@ impl Route {
             api.map(|api| Box::new(Rules::new(rules, api)))
         });
         let rules = rules.transpose()?;
+        let transcode = from.transcode.as_ref().map(|transcode| {
+            let proto = protos.get(transcode.proto as usize).cloned();
+            let gone = || error("transcode.proto".into(), "its descriptors do not exist".into());
+            let built = Transcode::build(transcode, proto.ok_or_else(gone)?);
+            let built =
+                built.map_err(|(field, problem)| error(format!("transcode.{field}"), problem));
+            built.map(Arc::new)
+        });
+        let transcode = transcode.transpose()?;
         Ok(Route {
             name: from.name.into(),
             rewrite,
@@ -146,6 +180,7 @@ impl Route {
             aggregate,
             timeouts: from.timeouts,
             max_body_bytes: from.max_body_bytes,
+            payload: payload.map(Arc::new),
             upgrades: from
                 .upgrades
                 .into_iter()
@@ -153,7 +188,9 @@ impl Route {
                 .collect(),
             early_data: from.early_data,
             grpc_web: from.grpc_web,
+            transcode,
             retry: from.retry,
+            cache: from.cache.map(Box::new),
             hedge: from.hedge,
             priority: from.priority,
             mirror: from.mirror,
@@ -163,12 +200,13 @@ impl Route {
             networks: from.networks.map(|networks| Box::new(Networks::build(&networks))),
             limits,
             cors: cors.map(Box::new),
+            extension,
             rules,
             graphql: from.graphql.map(|one| Box::new(graphql::Rules::new(&one))),
         })
     }
 
-    /// What holds for one call of an aggregate: 0 and `None` are the upstream's.
+    /// What holds for calls of the gateway's own: 0 and `None` are the upstream's.
     pub fn of_call(name: &str, timeouts: Timeouts, retry: Option<Retry>) -> Route {
         Route {
             name: name.into(),
@@ -179,10 +217,13 @@ impl Route {
             aggregate: None,
             timeouts,
             max_body_bytes: u64::MAX,
+            payload: None,
             upgrades: Box::default(),
             early_data: false,
             grpc_web: false,
+            transcode: None,
             retry,
+            cache: None,
             hedge: None,
             priority: Priority::Normal,
             mirror: None,
@@ -192,6 +233,7 @@ impl Route {
             networks: None,
             limits: Box::default(),
             cors: None,
+            extension: None,
             rules: None,
             graphql: None,
         }
@@ -261,7 +303,8 @@ mod tests {
             upgrades: vec!["WebSocket".into()],
             ..Default::default()
         };
-        let route = Route::build(from, 1, &Default::default(), &Default::default(), &[]).unwrap();
+        let route =
+            Route::build(from, 1, &Default::default(), &Default::default(), &[], &[]).unwrap();
         let upstream = Upstream {
             name: "u".into(),
             balance: Default::default(),

@@ -15,6 +15,8 @@ use contract::snapshot::{Overload, Priority};
 pub use plan::ShardPlan;
 
 use crate::auth;
+use crate::cache;
+use crate::coding::Encoders;
 use crate::io::{Io, Swap};
 use crate::limit::Limiter;
 use crate::limits;
@@ -45,6 +47,8 @@ pub struct Seat {
     /// Where control is asked for key sets; `None`: there is none.
     pub wishes: Option<contract::wishes::Wishes>,
     pub throttle: Arc<auth::Throttle>,
+    /// Stored answers.
+    pub cache: Arc<cache::Store>,
 }
 
 pub struct Shard {
@@ -80,6 +84,8 @@ pub struct Shard {
     pub(crate) mirrors: Rc<Cell<u32>>,
     /// Bytes of bodies that were gathered to be validated and have not gone on.
     pub(crate) gathered: Rc<Cell<usize>>,
+    /// For answers that are compressed.
+    pub(crate) encoders: Rc<Encoders>,
 }
 
 impl Shard {
@@ -122,6 +128,7 @@ impl Shard {
             limiter,
             mirrors: Rc::default(),
             gathered: Rc::default(),
+            encoders: Rc::default(),
         });
         shard.adopt_whole(shard.plans.get());
         shard
@@ -139,6 +146,12 @@ impl Shard {
     /// Itself, for a task of its own.
     pub fn own(&self) -> Option<Rc<Shard>> {
         self.own.upgrade()
+    }
+
+    /// What the node keeps of answers.
+    #[inline]
+    pub fn cache(&self) -> &Arc<cache::Store> {
+        &self.seat.cache
     }
 
     /// The epoch adopted last.

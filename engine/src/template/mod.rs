@@ -192,6 +192,14 @@ impl Template {
         self.references().any(|what| what.root() == root)
     }
 
+    /// What it asks for, if it is that and nothing else.
+    pub fn only(&self) -> Option<&Reference> {
+        match &*self.parts {
+            [Part::Value(place)] if place.filters.is_empty() => Some(&place.what),
+            _ => None,
+        }
+    }
+
     /// What of it is always the same, in its order.
     pub fn literals(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {

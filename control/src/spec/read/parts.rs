@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use super::Places;
 use super::admin::admin;
 use super::authenticators::authenticator;
+use super::cache::cache;
 use super::consumers::{consumer, group, redis, settings};
 use super::fields::{Fields, Walk};
 use super::limits::limit;
 use super::listener::listener;
 use super::resilience::overload;
 use super::route::route;
+use super::transcode::proto;
 use super::upstream::upstream;
 use super::validate::api;
 use crate::spec::model::*;
@@ -47,7 +49,9 @@ fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
         "groups",
         "consumers",
         "limits",
+        "cache",
         "apis",
+        "protos",
         "listeners",
         "upstreams",
         "routes",
@@ -82,8 +86,12 @@ fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
         limits: fields
             .read(walk, "limits", |walk, node, path| walk.list(node, path, limit))
             .unwrap_or_default(),
+        cache: fields.read(walk, "cache", cache).unwrap_or_default(),
         apis: fields
             .read(walk, "apis", |walk, node, path| walk.list(node, path, api))
+            .unwrap_or_default(),
+        protos: fields
+            .read(walk, "protos", |walk, node, path| walk.list(node, path, proto))
             .unwrap_or_default(),
         listeners: listeners.unwrap_or_default(),
         upstreams: fields

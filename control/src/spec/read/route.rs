@@ -5,12 +5,16 @@ use std::collections::HashSet;
 use super::Mark;
 use super::access::{cors, networks, route_auth};
 use super::aggregate::aggregate;
+use super::cache::route_cache;
 use super::consumers::names;
 use super::fields::{Fields, Walk, nearest};
 use super::graphql::graphql;
 use super::parts::{count, flag, locality, name, one_of};
+use super::payload::{compress, request_body, response_body};
+use super::processor::external_processor;
 use super::resilience::{deadline_header, hedge, mirror, retry};
 use super::shape::{redirect, request, respond, response};
+use super::transcode::transcode;
 use super::upstream::route_timeouts;
 use super::validate::validate;
 use crate::spec::model::{
@@ -36,10 +40,15 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "aggregate",
         "timeouts",
         "max_body_bytes",
+        "request_body",
+        "response_body",
+        "compress",
         "upgrades",
         "early_data",
         "grpc_web",
+        "transcode",
         "retry",
+        "cache",
         "hedge",
         "priority",
         "mirror",
@@ -47,6 +56,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "auth",
         "networks",
         "cors",
+        "external_processor",
         "limits",
         "validate",
         "graphql",
@@ -71,10 +81,15 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             aggregate: None,
             timeouts: RouteTimeouts::default(),
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+            request_body: Vec::new(),
+            response_body: Vec::new(),
+            compress: None,
             upgrades: Vec::new(),
             early_data: false,
             grpc_web: false,
+            transcode: None,
             retry: None,
+            cache: None,
             hedge: None,
             priority: Priority::default(),
             mirror: None,
@@ -82,6 +97,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             auth: None,
             networks: None,
             cors: None,
+            external_processor: None,
             limits: Vec::new(),
             validate: None,
             graphql: None,
@@ -115,10 +131,15 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         aggregate: fields.read(walk, "aggregate", aggregate).map(Box::new),
         timeouts: fields.read(walk, "timeouts", route_timeouts).unwrap_or_default(),
         max_body_bytes: fields.read(walk, "max_body_bytes", size).unwrap_or(DEFAULT_MAX_BODY_BYTES),
+        request_body: fields.read(walk, "request_body", request_body).unwrap_or_default(),
+        response_body: fields.read(walk, "response_body", response_body).unwrap_or_default(),
+        compress: fields.read(walk, "compress", compress),
         upgrades: fields.read(walk, "upgrades", upgrades).unwrap_or_default(),
         early_data: flag(walk, &fields, "early_data", false),
         grpc_web: flag(walk, &fields, "grpc_web", false),
+        transcode: fields.read(walk, "transcode", transcode),
         retry: fields.read(walk, "retry", retry),
+        cache: fields.read(walk, "cache", route_cache),
         hedge: fields.read(walk, "hedge", hedge),
         priority: fields
             .read(walk, "priority", |walk, node, path| walk.word(node, path, PRIORITIES))
@@ -128,6 +149,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         auth: fields.read(walk, "auth", route_auth),
         networks: fields.read(walk, "networks", networks),
         cors: fields.read(walk, "cors", cors),
+        external_processor: fields.read(walk, "external_processor", external_processor),
         limits: fields.read(walk, "limits", names).unwrap_or_default(),
         validate: fields.read(walk, "validate", validate),
         graphql: fields.read(walk, "graphql", graphql).map(Box::new),

@@ -8,7 +8,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
-use super::{EXAMPLES, callers, operators::admin, resilience, shape};
+use super::{EXAMPLES, callers, operators::admin, payload, resilience, shape};
 use crate::compile::{Inputs, compile};
 use crate::keys::Fetched;
 use crate::material::Material;
@@ -288,8 +288,9 @@ prop_compose! {
         auth in option::of(callers::route_auth(callers)),
         (networks, cors) in (option::of(callers::networks()), option::of(callers::cors())),
         limits in subsequence(texts(&["plan", "1"]), 0..3),
-        (validate, shape) in (option::of(validate()), shape::shape()),
-        graphql in option::weighted(0.3, graphql().boxed()),
+        (validate, shape, payload, graphql) in
+            (option::of(validate()), shape::shape(), payload::payload(), option::weighted(0.3, graphql().boxed())),
+        cache in option::of(route_cache()),
         aggregate in option::weighted(0.3, super::aggregate::aggregate().boxed()),
         workspace in locality(),
     ) -> Route {
@@ -305,6 +306,7 @@ prop_compose! {
             2 if kind < 2 => Rewrite::ReplacePrefix("/v2".into()),
             _ => Rewrite::Keep,
         };
+        let known = auth.is_some();
         let mirror = mirrored.filter(|at| !backends.contains(at)).map(|at| Mirror {
             upstream: format!("upstream-{at}"),
             per_ten_thousand,
@@ -331,10 +333,18 @@ prop_compose! {
             aggregate,
             timeouts: RouteTimeouts { connect_ms, first_byte_ms, idle_ms, try_ms, total_ms },
             max_body_bytes,
+            request_body: payload.0,
+            response_body: payload.1,
+            compress: payload.2,
             upgrades,
             early_data,
             grpc_web,
+            transcode: None,
             retry,
+            cache: cache.map(|cache| RouteCache {
+                key: CacheKey { consumer: cache.key.consumer && known, ..cache.key },
+                ..cache
+            }),
             hedge,
             priority,
             mirror,
@@ -342,6 +352,7 @@ prop_compose! {
             auth,
             networks,
             cors,
+            external_processor: None,
             limits,
             validate,
             graphql,
@@ -373,6 +384,91 @@ prop_compose! {
             documents: if hashed { vec!["0a".repeat(32)] } else { Vec::new() },
         })
     }
+}
+
+fn protos() -> Vec<ProtoSource> {
+    let empty = ProtoSource {
+        name: "shop".into(),
+        workspace: Some("shop".into()),
+        files: vec!["/etc/shop.proto".into()],
+        includes: vec!["/etc".into()],
+        descriptor_set: None,
+        reflection: None,
+    };
+    let (files, includes) = (Vec::new(), Vec::new());
+    let set = Some("/etc/x.binpb".to_string());
+    let other = ProtoSource { name: "set".into(), files, includes, ..empty.clone() };
+    vec![empty, ProtoSource { descriptor_set: set, ..other }]
+}
+
+fn transcode() -> Transcode {
+    let binding = HttpBinding {
+        custom: Some(CustomMethod { kind: "*".into(), path: "/v1/{a.b=c/**}:d".into() }),
+        body: "*".into(),
+        ..HttpBinding::default()
+    };
+    let one = HttpBinding {
+        selector: "shop.v1.Shop.Get".into(),
+        get: Some("/v1/{id}".into()),
+        response_body: "item".into(),
+        additional_bindings: vec![binding],
+        ..HttpBinding::default()
+    };
+    Transcode {
+        proto: "shop".into(),
+        services: vec!["shop.v1.Shop".into()],
+        to: TranscodeTarget::Grpc,
+        bindings: vec![one],
+        auto_mapping: true,
+        print: PrintOptions { whitespace: true, ..PrintOptions::default() },
+        streams: StreamFormat::Sse,
+        unknown_query: UnknownQuery::Listed(vec!["key".into()]),
+        unknown_fields: Unknown::Ignore,
+        status_details: false,
+        case_insensitive_enums: true,
+        max_request_bytes: 1024,
+        max_response_bytes: DEFAULT_TRANSCODED_BYTES,
+    }
+}
+
+fn route_cache() -> BoxedStrategy<RouteCache> {
+    let names = || subsequence(texts(&["a", "1", "x-y"]), 0..3);
+    let query = prop_oneof![
+        Just(QueryKey::All),
+        names().prop_map(QueryKey::Only),
+        names().prop_map(QueryKey::Except),
+    ];
+    let set_cookie = select(vec![SetCookie::Refuse, SetCookie::Strip, SetCookie::Store]);
+    let times = (0..1u64 << 34, 0..1u64 << 34, 0..1u64 << 34, 0..=100u8, 0..=60_000u32);
+    let statuses = subsequence(vec![200u16, 404, 599], 0..3);
+    let tag_header = select(texts(&["cache-tag", "x-1"]));
+    let parts = (query, names(), set_cookie, statuses, tag_header);
+    (times, parts, any::<[bool; 3]>())
+        .prop_map(|(times, parts, flags)| {
+            let (
+                ttl_ms,
+                stale_while_revalidate_ms,
+                stale_if_error_ms,
+                heuristic_percent,
+                coalesce_ms,
+            ) = times;
+            let (query, headers, set_cookie, statuses, tag_header) = parts;
+            let [consumer, ignore_request_cache_control, cache_status] = flags;
+            RouteCache {
+                ttl_ms,
+                heuristic_percent,
+                statuses,
+                stale_while_revalidate_ms,
+                stale_if_error_ms,
+                key: CacheKey { query, headers, consumer },
+                set_cookie,
+                tag_header,
+                ignore_request_cache_control,
+                coalesce_ms,
+                cache_status,
+            }
+        })
+        .boxed()
 }
 
 fn validate() -> impl Strategy<Value = Validate> {
@@ -438,6 +534,17 @@ fn spec() -> impl Strategy<Value = Spec> {
                                 !upstreams.iter().any(|one| one.name == backend.name && old(one))
                             });
                         }
+                        // One of the routes that may, in all its parts.
+                        let speaks = |route: &Route| {
+                            route.upstreams.iter().all(|backend| {
+                                let old =
+                                    |upstream: &Upstream| upstream.protocol == Protocol::Http1;
+                                !upstreams.iter().any(|one| one.name == backend.name && old(one))
+                            })
+                        };
+                        if let Some(route) = routes.iter_mut().find(|route| speaks(route)) {
+                            route.transcode = Some(transcode());
+                        }
                         Spec {
                             version: VERSION,
                             node: Node {
@@ -454,12 +561,17 @@ fn spec() -> impl Strategy<Value = Spec> {
                             authenticators: callers.authenticators,
                             groups: callers.groups,
                             limits: callers.limits,
+                            cache: Cache {
+                                max_bytes: 1 << 20,
+                                max_object_bytes: 1 << (queue_delay_ms % 19),
+                            },
                             apis: vec![ApiDocument {
                                 name: "shop".into(),
                                 workspace: Some("shop".into()),
                                 openapi: "/etc/shop.yaml".into(),
                                 base_path: None,
                             }],
+                            protos: protos(),
                             consumers: callers.consumers.into(),
                             listeners,
                             upstreams: upstreams.into(),
@@ -471,7 +583,7 @@ fn spec() -> impl Strategy<Value = Spec> {
     )
 }
 
-fn errors(loaded: &Loaded) -> Vec<String> {
+pub fn errors(loaded: &Loaded) -> Vec<String> {
     let errors = loaded.problems.iter().filter(|problem| problem.severity == Severity::Error);
     errors.map(ToString::to_string).collect()
 }

@@ -28,6 +28,11 @@ fn every_message_without_descriptors_arrives_as_sent() {
         Message::EngineUp { pid: 5 },
         Message::EngineDown { reason: "signal 9".into() },
         Message::Shutdown,
+        Message::AskCache { id: 9, purge: None },
+        Message::AskCache {
+            id: 10,
+            purge: Some(Purge { tag: "a".into(), below: true, ..Purge::default() }),
+        },
         Message::ListLimits { id: 8, consumer: "acme".into(), most: 10 },
     ] {
         let sent = format!("{message:?}");
@@ -38,12 +43,13 @@ fn every_message_without_descriptors_arrives_as_sent() {
 #[test]
 fn descriptors_arrive_and_are_close_on_exec() {
     type Make = fn(OwnedFd) -> Message;
-    let makes: [Make; 5] = [
+    let makes: [Make; 6] = [
         |fd| Message::Segment { fd },
         |fd| Message::Snapshot { epoch: 7, fd },
         |fd| Message::Publish { epoch: 7, fd },
         |fd| Message::LastSnapshot { epoch: 7, fd },
         |fd| Message::Limits { id: 7, fd },
+        |fd| Message::Cache { id: 7, fd },
     ];
     for make in makes {
         let fd = match pass(make(seal(b"bytes").unwrap())) {
@@ -51,7 +57,8 @@ fn descriptors_arrive_and_are_close_on_exec() {
             | Message::Snapshot { epoch: 7, fd }
             | Message::Publish { epoch: 7, fd }
             | Message::LastSnapshot { epoch: 7, fd }
-            | Message::Limits { id: 7, fd } => fd,
+            | Message::Limits { id: 7, fd }
+            | Message::Cache { id: 7, fd } => fd,
             other => panic!("{other:?}"),
         };
         assert!(fcntl_getfd(&fd).unwrap().contains(FdFlags::CLOEXEC));

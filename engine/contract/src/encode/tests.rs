@@ -272,10 +272,12 @@ fn a_count_that_lies_takes_no_memory() {
     let mut bytes = small().encode();
     // The body up to the count of listeners: epoch, revision, via, name, drain time-out, locality,
     // overload, and the counts of certificates, trust and ticket keys. Then callers: version, no Redis,
-    // throttle, the counts of key sets and authenticators, and length and count of consumers. Then limits and validation:
-    // two counts each.
+    // throttle, the counts of key sets and authenticators, and length and count of consumers. Then limits
+    // and validation, two counts each, the count of protos, and the two bounds
+    // of the cache.
     let callers = 8 + 1 + 8 + 4 * 4;
-    let count = HEAD + 8 + 8 + 4 + "sluice".len() + 4 + 4 + 4 + 5 + 3 * 4 + callers + 4 * 4;
+    let more = 5 * 4 + 2 * 8;
+    let count = HEAD + 8 + 8 + 4 + "sluice".len() + 4 + 4 + 4 + 5 + 3 * 4 + callers + more;
     bytes[count..count + 4].copy_from_slice(&(MAX_LISTENERS as u32).to_le_bytes());
     reframe(&mut bytes);
     let error = Snapshot::decode(&bytes).unwrap_err();

@@ -6,9 +6,12 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 mod aggregate;
 mod auth;
+mod cache;
 mod graphql;
 mod limit;
+mod payload;
 mod shape;
+mod transcode;
 mod validation;
 
 fn text() -> BoxedStrategy<String> {
@@ -391,8 +394,30 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
     let tries = (option::of(retry()), option::of(hedge()), priority, option::of(mirror));
     let callers = auth::route_auth(authenticators, consumers);
     let callers = (callers, option::of(auth::networks()), option::of(auth::cors()));
+    let view = || {
+        prop_oneof![
+            Just(ProcessorView::Nothing),
+            Just(ProcessorView::Head),
+            Just(ProcessorView::Body)
+        ]
+    };
+    let processor =
+        (0..upstreams, view(), view(), 1..=MAX_PROCESSOR_MS, 0..=MAX_PROCESSED_BODY, any::<bool>())
+            .prop_map(
+                |(upstream, request, response, timeout_ms, max_body_bytes, pass_on_failure)| {
+                    Processor {
+                        upstream,
+                        request,
+                        response,
+                        timeout_ms,
+                        max_body_bytes,
+                        pass_on_failure,
+                    }
+                },
+            );
     let shape = option::of(shape::shape().prop_map(Box::new));
-    let last = (last, tries, option::of(text()), callers, shape);
+    let payload = option::of(payload::payload().prop_map(Box::new));
+    let last = (last, tries, option::of(text()), callers, (shape, payload, option::of(processor)));
     (text(), lists, path, conditions, rewrite, vec(backend, 0..4), timeouts(), last).prop_map(
         |(name, lists, path, (headers, query), rewrite, backends, timeouts, last)| Route {
             name,
@@ -402,14 +427,16 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             headers,
             query,
             rewrite,
-            shape: last.4,
+            shape: last.4.0,
             backends,
             aggregate: None,
             timeouts,
             max_body_bytes: last.0.0,
+            payload: last.4.1,
             upgrades: lists.2,
             early_data: last.0.1,
             grpc_web: last.0.2,
+            transcode: None,
             retry: last.1.0,
             hedge: last.1.1,
             priority: last.1.2,
@@ -418,9 +445,11 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             auth: last.3.0,
             networks: last.3.1,
             cors: last.3.2,
+            processor: last.4.2,
             limits: Vec::new(),
             validation: None,
             graphql: None,
+            cache: None,
         },
     )
 }
@@ -449,15 +478,14 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         (Just((certificates, trust, ticket_keys)), listeners, routed)
     });
     let limits = (vec(limit::policy(), 0..3), vec(any::<u32>(), 0..3));
-    let limits = (
-        limits,
-        validation::validation(),
-        (option::of(aggregate::aggregate()), option::of(graphql::graphql())),
-    );
+    let calls = (option::of(aggregate::aggregate()), option::of(graphql::graphql()));
+    let more = (cache::cache(), transcode::transcode(), calls);
+    let limits = (limits, validation::validation(), more);
     let numbers = (any::<u64>(), any::<u64>());
     (numbers, node, limits, parts).prop_map(|((epoch, revision), node, limits, parts)| {
         let ((certificates, trust, ticket_keys), listeners, (auth, upstreams, mut routes)) = parts;
-        let ((policies, named), (validation, on_routes), aggregate) = limits;
+        let ((policies, named), (validation, on_routes), more) = limits;
+        let ((cache, on_route), (protos, transcode), aggregate) = more;
         let known = policies.len() as u32;
         let named: Vec<u32> = match known {
             0 => Vec::new(),
@@ -466,6 +494,8 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         if let Some(route) = routes.first_mut() {
             route.limits = named.clone();
             route.validation = on_routes;
+            route.transcode = transcode;
+            route.cache = on_route;
             route.aggregate = aggregate.0.map(Box::new);
             route.graphql = aggregate.1.map(Box::new);
             if route.aggregate.is_some() {
@@ -483,6 +513,8 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
             auth,
             limits,
             validation,
+            protos,
+            cache,
             listeners,
             upstreams,
             routes,
