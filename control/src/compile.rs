@@ -98,6 +98,7 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         .zip(&spec.routes)
         .map(|(flat, one)| flat::Route {
             transcode: transcode::route(one, spec, inputs.material),
+            aggregate: aggregate::route(one, &index, spec, inputs.material).map(Box::new),
             ..flat
         })
         .collect();
@@ -201,10 +202,7 @@ fn route<'a>(
                 Some(flat::Backend { upstream, weight: backend.weight })
             })
             .collect(),
-        aggregate: route
-            .aggregate
-            .as_ref()
-            .map(|one| Box::new(aggregate::aggregate(one, index, spec, material))),
+        aggregate: None,
         timeouts: upstreams::route_timeouts(&route.timeouts),
         max_body_bytes: route.max_body_bytes,
         payload: payload::payload(route),

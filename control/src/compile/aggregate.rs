@@ -7,11 +7,20 @@ use serde_json::Value;
 
 use super::{Indexes, upstreams};
 use crate::material::Material;
-use crate::spec::{Aggregate, AggregateCall, CallMode, Merge, Spec};
+use crate::spec::{Aggregate, AggregateCall, CallMode, Merge, Route, Spec};
 
 /// Total: a call that names no upstream (which a loaded spec cannot have) makes a snapshot that is
 /// refused when it is decoded.
-pub fn aggregate(
+pub fn route(
+    route: &Route,
+    index: &Indexes<'_>,
+    spec: &Spec,
+    material: &Material,
+) -> Option<flat::Aggregate> {
+    route.aggregate.as_deref().map(|one| aggregate(one, index, spec, material))
+}
+
+fn aggregate(
     from: &Aggregate,
     index: &Indexes<'_>,
     spec: &Spec,
