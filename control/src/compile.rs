@@ -8,8 +8,8 @@ use contract::snapshot as flat;
 use crate::keys::Fetched;
 use crate::material::Material;
 use crate::spec::{
-    Cidr, ExternalProcessor, FieldMatch, Listener, OnProcessorFailure, PathMatch, ProcessorView,
-    Rewrite, Route, Spec, UnderscoreFields, ValueMatch,
+    Cidr, ExternalProcessor, FieldMatch, Graphql, Listener, OnProcessorFailure, PathMatch,
+    ProcessorView, Rewrite, Route, Spec, UnderscoreFields, ValueMatch,
 };
 use identities::Identities;
 use providers::Providers;
@@ -98,6 +98,7 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         .zip(&spec.routes)
         .map(|(flat, one)| flat::Route {
             transcode: transcode::route(one, spec, inputs.material),
+            aggregate: aggregate::route(one, &index, spec, inputs.material).map(Box::new),
             ..flat
         })
         .collect();
@@ -175,6 +176,7 @@ fn route<'a>(
         cors: route.cors.as_ref().map(callers::cors),
         processor: route.external_processor.as_ref().and_then(|one| processor(one, index)),
         validation: route.validate.as_ref().map(|one| rules.route(one)),
+        graphql: route.graphql.as_deref().map(|one| Box::new(graphql(one))),
         name: route.name.clone(),
         hosts: route.matches.hosts.clone(),
         path: match &route.matches.path {
@@ -200,7 +202,7 @@ fn route<'a>(
                 Some(flat::Backend { upstream, weight: backend.weight })
             })
             .collect(),
-        aggregate: route.aggregate.as_ref().map(|one| Box::new(aggregate::aggregate(one, index))),
+        aggregate: None,
         timeouts: upstreams::route_timeouts(&route.timeouts),
         max_body_bytes: route.max_body_bytes,
         payload: payload::payload(route),
@@ -214,6 +216,22 @@ fn route<'a>(
         priority: upstreams::priority(route.priority),
         mirror: route.mirror.as_ref().and_then(|mirror| upstreams::mirror(mirror, index)),
         deadline_header: route.deadline_header.clone(),
+    }
+}
+
+fn graphql(from: &Graphql) -> flat::Graphql {
+    flat::Graphql {
+        max_depth: from.max_depth,
+        max_cost: from.max_cost,
+        max_aliases: from.max_aliases,
+        max_tokens: from.max_tokens,
+        max_batch: from.max_batch,
+        max_bytes: u32::try_from(from.max_bytes).unwrap_or(u32::MAX),
+        introspection: from.introspection,
+        list_arguments: from.list_arguments.clone(),
+        weights: from.weights.iter().map(|(name, weight)| (name.clone(), *weight)).collect(),
+        operations: from.operations.clone(),
+        documents: from.documents.clone(),
     }
 }
 

@@ -22,6 +22,7 @@ use crate::limits;
 use crate::local_reply::LocalReply;
 use crate::message::{BodyFraming, HeadLimits, Progress, ResponseHead, write};
 use crate::mux::MuxStream;
+use crate::pipe::Reader;
 use crate::shape::Judged;
 use crate::shard::Shard;
 use crate::upload::{Upload, UploadEnd};
@@ -67,6 +68,8 @@ pub enum Carrier {
 pub struct Body {
     pub data: Option<Chunk>,
     pub trailers: Vec<u8>,
+    /// The body is still being made, and comes from there.
+    pub pipe: Option<Reader>,
 }
 
 impl Carrier {
@@ -242,6 +245,26 @@ impl Answer {
         Ok(Answer::of_parts(head, Chunk::from_vec(text), data, Vec::new()))
     }
 
+    /// Likewise, with a body that is still being made.
+    ///
+    /// # Errors
+    /// As [`Answer::own`].
+    pub fn piped(
+        shard: &Shard,
+        is_head: bool,
+        status: u16,
+        fields: &[(&[u8], &[u8])],
+        pipe: Reader,
+    ) -> Result<Answer, LocalReply> {
+        let answer = Answer::own(shard, is_head, status, fields, Vec::new())?;
+        let mut head = answer.head;
+        if head.framing != BodyFraming::None {
+            head.framing = BodyFraming::Chunked;
+        }
+        let body = Body { pipe: Some(pipe), ..Body::default() };
+        Ok(Answer { head, carrier: Carrier::Own(RefCell::new(body)), ..answer })
+    }
+
     fn of_parts(
         head: Box<ResponseHead>,
         bytes: Chunk,
@@ -249,7 +272,7 @@ impl Answer {
         trailers: Vec<u8>,
     ) -> Answer {
         Answer {
-            carrier: Carrier::Own(RefCell::new(Body { data, trailers })),
+            carrier: Carrier::Own(RefCell::new(Body { data, trailers, pipe: None })),
             account: None,
             head,
             bytes,

@@ -467,3 +467,5 @@ pub const CACHE_STEP: usize = 64 * 1024;
 pub const AGGREGATE_TEMPLATE_VALUE: usize = 1024 * 1024;
 /// Largest body of a request whose templates ask for it, in bytes.
 pub const AGGREGATE_REQUEST_BODY: usize = 1024 * 1024;
+/// How deep selections and values of a GraphQL document nest, fragments followed.
+pub const GRAPHQL_RECURSION: usize = 200;

@@ -12,6 +12,7 @@ use crate::cors;
 use crate::exchange::{Ended, Fields, Next, Request, Responder, Upgrade};
 use crate::extension;
 use crate::forward::{self, retry_after};
+use crate::graphql;
 use crate::grpc;
 use crate::grpc_web;
 use crate::io::Chunk;
@@ -71,6 +72,9 @@ async fn decide(
     admit_content(request, responder)?;
     admit_upgrade(request, route)?;
     admit_valid(shard, request, responder, route).await?;
+    if let Some(rules) = &route.graphql {
+        graphql::admit(shard, request, responder, rules, route.max_body_bytes).await?;
+    }
     outbound(request, request.head.framing, None).check_loop()?;
     let answer = match ask_extension(shard, request, responder, route).await? {
         Some(answer) => answer,

@@ -16,6 +16,17 @@ pub fn references(spec: &Spec) -> impl Iterator<Item = (String, &str)> {
     })
 }
 
+/// Sets of descriptors that calls name, with the path of their field and the upstream that is called.
+pub fn protos(spec: &Spec) -> impl Iterator<Item = (String, &str, Option<&str>)> {
+    spec.routes.iter().enumerate().flat_map(|(at, route)| {
+        let calls = route.aggregate.iter().flat_map(|one| one.calls.iter().enumerate());
+        calls.filter_map(move |(n, call)| {
+            let field = format!("routes[{at}].aggregate.calls[{n}].grpc");
+            Some((field, call.grpc.as_ref()?.proto.as_str(), call.upstream.as_deref()))
+        })
+    })
+}
+
 pub fn check(check: &mut Check<'_>) {
     let spec = check.spec;
     for (at, route) in spec.routes.iter().enumerate() {

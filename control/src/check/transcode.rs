@@ -40,6 +40,23 @@ pub(super) fn check(check: &mut Check<'_>) {
             check.report(Severity::Error, "grpc-over-http1", &field, "", message, None);
         }
     }
+    for (field, name, upstream) in super::aggregate::protos(spec) {
+        used.insert(name);
+        if !name.is_empty() && !known.contains(name) {
+            let message = dangling("proto", name, &known);
+            let field = format!("{field}.proto");
+            check.report(Severity::Error, "unknown-proto", &field, name, message, None);
+        }
+        let old = upstream
+            .and_then(|name| upstreams.get(name))
+            .is_some_and(|own| *own == Protocol::Http1);
+        if old {
+            let message = "gRPC needs HTTP/2, and this upstream speaks HTTP/1.1; give it `protocol: \
+                           http2`, or `auto` with tls";
+            let code = "grpc-over-http1";
+            check.report(Severity::Error, code, &field, "", message.into(), None);
+        }
+    }
     for (at, source) in spec.protos.iter().enumerate() {
         if let Some(reflection) = &source.reflection {
             let name = reflection.upstream.as_str();

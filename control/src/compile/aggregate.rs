@@ -6,17 +6,33 @@ use contract::snapshot as flat;
 use serde_json::Value;
 
 use super::{Indexes, upstreams};
-use crate::spec::{Aggregate, AggregateCall, CallMode, Merge};
+use crate::material::Material;
+use crate::spec::{Aggregate, AggregateCall, CallMode, Merge, Route, Spec};
 
 /// Total: a call that names no upstream (which a loaded spec cannot have) makes a snapshot that is
 /// refused when it is decoded.
-pub fn aggregate(from: &Aggregate, index: &Indexes<'_>) -> flat::Aggregate {
+pub fn route(
+    route: &Route,
+    index: &Indexes<'_>,
+    spec: &Spec,
+    material: &Material,
+) -> Option<flat::Aggregate> {
+    route.aggregate.as_deref().map(|one| aggregate(one, index, spec, material))
+}
+
+fn aggregate(
+    from: &Aggregate,
+    index: &Indexes<'_>,
+    spec: &Spec,
+    material: &Material,
+) -> flat::Aggregate {
+    let grpc = |call: &AggregateCall| grpc(call, spec, material);
     let places: HashMap<&str, u32> =
         (0..).zip(&from.calls).map(|(at, call)| (call.name.as_str(), at)).collect();
     let place = |name: &String| places.get(name.as_str()).copied().unwrap_or(u32::MAX);
     let response = &from.response;
     flat::Aggregate {
-        calls: from.calls.iter().map(|one| call(one, index, &place)).collect(),
+        calls: from.calls.iter().map(|one| call(one, index, &place, &grpc)).collect(),
         response: flat::AggregateResponse {
             status: response.status,
             body: match (&response.body, response.merge) {
@@ -54,12 +70,13 @@ fn call(
     from: &AggregateCall,
     index: &Indexes<'_>,
     place: &impl Fn(&String) -> u32,
+    grpc: &impl Fn(&AggregateCall) -> Option<flat::GrpcCall>,
 ) -> flat::AggregateCall {
     flat::AggregateCall {
         name: from.name.clone(),
         source: match &from.fixed {
             Some(value) => flat::CallSource::Static(value.to_string()),
-            None => flat::CallSource::Http(Box::new(http(from, index))),
+            None => flat::CallSource::Http(Box::new(http(from, index, grpc(from)))),
         },
         after: from.after.iter().map(place).collect(),
         when: from.when.clone(),
@@ -76,7 +93,20 @@ fn call(
     }
 }
 
-fn http(from: &AggregateCall, index: &Indexes<'_>) -> flat::HttpCall {
+/// Nothing while descriptors are still to be had, which is never published.
+fn grpc(from: &AggregateCall, spec: &Spec, material: &Material) -> Option<flat::GrpcCall> {
+    let grpc = from.grpc.as_ref()?;
+    let at = spec.protos.iter().position(|one| one.name == grpc.proto);
+    let source = at.and_then(|at| spec.protos.get(at));
+    if source.is_some_and(|source| material.is_pending_proto(source)) {
+        return None;
+    }
+    let known = source.is_some_and(|source| material.proto(source).is_some());
+    let proto = at.filter(|_| known).map_or(u32::MAX, |at| at as u32);
+    Some(flat::GrpcCall { proto, method: grpc.method.clone() })
+}
+
+fn http(from: &AggregateCall, index: &Indexes<'_>, grpc: Option<flat::GrpcCall>) -> flat::HttpCall {
     let upstream = from.upstream.as_deref().and_then(|name| index.get(name));
     let method = match (&from.method, &from.body) {
         (Some(method), _) => method,
@@ -98,6 +128,7 @@ fn http(from: &AggregateCall, index: &Indexes<'_>) -> flat::HttpCall {
         success: from.success.iter().map(|range| (range.first, range.last)).collect(),
         pass: from.pass.clone(),
         max_bytes: bytes(from.max_bytes),
+        grpc,
     }
 }
 

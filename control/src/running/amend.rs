@@ -81,11 +81,7 @@ pub fn route(current: &Current, placing: &Placing, judge: Judge) -> Option<(Whol
 /// A route that is good by itself, with nothing to say about it.
 fn alone(value: &Value) -> Option<Route> {
     // A field with nothing behind it is an error that depends on the text.
-<<<<<<< HEAD
-    let empty = ["auth", "networks", "cors", "external_processor", "validate"];
-=======
-    let empty = ["auth", "networks", "cors", "validate", "cache"];
->>>>>>> w8/cache
+    let empty = ["auth", "networks", "cors", "external_processor", "validate", "cache"];
     if empty.iter().any(|field| value.get(field).is_some_and(Value::is_null)) {
         return None;
     }
@@ -95,6 +91,7 @@ fn alone(value: &Value) -> Option<Route> {
     let usual = |method: &String| spec::scalars::COMMON_METHODS.contains(&method.as_str());
     let plain = route.validate.is_none()
         && route.transcode.is_none()
+        && route.aggregate.is_none()
         && route.matches.methods.iter().all(usual);
     (plain && problems.is_empty()).then_some(route)
 }

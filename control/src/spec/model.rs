@@ -19,6 +19,7 @@ pub use aggregate::*;
 pub use authenticators::*;
 pub use cache::*;
 pub use consumers::*;
+pub use graphql::*;
 pub use limits::*;
 pub use oauth::*;
 pub use payload::*;
@@ -37,6 +38,7 @@ mod aggregate;
 mod authenticators;
 mod cache;
 mod consumers;
+mod graphql;
 mod limits;
 mod oauth;
 mod payload;
@@ -405,6 +407,9 @@ pub struct Route {
     /// What requests must look like; without it they are not looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validate: Option<Validate>,
+    /// The upstream speaks GraphQL; requests are held against these bounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graphql: Option<Box<Graphql>>,
 }
 
 impl fmt::Display for Route {

@@ -10,6 +10,7 @@ mod authenticators;
 mod cache;
 mod consumers;
 mod fields;
+mod graphql;
 mod health;
 mod limits;
 mod listener;

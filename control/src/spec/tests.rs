@@ -21,8 +21,9 @@ use super::*;
 
 pub use callers::HASH;
 
-const EXAMPLES: [(&str, &str); 12] = [
+const EXAMPLES: [(&str, &str); 13] = [
     ("minimal.yaml", include_str!("../../../examples/minimal.yaml")),
+    ("aggregate.yaml", include_str!("../../../examples/aggregate.yaml")),
     ("microservices.yaml", include_str!("../../../examples/microservices.yaml")),
     ("canary.yaml", include_str!("../../../examples/canary.yaml")),
     ("behind-a-proxy.yaml", include_str!("../../../examples/behind-a-proxy.yaml")),

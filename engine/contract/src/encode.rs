@@ -13,6 +13,7 @@ mod auth;
 mod authenticator;
 mod cache;
 mod consumer;
+mod graphql;
 mod key;
 mod limit;
 mod payload;
@@ -34,6 +35,7 @@ pub use auth::{MAX_AUTHENTICATORS, MAX_NETWORKS, MAX_REDIS};
 pub use authenticator::MAX_COOKIE_KEYS;
 pub use cache::{MAX_CACHE, MAX_CACHED_BODY};
 pub use consumer::{MAX_CONSUMERS, MAX_CREDENTIALS, MAX_SIGNING_SECRET};
+pub use graphql::{MAX_QUERY_BATCH, MAX_QUERY_BYTES, MAX_QUERY_DEPTH, MAX_QUERY_TOKENS};
 pub use key::{MAX_KEY_SETS, MAX_KEYS, MAX_WISHES};
 pub use limit::{MAX_LIMIT, MAX_LIMIT_SCOPES, MAX_LIMIT_TIERS, MAX_LIMIT_WINDOWS, MAX_LIMITS};
 pub use payload::{MAX_BODY_RULES, MAX_BODY_STEPS, MAX_BODY_VALUE, MAX_CHANGED_BODY, MAX_JQ_MS};
@@ -411,6 +413,7 @@ fn write_route(out: &mut Out, route: &Route) {
     out.option(route.cors.as_ref(), auth::write_cors);
     out.option(route.processor.as_ref(), processor::write);
     out.option(route.validation.as_ref(), validation::write_route);
+    out.option(route.graphql.as_deref(), graphql::write);
 }
 
 fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Route, DecodeError> {
@@ -442,8 +445,9 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
                 weight: input.u32_within("route.backend.weight", 0, MAX_WEIGHT)?,
             })
         })?,
-        aggregate: input
-            .option("route.aggregate", |input| aggregate::read(input, upstreams).map(Box::new))?,
+        aggregate: input.option("route.aggregate", |input| {
+            aggregate::read(input, upstreams, counts.protos).map(Box::new)
+        })?,
         timeouts: upstream::read_timeouts(input)?,
         max_body_bytes: input.u64("route.max_body_bytes")?,
         payload: input.option("route.payload", |input| payload::read(input).map(Box::new))?,
@@ -466,6 +470,7 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
         processor: input.option("route.processor", |input| processor::read(input, upstreams))?,
         validation: input
             .option("route.validate", |input| validation::read_route(input, counts))?,
+        graphql: input.option("route.graphql", |input| graphql::read(input).map(Box::new))?,
     };
     let answers = route.shape.as_ref().is_some_and(|shape| shape.answer.is_some());
     match route.backends.is_empty() && route.aggregate.is_none() && !answers {

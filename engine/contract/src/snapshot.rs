@@ -7,6 +7,7 @@ mod aggregate;
 mod auth;
 mod cache;
 mod consumers;
+mod graphql;
 mod key;
 mod limit;
 mod payload;
@@ -23,6 +24,7 @@ pub use aggregate::*;
 pub use auth::*;
 pub use cache::*;
 pub use consumers::Consumers;
+pub use graphql::Graphql;
 pub use limit::*;
 pub use payload::*;
 pub use processor::*;
@@ -523,6 +525,8 @@ pub struct Route {
     pub processor: Option<Processor>,
     /// What requests must look like; `None`: it is not looked at.
     pub validation: Option<RouteValidation>,
+    /// Requests are GraphQL's, within these bounds.
+    pub graphql: Option<Box<Graphql>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

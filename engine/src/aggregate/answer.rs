@@ -9,13 +9,14 @@ use contract::record::Reason;
 use super::ask::Asked;
 use super::compose::{compose, errors, render};
 use super::freshness::Freshness;
-use super::outcome::{Failure, Outcome};
+use super::outcome::{Failure, Outcome, Why};
 use super::plan::{Aggregate, HttpCall, Source};
 use super::run::{Asker, Bodies, Given, Ran, Reply, run};
+use super::stream::streamed;
 use super::view::{Incoming, View};
 use crate::answer::Answer;
 use crate::auth::credentials::{decoded, parameters};
-use crate::call::{Call, Caller, call};
+use crate::call::{Call, Called, Caller, call};
 use crate::exchange::{Request, Responder};
 use crate::forward::soonest;
 use crate::limits;
@@ -25,10 +26,11 @@ use crate::payload::json::Json;
 use crate::shape::RequestValues;
 use crate::shard::Shard;
 use crate::template::Escape;
+use crate::transcode::Unary;
 use crate::upload;
 
 /// Whether all parts of the answer are there.
-const COMPLETE: &str = "Sluice-Complete";
+pub(super) const COMPLETE: &str = "Sluice-Complete";
 const PROBLEM: &str = "application/problem+json";
 
 /// Makes the calls and puts their answers together.
@@ -59,16 +61,15 @@ pub async fn answer(
     };
     let now_ms = shard.io.clock().now_ms();
     let own_ms = now_ms + u64::from(plan.deadline_ms);
+    let deadline_ms = soonest(own_ms, request.deadline_ms);
+    if let Some(index) = request.notes.route.filter(|_| plan.stream) {
+        drop(json);
+        return streamed(shard, request, responder, plan, index, body, deadline_ms).await;
+    }
     let bodies = Bodies::new(plan.calls.len());
     let asker = Calls { shard, caller: Caller::of(request) };
     let values = RequestValues::new(request, shard.io.clock().wall_us());
-    let given = Given {
-        plan,
-        bodies: &bodies,
-        request: &values,
-        body: json,
-        deadline_ms: soonest(own_ms, request.deadline_ms),
-    };
+    let given = Given { plan, bodies: &bodies, request: &values, body: json, deadline_ms };
     let mut told = |_: usize, _: &Outcome<'_>| ();
     let mut ran = {
         let mut run = pin!(run(&given, &asker, &mut told));
@@ -96,7 +97,7 @@ pub async fn answer(
 
 /// The failure that makes the whole fail, if there is one: a required call's, or the first, if no call has
 /// been answered.
-fn failed<'r>(plan: &Aggregate, ran: &'r Ran<'_>) -> Option<&'r Failure> {
+pub(super) fn failed<'r>(plan: &Aggregate, ran: &'r Ran<'_>) -> Option<&'r Failure> {
     let of = |at: usize| ran.outcomes.get(at)?.as_ref()?.failed().map(|failed| &failed.why);
     if let Some(at) = ran.broken {
         return of(at);
@@ -114,7 +115,7 @@ fn failed<'r>(plan: &Aggregate, ran: &'r Ran<'_>) -> Option<&'r Failure> {
 }
 
 /// The answer to a request that failed.
-fn broken(plan: &Aggregate, ran: &Ran<'_>, failure: &Failure) -> LocalReply {
+pub(super) fn broken(plan: &Aggregate, ran: &Ran<'_>, failure: &Failure) -> LocalReply {
     let reply = LocalReply {
         field: failure.field.clone(),
         ..LocalReply::new(failure.whole, Reason::CallFailed)
@@ -230,9 +231,9 @@ fn server_timing(plan: &Aggregate, ran: &Ran<'_>) -> Vec<u8> {
 }
 
 /// Calls to upstreams.
-struct Calls<'s> {
-    shard: &'s Shard,
-    caller: Caller,
+pub(super) struct Calls<'s> {
+    pub shard: &'s Shard,
+    pub caller: Caller,
 }
 
 impl Asker for Calls<'_> {
@@ -245,20 +246,40 @@ impl Asker for Calls<'_> {
             target: &asked.target,
             fields: &asked.fields,
             body: asked.body,
-            is_grpc: false,
+            is_grpc: http.grpc.is_some(),
             deadline_ms: asked.deadline_ms,
             most_bytes: asked.most_bytes,
         };
         match call(self.shard, &self.caller, made).await {
-            Ok(called) => {
-                Ok(Reply { status: called.status, fields: called.fields, body: called.body })
-            }
+            Ok(called) => match &http.grpc {
+                Some(unary) => told(unary, called),
+                None => {
+                    Ok(Reply { status: called.status, fields: called.fields, body: called.body })
+                }
+            },
             Err(reply) => Err(Failure::unanswered(&reply)),
         }
     }
 
     fn now_us(&self) -> u64 {
         self.shard.io.clock().now_us()
+    }
+}
+
+/// The answer of gRPC as one of HTTP.
+fn told(unary: &Unary, called: Called) -> Result<Reply, Failure> {
+    let status = match (called.status, called.grpc_status()) {
+        (200, Some(code)) => Unary::status(code),
+        // Not of a gRPC server.
+        (200, None) => return Err(Failure::new(Why::NotJson, 502)),
+        (status, _) => status,
+    };
+    if status != 200 {
+        return Ok(Reply { status, fields: called.fields, body: Vec::new() });
+    }
+    match unary.response(&called.body) {
+        Ok(body) => Ok(Reply { status, fields: called.fields, body }),
+        Err(_) => Err(Failure { status, ..Failure::new(Why::NotJson, 502) }),
     }
 }
 

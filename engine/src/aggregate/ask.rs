@@ -27,6 +27,16 @@ pub fn asked(call: &Call, http: &HttpCall, view: &View<'_, '_>) -> Result<Asked,
     // What is missing of a request is its sender's fault; of another call's answer it is not.
     let whole = if call.needs.is_empty() && view.item.is_none() { 400 } else { 502 };
     let missing = |place| Failure::new(Why::Value(place), whole);
+    if let Some(unary) = &http.grpc {
+        let json = http.body.as_ref().and_then(|body| body.render(view));
+        let json = json.map_or_else(|| b"{}".to_vec(), |json| json.to_vec());
+        let body = unary.request(&json).map_err(|_| Failure::new(Why::NotMessage, whole))?;
+        let mut fields = fields(http, view).map_err(|()| missing(Place::Header))?;
+        fields.retain(|(name, _)| name != b"content-type");
+        fields.push((b"content-type".to_vec(), b"application/grpc".to_vec()));
+        let (target, most_bytes) = (unary.path().as_bytes().to_vec(), http.max_bytes);
+        return Ok(Asked { target, fields, body: Some(body), deadline_ms: 0, most_bytes });
+    }
     let mut target = Vec::with_capacity(64);
     http.path.text(view, Escape::Path, &mut target).map_err(|_: Missing| missing(Place::Path))?;
     if !is_meant(&target, http.empty_segments) {
@@ -62,6 +72,24 @@ pub fn asked(call: &Call, http: &HttpCall, view: &View<'_, '_>) -> Result<Asked,
             }
         }
     }
+    let mut fields = fields(http, view).map_err(|()| missing(Place::Header))?;
+    let has =
+        |fields: &[(Vec<u8>, Vec<u8>)], name: &[u8]| fields.iter().any(|(own, _)| own == name);
+    if !has(&fields, b"accept") {
+        fields.push((b"accept".to_vec(), b"application/json".to_vec()));
+    }
+    let body = http.body.as_ref().and_then(|body| body.render(view)).map(|body| body.to_vec());
+    if body.is_some() && !has(&fields, b"content-type") {
+        fields.push((b"content-type".to_vec(), b"application/json".to_vec()));
+    }
+    Ok(Asked { target, fields, body, deadline_ms: 0, most_bytes: http.max_bytes })
+}
+
+/// The fields that a call forwards and sets.
+///
+/// # Errors
+/// A value cannot stand there.
+fn fields(http: &HttpCall, view: &View<'_, '_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ()> {
     let mut fields = Vec::new();
     for (name, what) in &http.forward_headers {
         if let Some(value) = view.request.text(what) {
@@ -78,7 +106,7 @@ pub fn asked(call: &Call, http: &HttpCall, view: &View<'_, '_>) -> Result<Asked,
                     fields.push((name.as_bytes().to_vec(), value));
                 }
             }
-            Err(error) if error.unfit => return Err(missing(Place::Header)),
+            Err(error) if error.unfit => return Err(()),
             Err(_) => {}
         }
     }
@@ -96,16 +124,7 @@ pub fn asked(call: &Call, http: &HttpCall, view: &View<'_, '_>) -> Result<Asked,
     if !cookies.is_empty() {
         fields.push((b"cookie".to_vec(), cookies));
     }
-    let has =
-        |fields: &[(Vec<u8>, Vec<u8>)], name: &[u8]| fields.iter().any(|(own, _)| own == name);
-    if !has(&fields, b"accept") {
-        fields.push((b"accept".to_vec(), b"application/json".to_vec()));
-    }
-    let body = http.body.as_ref().and_then(|body| body.render(view)).map(|body| body.to_vec());
-    if body.is_some() && !has(&fields, b"content-type") {
-        fields.push((b"content-type".to_vec(), b"application/json".to_vec()));
-    }
-    Ok(Asked { target, fields, body, deadline_ms: 0, most_bytes: http.max_bytes })
+    Ok(fields)
 }
 
 struct Query<'q> {

@@ -193,7 +193,8 @@ pub fn errors(plan: &Aggregate, outcomes: &[Option<Outcome<'_>>]) -> Option<Json
     (!list.is_empty()).then_some(Json::Array(list))
 }
 
-fn error(plan: &Aggregate, call: &Call, why: &Failure, item: Option<usize>) -> Json<'static> {
+/// That a call failed, and why.
+pub fn error(plan: &Aggregate, call: &Call, why: &Failure, item: Option<usize>) -> Json<'static> {
     use super::outcome::Why;
     let mut members = vec![(Text::new("call"), Json::string(&call.name))];
     if let Some(item) = item {

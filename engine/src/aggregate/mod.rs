@@ -18,6 +18,7 @@ mod outcome;
 mod plan;
 mod repeat;
 mod run;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -63,6 +63,8 @@ pub enum Why {
     NotAList,
     /// What is to be sent needs a value that is missing, or cannot stand there.
     Value(Place),
+    /// What is to be sent is no message of the method.
+    NotMessage,
     /// There are more items than may be.
     TooManyItems,
     /// The time was up before it began.
@@ -117,6 +119,7 @@ impl Failure {
             Why::NotJson => "answer_not_json",
             Why::NotAList => "not_a_list",
             Why::Value(_) => "value_missing",
+            Why::NotMessage => "message_invalid",
             Why::TooManyItems => "too_many_items",
             Why::Late => "deadline_exceeded",
             Why::TooLarge => "answer_too_large",

@@ -1,5 +1,7 @@
 //! An aggregate as it is run: templates compiled, what calls need of each other derived from them.
 
+use std::sync::Arc;
+
 use contract::snapshot::{self, AggregateBody, CallMode, CallSource, Timeouts};
 
 use super::body::BodyTemplate;
@@ -8,6 +10,7 @@ use crate::payload::json::Json;
 use crate::payload::project::{self, Tree};
 use crate::plan::Route;
 use crate::template::{FieldName, Reference, Scope, Template};
+use crate::transcode::{Proto, Unary};
 
 /// A compiled aggregate.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +34,8 @@ pub struct Aggregate {
     pub reads_body: bool,
     /// Fields of the request that the answer depends on, as `Vary` names them.
     pub vary: Box<str>,
+    /// What templates ask of the request, and what is forwarded of it, without its body.
+    pub asks: Box<[Reference]>,
     /// It depends on who calls.
     pub private: bool,
 }
@@ -83,6 +88,8 @@ pub struct HttpCall {
     pub success: Box<[(u16, u16)]>,
     pub pass: Box<[u16]>,
     pub max_bytes: usize,
+    /// It is a call of gRPC: the body is its message.
+    pub grpc: Option<Unary>,
 }
 
 impl HttpCall {
@@ -177,13 +184,14 @@ impl Aggregate {
         from: &snapshot::Aggregate,
         request: &Scope,
         upstreams: usize,
+        protos: &[Arc<Proto>],
     ) -> Result<Aggregate, Problem> {
         let names: Vec<String> = from.calls.iter().map(|call| call.name.clone()).collect();
         let scope = request.clone().with_body().with_calls(names);
         let mut uses = Uses::default();
         let mut calls = Vec::with_capacity(from.calls.len());
         for (at, call) in from.calls.iter().enumerate() {
-            let build = Builder { scope: &scope, uses: &mut uses, upstreams };
+            let build = Builder { scope: &scope, uses: &mut uses, upstreams, protos };
             let call = build.call(call);
             calls.push(call.map_err(|(field, problem)| (format!("calls[{at}].{field}"), problem))?);
         }
@@ -239,6 +247,7 @@ impl Aggregate {
             reads_body: uses.body,
             vary: uses.vary(),
             private: uses.private,
+            asks: uses.asks.into(),
             calls: calls.into(),
         })
     }
@@ -255,6 +264,7 @@ struct Uses {
     body: bool,
     private: bool,
     fields: Vec<String>,
+    asks: Vec<Reference>,
 }
 
 impl Uses {
@@ -269,6 +279,17 @@ impl Uses {
                 }
                 _ => {}
             }
+            self.ask(what);
+        }
+    }
+
+    fn ask(&mut self, what: &Reference) {
+        let own = matches!(
+            what,
+            Reference::Body(_) | Reference::Call { .. } | Reference::Item(_) | Reference::Index
+        );
+        if !own && !self.asks.contains(what) {
+            self.asks.push(what.clone());
         }
     }
 
@@ -296,6 +317,7 @@ struct Builder<'b> {
     scope: &'b Scope,
     uses: &'b mut Uses,
     upstreams: usize,
+    protos: &'b [Arc<Proto>],
 }
 
 impl Builder<'_> {
@@ -371,6 +393,13 @@ impl Builder<'_> {
                 format!("upstream {} of {} does not exist", from.upstream, self.upstreams);
             return Err(("upstream".into(), problem));
         }
+        let grpc = from.grpc.as_ref().map(|grpc| {
+            let proto = self.protos.get(grpc.proto as usize).cloned();
+            let proto = proto.ok_or_else(|| {
+                ("grpc.proto".to_owned(), "its descriptors do not exist".to_owned())
+            })?;
+            Unary::find(proto, &grpc.method).map_err(|problem| ("grpc.method".to_owned(), problem))
+        });
         let target = self.text(&from.path, scope, "path", needs)?;
         let empty_segments = empty_segments(&from.path);
         let mut query = Vec::new();
@@ -385,14 +414,18 @@ impl Builder<'_> {
             headers.push((name.as_str().into(), template));
         }
         let body = from.body.as_ref().map(|json| self.json(json, scope, "body", needs));
+        let header = |name: &String| Reference::Header(FieldName::new(name));
+        let cookie = |name: &String| Reference::Cookie(name.as_str().into());
         for name in &from.forward_headers {
             self.uses.field(name);
+            self.uses.ask(&header(name));
+        }
+        for name in &from.forward_cookies {
+            self.uses.ask(&cookie(name));
         }
         if !from.forward_cookies.is_empty() {
             self.uses.field("cookie");
         }
-        let header = |name: &String| Reference::Header(FieldName::new(name));
-        let cookie = |name: &String| Reference::Cookie(name.as_str().into());
         let named = |list: &[String], what: &dyn Fn(&String) -> Reference| {
             list.iter().map(|name| (name.as_str().into(), what(name))).collect()
         };
@@ -416,6 +449,7 @@ impl Builder<'_> {
             success: from.success.clone().into(),
             pass: from.pass.clone().into(),
             max_bytes: from.max_bytes as usize,
+            grpc: grpc.transpose()?,
         })
     }
 

@@ -212,7 +212,7 @@ fn aggregate(calls: Vec<snapshot::AggregateCall>) -> snapshot::Aggregate {
 }
 
 fn build(from: &snapshot::Aggregate) -> Aggregate {
-    Aggregate::build(from, &Scope::request(Vec::new()), 1).unwrap()
+    Aggregate::build(from, &Scope::request(Vec::new()), 1, &[]).unwrap()
 }
 
 /// Runs an aggregate for a request, and looks at how that ended.

@@ -9,6 +9,7 @@ use crate::aggregate::Aggregate;
 use crate::auth::{Networks, Policy, policy};
 use crate::cors::Cors;
 use crate::extension::Extension;
+use crate::graphql;
 use crate::limit;
 use crate::payload::Payload;
 use crate::route::Rewrite;
@@ -69,6 +70,8 @@ pub struct Route {
     pub extension: Option<Box<Extension>>,
     /// What requests must look like; `None`: anything.
     pub rules: Option<Box<Rules>>,
+    /// Its requests are GraphQL's, and have to be within these bounds.
+    pub graphql: Option<Box<graphql::Rules>>,
 }
 
 /// A share of a route's requests.
@@ -136,7 +139,7 @@ impl Route {
         let shape = shape.transpose().map_err(|(field, problem)| error(field, problem))?;
         let aggregate = from.aggregate.as_ref().map(|aggregate| {
             let scope = scope(&from, &captures);
-            let built = Aggregate::build(aggregate, &scope, upstreams);
+            let built = Aggregate::build(aggregate, &scope, upstreams, protos);
             built
                 .map(Box::new)
                 .map_err(|(field, problem)| error(format!("aggregate.{field}"), problem))
@@ -199,6 +202,7 @@ impl Route {
             cors: cors.map(Box::new),
             extension,
             rules,
+            graphql: from.graphql.map(|one| Box::new(graphql::Rules::new(&one))),
         })
     }
 
@@ -231,6 +235,7 @@ impl Route {
             cors: None,
             extension: None,
             rules: None,
+            graphql: None,
         }
     }
 

@@ -23,6 +23,7 @@ mod table;
 mod template;
 #[cfg(test)]
 mod tests;
+mod unary;
 mod wire;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub use self::fuzz::fuzz_transcode;
 pub use self::inward::Inward;
 pub use self::outward::Outward;
 pub use self::proto::{Memory, Proto};
+pub use self::unary::Unary;
 
 use self::binding::Binding;
 use self::json::{Printing, Reading};

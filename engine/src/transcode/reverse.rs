@@ -121,7 +121,7 @@ pub async fn forward(
     let data = (!frame.is_empty()).then(|| Chunk::from_vec(frame));
     let length = data.as_ref().map_or(0, Chunk::len) as u64;
     answer.head.framing = crate::message::BodyFraming::Length(length);
-    answer.carrier = Carrier::Own(RefCell::new(Body { data, trailers }));
+    answer.carrier = Carrier::Own(RefCell::new(Body { data, trailers, pipe: None }));
     Ok(answer)
 }
 

@@ -4,6 +4,7 @@
 // The bans of clippy.toml (clocks, blocking sockets) protect the engine; tests live on both.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod admin;
+mod aggregate;
 mod auth;
 mod bad_input;
 mod cache;

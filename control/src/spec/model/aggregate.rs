@@ -82,6 +82,9 @@ pub struct AggregateCall {
     /// Name of the upstream that is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
+    /// The call is one of gRPC: `body` is its message, in JSON. Then there is no method, path or query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<GrpcCall>,
     /// The answer itself: JSON with templates in its texts.
     #[serde(rename = "static", default, skip_serializing_if = "Option::is_none")]
     pub fixed: Option<Value>,
@@ -161,6 +164,16 @@ pub struct AggregateCall {
     /// Its key in a grouped response. Without it: its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+}
+
+/// A unary method of gRPC. Its status counts as the HTTP status that it maps to: NOT_FOUND is 404.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GrpcCall {
+    /// Name of the set of descriptors (`protos`).
+    pub proto: String,
+    /// Service and method, such as shop.v1.Stock/Get.
+    pub method: String,
 }
 
 pub(crate) fn default_success() -> Vec<StatusRange> {

@@ -73,6 +73,7 @@ fn call(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<AggregateCall> {
         "name",
         "upstream",
         "static",
+        "grpc",
         "method",
         "path",
         "query",
@@ -114,9 +115,12 @@ fn call(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<AggregateCall> {
             text => Ok(text.to_owned()),
         })
     };
+    let grpc = f.read(walk, "grpc", grpc);
     let target = match upstream {
-        Some(_) => f.require(walk, "path", "a path such as /users/${path.id}", read_path),
-        None => f.read(walk, "path", read_path),
+        Some(_) if f.node("grpc").is_none() => {
+            f.require(walk, "path", "a path such as /users/${path.id}", read_path)
+        }
+        _ => f.read(walk, "path", read_path),
     };
     let timeout_ms = f.read(walk, "timeout_ms", |walk, node, path| {
         walk.number(node, path, 1..=MAX_AGGREGATE_MS.into())
@@ -127,6 +131,7 @@ fn call(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<AggregateCall> {
     Some(AggregateCall {
         name: name.unwrap_or_default(),
         upstream,
+        grpc,
         fixed,
         method: f.read(walk, "method", |walk, node, path| {
             walk.parsed(node, path, "bad-method", scalars::method)
@@ -196,6 +201,14 @@ fn alone(walk: &mut Walk<'_>, f: &Fields<'_>) {
             }
         }
     }
+    if f.node("grpc").is_some() {
+        for name in ["static", "method", "path", "query", "forward_query"] {
+            if let Some(node) = f.node(name) {
+                let message = format!("`{name}` means nothing beside `grpc`; remove it");
+                walk.error("conflicting-fields", node, &f.at(name), message);
+            }
+        }
+    }
     if let (Some(_), Some(node)) = (f.node("foreach"), f.node("batch")) {
         let message = "`foreach` and `batch` exclude each other; keep one";
         walk.error("conflicting-fields", node, &f.at("batch"), message.into());
@@ -204,6 +217,22 @@ fn alone(walk: &mut Walk<'_>, f: &Fields<'_>) {
         let message = "a batch asks an upstream; write `foreach`, or `upstream`";
         walk.error("conflicting-fields", node, &f.at("batch"), message.into());
     }
+}
+
+fn grpc(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<GrpcCall> {
+    let f = walk.fields(node, path, &["proto", "method"])?;
+    let proto =
+        f.require(walk, "proto", "the name of a proto", |walk, node, path| walk.text(node, path));
+    let expected = "a method such as shop.v1.Stock/Get";
+    let method = f.require(walk, "method", expected, |walk, node, path| {
+        walk.parsed(node, path, "bad-value", |text| match text.split_once('/') {
+            Some((service, method)) if !service.is_empty() && !method.is_empty() => {
+                Ok(text.to_owned())
+            }
+            _ => Err(format!("expected {expected}")),
+        })
+    });
+    Some(GrpcCall { proto: proto?, method: method? })
 }
 
 /// A call's name stands in templates, between dots.

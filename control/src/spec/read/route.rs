@@ -8,6 +8,7 @@ use super::aggregate::aggregate;
 use super::cache::route_cache;
 use super::consumers::names;
 use super::fields::{Fields, Walk, nearest};
+use super::graphql::graphql;
 use super::parts::{count, flag, locality, name, one_of};
 use super::payload::{compress, request_body, response_body};
 use super::processor::external_processor;
@@ -58,6 +59,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "external_processor",
         "limits",
         "validate",
+        "graphql",
     ];
     const PRIORITIES: &[(&str, Priority)] = &[
         ("low", Priority::Low),
@@ -98,6 +100,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             external_processor: None,
             limits: Vec::new(),
             validate: None,
+            graphql: None,
         });
     };
     let name = name(walk, &fields);
@@ -149,6 +152,7 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         external_processor: fields.read(walk, "external_processor", external_processor),
         limits: fields.read(walk, "limits", names).unwrap_or_default(),
         validate: fields.read(walk, "validate", validate),
+        graphql: fields.read(walk, "graphql", graphql).map(Box::new),
     })
 }
 

@@ -291,14 +291,14 @@ prop_compose! {
         auth in option::of(callers::route_auth(callers).boxed()),
         (networks, cors) in (option::of(callers::networks().boxed()), option::of(callers::cors().boxed())),
         limits in subsequence(texts(&["plan", "1"]), 0..3),
-<<<<<<< HEAD
-        (validate, shape, payload) in
-            (option::of(validate()), shape::shape(), payload::payload()),
+        (validate, shape, payload, graphql) in (
+            option::of(validate().boxed()),
+            shape::shape(),
+            payload::payload(),
+            option::weighted(0.3, graphql().boxed()),
+        ),
         cache in option::of(route_cache()),
         aggregate in option::weighted(0.3, super::aggregate::aggregate().boxed()),
-=======
-        (validate, cache) in (option::of(validate().boxed()), option::of(route_cache())),
->>>>>>> w8/cache
         workspace in locality(),
     ) -> Route {
         // Each route has a path of its own, so that none shadows another.
@@ -362,7 +362,34 @@ prop_compose! {
             external_processor: None,
             limits,
             validate,
+            graphql,
         }
+    }
+}
+
+prop_compose! {
+    fn graphql()(
+        (max_depth, max_cost, max_aliases) in (1u16..=100, 1u32.., any::<u32>()),
+        (max_tokens, max_batch, max_bytes) in (1u32..=100_000, 1u16..=100, 1u64..=1 << 20),
+        introspection in any::<bool>(),
+        list_arguments in subsequence(texts(&["first", "null", "_1"]), 0..3),
+        weights in subsequence(vec![("search".to_owned(), 5), ("true".to_owned(), 0)], 0..=2),
+        operations in subsequence(texts(&["Shop", "null"]), 0..3),
+        hashed in any::<bool>(),
+    ) -> Box<Graphql> {
+        Box::new(Graphql {
+            max_depth,
+            max_cost,
+            max_aliases,
+            max_tokens,
+            max_batch,
+            max_bytes,
+            introspection,
+            list_arguments,
+            weights: weights.into_iter().collect(),
+            operations,
+            documents: if hashed { vec!["0a".repeat(32)] } else { Vec::new() },
+        })
     }
 }
 

@@ -48,11 +48,15 @@ pub(super) fn write(out: &mut Out, aggregate: &Aggregate) {
     out.u8(aggregate.stream.into());
 }
 
-pub(super) fn read(input: &mut In<'_>, upstreams: usize) -> Result<Aggregate, DecodeError> {
+pub(super) fn read(
+    input: &mut In<'_>,
+    upstreams: usize,
+    protos: usize,
+) -> Result<Aggregate, DecodeError> {
     // Calls point at each other. A count that lies is found when the list is read.
     let count = input.ahead().u32_within("aggregate.calls", 1, MAX_CALLS as u32)? as usize;
-    let calls =
-        input.some("aggregate.calls", MAX_CALLS, |input| read_call(input, upstreams, count))?;
+    let calls = input
+        .some("aggregate.calls", MAX_CALLS, |input| read_call(input, (upstreams, protos), count))?;
     Ok(Aggregate {
         response: AggregateResponse {
             status: input.u16_within("aggregate.status", 200, 599)?,
@@ -127,13 +131,13 @@ fn write_call(out: &mut Out, call: &AggregateCall) {
 
 fn read_call(
     input: &mut In<'_>,
-    upstreams: usize,
+    known: (usize, usize),
     calls: usize,
 ) -> Result<AggregateCall, DecodeError> {
     Ok(AggregateCall {
         name: input.text("call.name")?,
         source: match input.u8("call.source")? {
-            0 => CallSource::Http(Box::new(read_http(input, upstreams)?)),
+            0 => CallSource::Http(Box::new(read_http(input, known)?)),
             1 => CallSource::Static(json(input, "call.static")?),
             other => return Err(input.tag("call.source", other)),
         },
@@ -184,9 +188,16 @@ fn write_http(out: &mut Out, http: &HttpCall) {
     });
     out.list(&http.pass, |out, status| out.u16(*status));
     out.u32(http.max_bytes);
+    out.option(http.grpc.as_ref(), |out, grpc| {
+        out.u32(grpc.proto);
+        out.text(&grpc.method);
+    });
 }
 
-fn read_http(input: &mut In<'_>, upstreams: usize) -> Result<HttpCall, DecodeError> {
+fn read_http(
+    input: &mut In<'_>,
+    (upstreams, protos): (usize, usize),
+) -> Result<HttpCall, DecodeError> {
     Ok(HttpCall {
         upstream: input.index("call.upstream", upstreams)?,
         method: input.text("call.method")?,
@@ -205,6 +216,12 @@ fn read_http(input: &mut In<'_>, upstreams: usize) -> Result<HttpCall, DecodeErr
         pass: input
             .list("call.pass", MAX_ENTRIES, |input| input.u16_within("call.pass", 300, 599))?,
         max_bytes: input.u32_within("call.max_bytes", 1, MAX_AGGREGATE_BYTES)?,
+        grpc: input.option("call.grpc", |input| {
+            Ok(GrpcCall {
+                proto: input.index("call.grpc.proto", protos)?,
+                method: input.text("call.grpc.method")?,
+            })
+        })?,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Routes that are answered by several calls together.
 
-use super::{Retry, UpstreamIndex};
+use super::{ProtoIndex, Retry, UpstreamIndex};
 
 /// How a route's answer is made of the answers to calls.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +79,16 @@ pub struct HttpCall {
     pub pass: Vec<u16>,
     /// Largest body of an answer, in bytes.
     pub max_bytes: u32,
+    /// It is a call of gRPC: the body is its message. `None`: plain HTTP.
+    pub grpc: Option<GrpcCall>,
+}
+
+/// A unary method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcCall {
+    pub proto: ProtoIndex,
+    /// `pkg.Service/Method`
+    pub method: String,
 }
 
 /// What it means that a call fails.

@@ -5,7 +5,7 @@ use contract::snapshot::CallSource;
 use super::*;
 
 fn refused(from: &snapshot::Aggregate) -> (String, String) {
-    Aggregate::build(from, &Scope::request(Vec::new()), 1).unwrap_err()
+    Aggregate::build(from, &Scope::request(Vec::new()), 1, &[]).unwrap_err()
 }
 
 #[test]
@@ -18,7 +18,7 @@ fn calls_that_wait_for_each_other_are_refused() {
     ]);
     let mut ring = from.clone();
     ring.calls[3].after = vec![1];
-    assert!(Aggregate::build(&from, &Scope::request(Vec::new()), 1).is_ok());
+    assert!(Aggregate::build(&from, &Scope::request(Vec::new()), 1, &[]).is_ok());
     let (field, problem) = refused(&ring);
     assert_eq!(field, "calls[1]");
     assert!(problem.contains("b needs c needs d needs b"), "{problem}");

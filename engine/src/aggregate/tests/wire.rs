@@ -234,3 +234,37 @@ fn what_clients_leave_is_given_up() {
     let seen = seen.lock().unwrap();
     assert_eq!(seen.len(), 3, "nobody waits for the second call of the second request");
 }
+
+#[test]
+fn parts_are_streamed_as_they_come() {
+    let mut from = aggregate(vec![call("a", "/a"), optional("b", "/b"), optional("c", "/c")]);
+    from.stream = true;
+    let (address, _) =
+        origin(&[("/a", 80, 200, "", "1"), ("/b", 0, 200, "", "[2]"), ("/c", 40, 500, "", "")]);
+    gateway(snapshot(address, from), |gateway| {
+        let mut stream = TcpStream::connect(gateway).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+        let head = Head(read_head(&mut stream).unwrap());
+        assert_eq!((head.status(), head.only("content-type")), (200, "application/x-ndjson"));
+        let mut body = String::new();
+        stream.read_to_string(&mut body).unwrap();
+        let lines: Vec<&str> = body.lines().filter(|line| line.starts_with('{')).collect();
+        assert_eq!(
+            lines,
+            [
+                r#"{"call":"b","status":200,"body":[2]}"#,
+                r#"{"call":"c","error":{"call":"c","reason":"status","status":500}}"#,
+                r#"{"call":"a","status":200,"body":1}"#,
+                r#"{"complete":false,"errors":[{"call":"c","reason":"status","status":500}]}"#,
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_stream_that_fails_before_its_first_line_has_a_status() {
+    let mut from = aggregate(vec![call("a", "/a"), call("b", "/b")]);
+    from.stream = true;
+    let (told, _) = exchange(&[("/a", 0, 404, "", "1"), ("/b", 300, 200, "", "1")], from, &[GET]);
+    assert_eq!((told[0].0.status(), told[0].0.only("sluice-complete")), (404, "false"));
+}

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 mod aggregate;
 mod auth;
 mod cache;
+mod graphql;
 mod limit;
 mod payload;
 mod shape;
@@ -447,6 +448,7 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             processor: last.4.2,
             limits: Vec::new(),
             validation: None,
+            graphql: None,
             cache: None,
         },
     )
@@ -476,7 +478,8 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         (Just((certificates, trust, ticket_keys)), listeners, routed)
     });
     let limits = (vec(limit::policy(), 0..3), vec(any::<u32>(), 0..3));
-    let more = (cache::cache(), transcode::transcode(), option::of(aggregate::aggregate()));
+    let calls = (option::of(aggregate::aggregate()), option::of(graphql::graphql()));
+    let more = (cache::cache(), transcode::transcode(), calls);
     let limits = (limits, validation::validation(), more);
     let numbers = (any::<u64>(), any::<u64>());
     (numbers, node, limits, parts).prop_map(|((epoch, revision), node, limits, parts)| {
@@ -493,7 +496,8 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
             route.validation = on_routes;
             route.transcode = transcode;
             route.cache = on_route;
-            route.aggregate = aggregate.map(Box::new);
+            route.aggregate = aggregate.0.map(Box::new);
+            route.graphql = aggregate.1.map(Box::new);
             if route.aggregate.is_some() {
                 route.backends.clear();
             }

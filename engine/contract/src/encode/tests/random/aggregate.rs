@@ -38,6 +38,7 @@ fn http() -> impl Strategy<Value = HttpCall> {
             success: statuses.0,
             pass: statuses.1,
             max_bytes: bounds.1,
+            grpc: None,
         },
     )
 }
