@@ -22,6 +22,7 @@ mod peer;
 mod pin;
 mod relay;
 mod tls;
+mod transform;
 mod turns;
 mod usage;
 mod wire;
@@ -62,6 +63,7 @@ enum Command {
     Handshakes(CompareArgs),
     Auth(auth::Args),
     Limits(limits::Args),
+    Transform(transform::Args),
     Changes(changes::Args),
     Cluster(cluster::Args),
     Faults(FaultsArgs),
@@ -376,6 +378,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         Command::Auth(args) => auth::run(args, &*stop_flag()?),
         Command::Limits(args) => limits::run(args, &*stop_flag()?),
         Command::Cluster(args) => cluster::run(&args, &*stop_flag()?),
+        Command::Transform(args) => transform::run(args, &*stop_flag()?),
         Command::Changes(args) => changes::run(&args, &*stop_flag()?),
         Command::Faults(args) => faults(args),
         Command::Peers(args) => peers(args),
@@ -423,6 +426,7 @@ fn load(args: LoadArgs) -> Result<(), Box<dyn Error>> {
     let target = Target::parse(&args.url)?;
     let message = Message {
         rotation: None,
+        body: None,
         method: args.method,
         headers: args.header,
         body_bytes: args.body_bytes,

@@ -100,6 +100,8 @@ fn listen(port: u16) -> io::Result<OwnedFd> {
 enum Kind {
     Bytes(u64),
     Chunked(u64),
+    /// A JSON object of about so many bytes.
+    Json(u64),
     /// The path asked for more than we give, or the request made no sense.
     Refused,
 }
@@ -141,6 +143,9 @@ fn kind(path: &[u8], default_bytes: u64) -> Kind {
         let end = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
         Some(decimal(rest.get(..end)?).unwrap_or(u64::MAX))
     };
+    if let Some(n @ 0..=MAX_BODY_BYTES) = size(b"/json/") {
+        return Kind::Json(n);
+    }
     match (size(b"/bytes/"), size(b"/chunked/")) {
         (Some(n), _) if n <= MAX_BODY_BYTES => Kind::Bytes(n),
         (None, Some(n)) if n <= MAX_BODY_BYTES => Kind::Chunked(n),
@@ -156,13 +161,23 @@ struct Ready {
 }
 
 fn ready(kind: Kind) -> Ready {
+    if let Kind::Json(n) = kind {
+        let body = json(n);
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        return Ready { head_bytes: head.len(), bytes: [head.into_bytes(), body].concat() };
+    }
     let text = "content-type: text/plain\r\n";
     let (head, n) = match kind {
         Kind::Bytes(n) => (format!("HTTP/1.1 200 OK\r\n{text}content-length: {n}\r\n\r\n"), n),
         Kind::Chunked(n) => {
             (format!("HTTP/1.1 200 OK\r\n{text}transfer-encoding: chunked\r\n\r\n"), n)
         }
-        Kind::Refused => ("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n".to_owned(), 0),
+        Kind::Json(_) | Kind::Refused => {
+            ("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n".to_owned(), 0)
+        }
     };
     let head_bytes = head.len();
     let mut bytes = head.into_bytes();
@@ -178,6 +193,13 @@ fn ready(kind: Kind) -> Ready {
         bytes.extend_from_slice(&body);
     }
     Ready { bytes, head_bytes }
+}
+
+/// An object with a list, numbers and a text that fills it up.
+fn json(n: u64) -> Vec<u8> {
+    let start = "{\"id\":12345,\"tags\":[\"a\",\"b\"],\"price\":12.5,\"text\":\"";
+    let fill = (n as usize).saturating_sub(start.len() + 2);
+    [start.as_bytes(), &vec![b'x'; fill], b"\"}"].concat()
 }
 
 /// What answers are made from, for all connections of a thread.

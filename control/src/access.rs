@@ -75,6 +75,7 @@ impl Principal {
             consumers,
             limits,
             apis,
+            protos,
             listeners,
             upstreams,
             routes,
@@ -112,7 +113,7 @@ impl Principal {
         }
         judge!(
             "authenticator" authenticators, "group" groups, "consumer" consumers, "limit" limits, "api" apis,
-            "upstream" upstreams, "route" routes
+            "proto" protos,            "upstream" upstreams, "route" routes
         );
         let moved: HashMap<&str, String> = new
             .routes

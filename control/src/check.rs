@@ -4,6 +4,7 @@
 //! A part that already has an error is not judged again, so that one slip gives one message.
 
 mod admin;
+mod aggregate;
 mod cache;
 mod callers;
 mod guards;
@@ -12,6 +13,7 @@ mod providers;
 mod resilience;
 mod routes;
 mod tls;
+mod transcode;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -28,9 +30,11 @@ pub fn check(spec: &Spec, places: &Places, problems: &mut Problems) {
     admin::check(&mut check);
     tls::check(&mut check);
     resilience::check(&mut check);
+    aggregate::check(&mut check);
     callers::check(&mut check);
     providers::check(&mut check);
     guards::check(&mut check);
+    transcode::check(&mut check);
     limits::check(&mut check);
     cache::check(&mut check);
     check.counts();
@@ -65,6 +69,7 @@ impl Check<'_> {
         self.unique("groups", spec.groups.iter().map(|one| one.name.as_str()));
         self.unique("consumers", spec.consumers.iter().map(|one| one.name.as_str()));
         self.unique("apis", spec.apis.iter().map(|one| one.name.as_str()));
+        self.unique("protos", spec.protos.iter().map(|one| one.name.as_str()));
         self.unique("listeners", spec.listeners.iter().map(|one| one.name.as_str()));
         self.unique("upstreams", spec.upstreams.iter().map(|one| one.name.as_str()));
         self.unique("routes", spec.routes.iter().map(|one| one.name.as_str()));
@@ -165,7 +170,9 @@ impl Check<'_> {
                 self.report(Severity::Error, "zero-weight", &long, "", message, None);
             }
         }
-        for (field, name) in resilience::references(spec) {
+        for (field, name) in
+            resilience::references(spec).into_iter().chain(aggregate::references(spec))
+        {
             // An empty one has its own message, as has one that is no text.
             if name.is_empty() || self.problems.is_broken(&field) {
                 continue;

@@ -8,18 +8,23 @@ use contract::snapshot as flat;
 use crate::keys::Fetched;
 use crate::material::Material;
 use crate::spec::{
-    Cidr, FieldMatch, Listener, PathMatch, Rewrite, Route, Spec, UnderscoreFields, ValueMatch,
+    Cidr, ExternalProcessor, FieldMatch, Graphql, Listener, OnProcessorFailure, PathMatch,
+    ProcessorView, Rewrite, Route, Spec, UnderscoreFields, ValueMatch,
 };
 use identities::Identities;
 use providers::Providers;
 
 pub use providers::jws;
 
+mod aggregate;
 mod cache;
 mod callers;
 mod identities;
 mod limits;
+mod payload;
 mod providers;
+mod shape;
+mod transcode;
 mod upstreams;
 mod validation;
 
@@ -88,8 +93,15 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         })
         .collect();
     let mut rules = validation::Rules::new(spec, inputs.material);
-    let routes =
-        spec.routes.iter().map(|one| route(one, &index, &places, &policies, &mut rules)).collect();
+    let routes = spec.routes.iter().map(|one| route(one, &index, &places, &policies, &mut rules));
+    let routes: Vec<flat::Route> = routes
+        .zip(&spec.routes)
+        .map(|(flat, one)| flat::Route {
+            transcode: transcode::route(one, spec, inputs.material),
+            aggregate: aggregate::route(one, &index, spec, inputs.material).map(Box::new),
+            ..flat
+        })
+        .collect();
     let secure = listeners.iter().any(|listener| listener.tls.is_some());
     flat::Snapshot {
         auth: flat::Auth { version, ..auth },
@@ -111,6 +123,7 @@ pub fn compile(spec: &Spec, epoch: u64, revision: u64, inputs: &Inputs<'_>) -> f
         upstreams,
         routes,
         validation: rules.validation,
+        protos: transcode::protos(spec, inputs.material),
         cache: cache::cache(&spec.cache),
         certificates: identities.certificates,
         trust: identities.trust,
@@ -161,13 +174,16 @@ fn route<'a>(
         auth: route.auth.as_ref().map(|auth| callers::route_auth(auth, places)),
         networks: route.networks.as_ref().map(callers::networks),
         cors: route.cors.as_ref().map(callers::cors),
+        processor: route.external_processor.as_ref().and_then(|one| processor(one, index)),
         validation: route.validate.as_ref().map(|one| rules.route(one)),
+        graphql: route.graphql.as_deref().map(|one| Box::new(graphql(one))),
         name: route.name.clone(),
         hosts: route.matches.hosts.clone(),
         path: match &route.matches.path {
             PathMatch::Exact(path) => flat::PathMatch::Exact(path.clone()),
             PathMatch::Prefix(path) => flat::PathMatch::Prefix(path.clone()),
             PathMatch::Regex(pattern) => flat::PathMatch::Regex(pattern.clone()),
+            PathMatch::Template(template) => flat::PathMatch::Template(template.clone()),
         },
         methods: route.matches.methods.clone(),
         headers: route.matches.headers.iter().map(field).collect(),
@@ -177,6 +193,7 @@ fn route<'a>(
             Rewrite::StripPrefix => flat::PathRewrite::StripPrefix,
             Rewrite::ReplacePrefix(prefix) => flat::PathRewrite::ReplacePrefix(prefix.clone()),
         },
+        shape: shape::shape(route),
         backends: route
             .upstreams
             .iter()
@@ -185,11 +202,14 @@ fn route<'a>(
                 Some(flat::Backend { upstream, weight: backend.weight })
             })
             .collect(),
+        aggregate: None,
         timeouts: upstreams::route_timeouts(&route.timeouts),
         max_body_bytes: route.max_body_bytes,
+        payload: payload::payload(route),
         upgrades: route.upgrades.clone(),
         early_data: route.early_data,
         grpc_web: route.grpc_web,
+        transcode: None,
         retry: route.retry.as_ref().map(upstreams::retry),
         cache: route.cache.as_ref().map(cache::route),
         hedge: route.hedge.as_ref().map(upstreams::route_hedge),
@@ -197,6 +217,38 @@ fn route<'a>(
         mirror: route.mirror.as_ref().and_then(|mirror| upstreams::mirror(mirror, index)),
         deadline_header: route.deadline_header.clone(),
     }
+}
+
+fn graphql(from: &Graphql) -> flat::Graphql {
+    flat::Graphql {
+        max_depth: from.max_depth,
+        max_cost: from.max_cost,
+        max_aliases: from.max_aliases,
+        max_tokens: from.max_tokens,
+        max_batch: from.max_batch,
+        max_bytes: u32::try_from(from.max_bytes).unwrap_or(u32::MAX),
+        introspection: from.introspection,
+        list_arguments: from.list_arguments.clone(),
+        weights: from.weights.iter().map(|(name, weight)| (name.clone(), *weight)).collect(),
+        operations: from.operations.clone(),
+        documents: from.documents.clone(),
+    }
+}
+
+fn processor(from: &ExternalProcessor, index: &Indexes<'_>) -> Option<flat::Processor> {
+    let view = |view| match view {
+        ProcessorView::Nothing => flat::ProcessorView::Nothing,
+        ProcessorView::Headers => flat::ProcessorView::Head,
+        ProcessorView::Body => flat::ProcessorView::Body,
+    };
+    Some(flat::Processor {
+        upstream: *index.get(from.upstream.as_str())?,
+        request: view(from.request),
+        response: view(from.response),
+        timeout_ms: from.timeout_ms,
+        max_body_bytes: u32::try_from(from.max_body_bytes).unwrap_or(u32::MAX),
+        pass_on_failure: from.on_failure == OnProcessorFailure::Pass,
+    })
 }
 
 fn field(field: &FieldMatch) -> flat::FieldMatch {

@@ -56,6 +56,13 @@ pub fn make_certificate(directory: &std::path::Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Puts the description of the demo's service of gRPC where the demo spec looks for it.
+pub fn write_proto(directory: &std::path::Path) -> anyhow::Result<()> {
+    let path = directory.join("stock.proto");
+    std::fs::write(&path, include_str!("../../examples/protos/stock.proto"))
+        .with_context(|| format!("{} cannot be written", path.display()))
+}
+
 /// Serves both origins until the process ends.
 pub async fn run_origins() -> anyhow::Result<()> {
     let mut servers = Vec::new();
@@ -87,6 +94,10 @@ fn origin(name: &'static str) -> Router {
             "/users",
             get(move || async move { Json(json!({ "users": [1, 2, 3], "origin": name })) }),
         )
+        .route("/products", get(products))
+        .route("/products/{id}", get(|Path(id): Path<u32>| async move { Json(product(id)) }))
+        .route("/reviews", get(reviews))
+        .route("/shop.v1.Stock/Get", axum::routing::post(stock))
         .route("/echo", any(move |request| echo(name, request)))
         .route("/echo/{*below}", any(move |request| echo(name, request)))
         .route("/slow", get(move |query| slow(name, query)))
@@ -96,6 +107,76 @@ fn origin(name: &'static str) -> Router {
             (axum::http::StatusCode::NOT_FOUND, text)
         })
         .layer(axum::middleware::map_response(stamp))
+}
+
+/// A product of the shop's catalogue.
+fn product(id: u32) -> serde_json::Value {
+    json!({
+        "id": id,
+        "sku": format!("SKU-{id}"),
+        "name": format!("product {id}"),
+        "price": f64::from(id % 90) + 9.5,
+        "related": [id.wrapping_add(1), id.wrapping_add(2)],
+    })
+}
+
+#[derive(Deserialize)]
+struct Ids {
+    #[serde(default)]
+    ids: String,
+}
+
+async fn products(Query(ids): Query<Ids>) -> Json<Vec<serde_json::Value>> {
+    let ids = ids.ids.split(',').filter_map(|id| id.parse().ok());
+    Json(ids.take(100).map(product).collect())
+}
+
+#[derive(Deserialize)]
+struct Of {
+    product: u32,
+}
+
+async fn reviews(Query(of): Query<Of>) -> Json<serde_json::Value> {
+    Json(json!([
+        { "product": of.product, "stars": 5, "text": "as described" },
+        { "product": of.product, "stars": of.product % 5 + 1, "text": "came quickly" },
+    ]))
+}
+
+/// `shop.v1.Stock/Get`, as `examples/protos/stock.proto` describes it.
+async fn stock(request: Request) -> Response {
+    let Ok(body) = axum::body::to_bytes(request.into_body(), MAX_ECHO_BYTES).await else {
+        return axum::http::StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    // A frame's head, and the one field of the message, which is short.
+    let sku = body.get(7..).unwrap_or_default();
+    let mut message = vec![0x0a, sku.len() as u8];
+    message.extend_from_slice(sku);
+    message.extend_from_slice(&[0x10, 42, 0x1a, 5]);
+    message.extend_from_slice(b"north");
+    let mut frame = vec![0];
+    frame.extend_from_slice(&(message.len() as u32).to_be_bytes());
+    frame.append(&mut message);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", axum::http::HeaderValue::from_static("0"));
+    let frames = [http_body::Frame::data(Bytes::from(frame)), http_body::Frame::trailers(trailers)];
+    let body = Body::new(Frames(frames.into_iter().collect()));
+    ([("content-type", "application/grpc")], body).into_response()
+}
+
+/// A body of a few frames.
+struct Frames(std::collections::VecDeque<http_body::Frame<Bytes>>);
+
+impl http_body::Body for Frames {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop_front().map(Ok))
+    }
 }
 
 async fn echo(name: &'static str, request: Request) -> Response {

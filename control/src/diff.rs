@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::spec::{
-    self, ApiDocument, Authenticator, Consumer, Group, Limit, List, Listener, Route, Spec, Upstream,
+    self, ApiDocument, Authenticator, Consumer, Group, Limit, List, Listener, ProtoSource, Route,
+    Spec, Upstream,
 };
 
 /// The difference of two specs; see [`diff`].
@@ -25,6 +26,8 @@ pub struct Diff {
     pub limits: Changes,
     #[serde(default)]
     pub apis: Changes,
+    #[serde(default)]
+    pub protos: Changes,
     pub listeners: Changes,
     pub upstreams: Changes,
     pub routes: Changes,
@@ -94,6 +97,7 @@ pub fn diff(old: &Spec, new: &Spec) -> Diff {
         consumers: list_changes(&old.consumers, &new.consumers),
         limits: changes::<Limit, _>(&old.limits, &new.limits),
         apis: changes::<ApiDocument, _>(&old.apis, &new.apis),
+        protos: changes::<ProtoSource, _>(&old.protos, &new.protos),
         listeners: changes::<Listener, _>(&old.listeners, &new.listeners),
         upstreams: list_changes(&old.upstreams, &new.upstreams),
         routes: list_changes(&old.routes, &new.routes),
@@ -134,6 +138,7 @@ impl Diff {
             ("consumer", &self.consumers),
             ("limit", &self.limits),
             ("api", &self.apis),
+            ("proto", &self.protos),
             ("listener", &self.listeners),
             ("upstream", &self.upstreams),
             ("route", &self.routes),
@@ -222,6 +227,20 @@ impl Thing for ApiDocument {
 
     fn summary(&self) -> String {
         self.openapi.clone()
+    }
+}
+
+impl Thing for ProtoSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn summary(&self) -> String {
+        match (&self.descriptor_set, &self.reflection) {
+            (Some(set), _) => set.clone(),
+            (None, Some(reflection)) => format!("reflection of {}", reflection.upstream),
+            (None, None) => self.files.join(" "),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The engine as control sees it: four functions that `main.rs` fills in.
+//! The engine as control sees it: functions that `main.rs` fills in.
 
 use std::os::fd::OwnedFd;
 
@@ -18,6 +18,8 @@ pub struct EngineEntry {
     pub probe: fn(usize) -> Result<(), String>,
     /// Whether the engine could take a snapshot, without an engine.
     pub check: Judge,
+    /// Serves the engine as a worker for jq programs.
+    pub jq: fn(),
     /// Explains a request under a snapshot.
     pub explain: fn(&Snapshot, &Question) -> Result<Explanation, String>,
 }

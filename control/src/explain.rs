@@ -6,8 +6,10 @@ use contract::snapshot::{AuthenticatorKind, Snapshot, Unidentified};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod changes;
 mod limits;
 
+pub use changes::changes;
 pub use limits::{Met, Tier, met};
 
 /// The request to explain.
@@ -110,6 +112,9 @@ pub enum Outcome {
         /// All of them must have room.
         #[serde(default)]
         limits: Vec<Met>,
+        /// What the route changes, or answers itself, beside `rewritten`; values are its templates.
+        #[serde(default)]
+        changes: Vec<String>,
     },
     NotFound,
     MethodNotAllowed {
@@ -232,7 +237,7 @@ impl Explanation {
         let mut text = String::new();
         // Writing to a String cannot fail.
         _ = match &self.outcome {
-            Outcome::Matched { route, rewritten, backends, asked, limits } => {
+            Outcome::Matched { route, rewritten, backends, asked, limits, changes } => {
                 let total: u32 = backends.iter().map(|share| share.weight).sum();
                 let shares: Vec<String> = backends
                     .iter()
@@ -242,11 +247,18 @@ impl Explanation {
                     })
                     .collect();
                 let asked = asked.as_ref().map(|asked| format!("auth      {asked}\n"));
+                let upstream = match shares.as_slice() {
+                    [] => String::new(),
+                    shares => format!("upstream  {}\n", shares.join(", ")),
+                };
+                let words = ["changes  ", "         "].into_iter();
+                let words = words.chain(std::iter::repeat("         "));
+                let changes = words.zip(changes).map(|(word, line)| format!("{word} {line}\n"));
                 write!(
                     text,
-                    "route     {route}\n{}upstream  {}\npath      {rewritten}\n",
+                    "route     {route}\n{}{upstream}path      {rewritten}\n{}",
                     asked.unwrap_or_default(),
-                    shares.join(", ")
+                    changes.collect::<String>()
                 )
                 .and_then(|()| match limits.as_slice() {
                     [] => Ok(()),
@@ -335,6 +347,7 @@ routes:
             backends: vec![Share { upstream: "u".into(), weight: 1 }],
             asked: asked(&snapshot, "one"),
             limits: Vec::new(),
+            changes: Vec::new(),
         };
         let answer = Explanation { outcome, path: "/one".into(), others: Vec::new() };
         let expected = "route     one\nauth      keys (api_key)\nupstream  u\npath      /one\n";
@@ -342,7 +355,7 @@ routes:
         let json = serde_json::to_string(&answer).unwrap();
         assert_eq!(serde_json::from_str::<Explanation>(&json).unwrap(), answer);
         // As control of an earlier release answers.
-        let old = json.replace(",\"limits\":[]", "");
+        let old = json.replace(",\"limits\":[],\"changes\":[]", "");
         assert_ne!(old, json);
         assert_eq!(serde_json::from_str::<Explanation>(&old).unwrap(), answer);
     }
@@ -367,6 +380,7 @@ routes: [{name: one, upstream: u, limits: [plan]}]
             backends: vec![Share { upstream: "u".into(), weight: 1 }],
             asked: None,
             limits: met(&snapshot, "one", None, None, |_| true),
+            changes: Vec::new(),
         };
         let answer = Explanation { outcome, path: "/".into(), others: Vec::new() };
         let expected = "route     one
@@ -398,6 +412,49 @@ limits, all of which must have room:
         assert!(with(Some("bare"), "acme_x").unwrap_err().contains("no key in the spec"));
         assert!(with(Some("acne"), "acme_x").unwrap_err().contains("no consumer"));
         assert!(with(None, "acme_x").unwrap_err().contains("--consumer"));
+    }
+
+    #[test]
+    fn what_is_changed_is_told() {
+        let text = "version: 1
+listeners: [{name: a, listen: ':1'}]
+upstreams: [{name: u, targets: ['10.0.0.1:1']}]
+routes:
+- name: one
+  upstream: u
+  request: {path: '/v2/${path.rest}', headers: {set: {x-a: '1'}, remove: [x-b]}}
+  response: {status: {404: 410, 5xx: 503}, cookies: {rewrite: [{secure: true}]}}
+- {name: two, match: {path: /two}, redirect: '/new/${path.rest}'}
+";
+        let spec = crate::spec::load("t.yaml", text).spec.unwrap();
+        let snapshot = crate::fit::plain(&spec, &crate::material::Material::default());
+        let told = |route: &str, backends: Vec<Share>| {
+            let outcome = Outcome::Matched {
+                route: route.into(),
+                rewritten: "/".into(),
+                backends,
+                asked: None,
+                limits: Vec::new(),
+                changes: changes(&snapshot, route),
+            };
+            let answer = Explanation { outcome, path: "/".into(), others: Vec::new() };
+            answer.to_text(false)
+        };
+        let expected = "route     one
+upstream  u
+path      /
+changes   path /v2/${path.rest}
+          request headers x-b, x-a
+          status 404 becomes 410
+          status 500-599 becomes 503
+          attributes of response cookies
+";
+        assert_eq!(told("one", vec![Share { upstream: "u".into(), weight: 1 }]), expected);
+        let expected = "route     two
+path      /
+changes   answered with 302 to /new/${path.rest}
+";
+        assert_eq!(told("two", vec![]), expected);
     }
 
     #[test]

@@ -162,6 +162,7 @@ fn problem(file: &str, spec: &Spec, places: &spec::Places, unfit: Unfit) -> Prob
     let (at, field) = match entity {
         "limit" => (spec.limits.iter().position(|one| one.name == name), field),
         "api" => (spec.apis.iter().position(|one| one.name == name), field),
+        "proto" => (spec.protos.iter().position(|one| one.name == name), field),
         "listener" => (spec.listeners.iter().position(|one| one.name == name), field),
         "upstream" => (spec.upstreams.iter().position(|one| one.name == name), field),
         "consumer" => (spec.consumers.iter().position(|one| one.name == name), field),

@@ -8,7 +8,7 @@ use contract::snapshot::Snapshot;
 use control::{
     cli,
     entry::{EngineEntry, EngineStart},
-    explain::{Explanation, Other, Outcome, Question, Share, asked, met},
+    explain::{Explanation, Other, Outcome, Question, Share, asked, changes, met},
     fit::Unfit,
 };
 use engine::{
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             let EngineStart { bus, segment, cpus } = start;
             engine::run(engine::Start { bus, segment, cpus }).map_err(|error| error.to_string())
         },
+        jq: engine::run_jq,
         probe: |shards| engine::probe(shards).map_err(|error| error.to_string()),
         check: |snapshot| match Plan::build(snapshot.clone()) {
             Ok(_) => Ok(()),
@@ -65,6 +66,7 @@ fn explain_request(snapshot: &Snapshot, question: &Question) -> Result<Explanati
                 fits,
             ),
             asked: asked(snapshot, &matched.route),
+            changes: changes(snapshot, &matched.route),
             route: matched.route,
             rewritten: matched.rewritten,
             backends: matched

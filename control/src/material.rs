@@ -11,6 +11,7 @@ mod keyring;
 mod leaf;
 pub(crate) mod openapi;
 pub mod outside;
+pub mod protos;
 mod recover;
 
 use std::{
@@ -43,6 +44,7 @@ pub struct Material {
     /// Secrets that have a stand-in here, by their keys.
     pending: BTreeSet<String>,
     apis: apis::Apis,
+    protos: protos::Protos,
 }
 
 /// A certificate chain and its key.
@@ -124,6 +126,7 @@ impl Material {
         }
         load.keyring(spec);
         load.apis(spec);
+        load.protos(spec);
         (load.material, load.faults)
     }
 
@@ -153,6 +156,7 @@ impl Material {
         }
         material.recover_keyring(spec, snapshot);
         material.recover_apis(spec, snapshot);
+        material.recover_protos(spec, snapshot);
         material
     }
 

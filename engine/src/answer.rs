@@ -22,6 +22,8 @@ use crate::limits;
 use crate::local_reply::LocalReply;
 use crate::message::{BodyFraming, HeadLimits, Progress, ResponseHead, write};
 use crate::mux::MuxStream;
+use crate::pipe::Reader;
+use crate::shape::Judged;
 use crate::shard::Shard;
 use crate::upload::{Upload, UploadEnd};
 use crate::upstream::pool::Connection;
@@ -42,6 +44,8 @@ pub struct Answer {
     pub deadline_ms: u64,
     /// The upstream has switched protocols: bytes in both directions follow.
     pub switched: bool,
+    /// Why it is not an upstream's, for the record.
+    pub reason: Reason,
     /// What the relay changes in the head.
     pub edit: Option<Box<Edit>>,
     /// What changes the body on its way, in this order. Where there are any, its length is not known
@@ -64,6 +68,8 @@ pub enum Carrier {
 pub struct Body {
     pub data: Option<Chunk>,
     pub trailers: Vec<u8>,
+    /// The body is still being made, and comes from there.
+    pub pipe: Option<Reader>,
 }
 
 impl Carrier {
@@ -102,6 +108,10 @@ pub struct Edit {
     pub drop: Vec<Box<[u8]>>,
     /// Fields that are put behind the others.
     pub fields: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Which of the route's own rules hold. What `drop` names goes before them.
+    pub judged: Judged,
+    /// Of an answer: `Set-Cookie` fields of the route's own.
+    pub cookies: Vec<Vec<u8>>,
 }
 
 impl Edit {
@@ -168,6 +178,27 @@ impl Account {
 }
 
 impl Answer {
+    /// The values of the fields of that name, as they will go on.
+    pub fn values(&self, name: &[u8]) -> Vec<Vec<u8>> {
+        let bytes = self.bytes.bytes();
+        let edit = self.edit.as_deref();
+        let is = |own: &[u8]| own.eq_ignore_ascii_case(name);
+        let theirs = self.head.fields.iter().filter(|field| {
+            field.forwarded()
+                && is(field.name.of(bytes))
+                && !edit.is_some_and(|edit| edit.drops(name))
+        });
+        let theirs = theirs.map(|field| field.value.of(bytes).to_vec());
+        let ours = edit.map_or(&[][..], |edit| &edit.fields);
+        let ours = ours.iter().filter(|(own, _)| is(own)).map(|(_, value)| value.clone());
+        theirs.chain(ours).collect()
+    }
+
+    /// The first of them.
+    pub fn value(&self, name: &[u8]) -> Option<Vec<u8>> {
+        self.values(name).into_iter().next()
+    }
+
     /// An answer of the gateway's own making that goes the way of an upstream's. Its framing is the
     /// relay's: fields that speak of it are left out, and a body where the status (or `HEAD`) allows
     /// none.
@@ -214,6 +245,26 @@ impl Answer {
         Ok(Answer::of_parts(head, Chunk::from_vec(text), data, Vec::new()))
     }
 
+    /// Likewise, with a body that is still being made.
+    ///
+    /// # Errors
+    /// As [`Answer::own`].
+    pub fn piped(
+        shard: &Shard,
+        is_head: bool,
+        status: u16,
+        fields: &[(&[u8], &[u8])],
+        pipe: Reader,
+    ) -> Result<Answer, LocalReply> {
+        let answer = Answer::own(shard, is_head, status, fields, Vec::new())?;
+        let mut head = answer.head;
+        if head.framing != BodyFraming::None {
+            head.framing = BodyFraming::Chunked;
+        }
+        let body = Body { pipe: Some(pipe), ..Body::default() };
+        Ok(Answer { head, carrier: Carrier::Own(RefCell::new(body)), ..answer })
+    }
+
     fn of_parts(
         head: Box<ResponseHead>,
         bytes: Chunk,
@@ -221,7 +272,7 @@ impl Answer {
         trailers: Vec<u8>,
     ) -> Answer {
         Answer {
-            carrier: Carrier::Own(RefCell::new(Body { data, trailers })),
+            carrier: Carrier::Own(RefCell::new(Body { data, trailers, pipe: None })),
             account: None,
             head,
             bytes,
@@ -229,9 +280,24 @@ impl Answer {
             timeouts: Timeouts::default(),
             deadline_ms: 0,
             switched: false,
+            reason: Reason::None,
             edit: None,
             filters: Vec::new(),
             fill: None,
+        }
+    }
+
+    /// Whether a body follows the head, as far as that is known.
+    pub fn has_body(&self) -> bool {
+        !matches!(self.head.framing, BodyFraming::None | BodyFraming::Length(0))
+    }
+
+    /// Another body for an answer that is of the gateway's own making, or was gathered.
+    pub fn replace_own_body(&mut self, body: Vec<u8>) {
+        let Carrier::Own(own) = &self.carrier else { return };
+        if self.head.framing != BodyFraming::None {
+            self.head.framing = BodyFraming::Length(body.len() as u64);
+            own.borrow_mut().data = (!body.is_empty()).then(|| Chunk::from_vec(body));
         }
     }
 

@@ -92,6 +92,7 @@ impl Source {
                     Poll::Ready(Ok(Piece { data, end }))
                 }
             },
+            Source::Own(Body { pipe: Some(pipe), .. }) => pipe.poll_piece(cx),
             Source::Own(body) => {
                 // What is shared goes without a copy, but for the part that goes with the head.
                 let first = body.data.as_mut().and_then(|data| data.cut(limits::OWN_FIRST));

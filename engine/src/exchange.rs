@@ -14,6 +14,7 @@ use crate::auth::credentials::Hidden;
 use crate::auth::{ContentDigest, Identity};
 use crate::body::{BodyReader, BodyWriter};
 use crate::channel::{Sink, Source};
+use crate::coding::Coding;
 use crate::forwarded_for;
 use crate::grpc;
 use crate::grpc_web::{self, Base64};
@@ -60,8 +61,16 @@ pub struct Request {
     pub feed: Option<Rc<RefCell<Feed>>>,
     /// What changes the body on its way to the upstream, beside the decoding of gRPC-Web.
     pub inward: Option<Box<Inward>>,
+    /// The body goes on in another length, by what was in `inward`.
+    pub reframed: bool,
+    /// The client is answered so, whatever its request has become.
+    pub answer_as: Option<AnswerAs>,
     /// What is changed of the head for the upstream.
     pub edit: Option<Box<Edit>>,
+    /// How the answer is compressed, where its route does that and the client takes it.
+    pub coding: Option<Coding>,
+    /// What rules for the answer still need of the head and the path.
+    pub kept: Option<Box<Kept>>,
     /// What upstreams see in place of what came with a credential.
     pub hidden: Option<Box<Hidden>>,
     /// What policies add to the answer, whoever gives it.
@@ -109,7 +118,11 @@ impl Request {
             content: None,
             feed: None,
             inward: None,
+            reframed: false,
+            answer_as: None,
             edit: None,
+            coding: None,
+            kept: None,
             hidden: None,
             answer_fields: Vec::new(),
             ticket: limit::Ticket::default(),
@@ -185,14 +198,16 @@ impl Request {
     /// Whether there is a body that changes on its way.
     pub fn decodes(&self) -> bool {
         let web = || self.web.as_ref().is_some_and(|web| web.decodes());
-        !self.head.framing.is_empty() && (self.inward.is_some() || web())
+        !self.head.framing.is_empty() && (self.inward.is_some() || self.reframed || web())
     }
 
     /// What becomes of the body on its way, once.
     pub fn take_inward(&mut self) -> Option<Box<Inward>> {
         match self.decodes() {
             true => {
-                self.inward.take().or_else(|| Some(Box::new(Inward::Base64(Base64::default()))))
+                let web = self.web.as_ref().is_some_and(|web| web.decodes());
+                let base64 = || Box::new(Inward::Base64(Base64::default()));
+                self.inward.take().or_else(|| web.then(base64))
             }
             false => None,
         }
@@ -209,6 +224,28 @@ impl Request {
         self.edit.get_or_insert_default()
     }
 
+    /// Keeps the head and the path that was matched for templates that are rendered once the body is
+    /// under way, or the path replaced.
+    pub fn keep(&mut self) {
+        if self.kept.is_none() {
+            let head = self.bytes().get(..self.head.head_len).unwrap_or_default().to_vec();
+            self.kept = Some(Box::new(Kept { head, path: self.path().to_vec() }));
+        }
+    }
+
+    /// The head's bytes, as long as they are here or were kept.
+    pub fn head_bytes(&self) -> &[u8] {
+        match (&self.bytes, &self.kept) {
+            (None, Some(kept)) => &kept.head,
+            _ => self.bytes(),
+        }
+    }
+
+    /// The path that the route matched, if it is still here or was kept.
+    pub fn matched_path(&self) -> &[u8] {
+        self.kept.as_ref().map_or_else(|| self.path(), |kept| &kept.path)
+    }
+
     /// The path for the upstream.
     pub fn replace_path(&mut self, path: Vec<u8>) {
         self.normal_path = Some(path);
@@ -223,7 +260,16 @@ impl Request {
 
     /// The kind of gRPC that an answer of ours has to be, if any.
     pub fn answer_kind(&self) -> Option<grpc::Kind> {
-        self.web.as_ref().map(|web| web.answer).or(self.grpc)
+        match self.answer_as {
+            Some(AnswerAs::Json) => None,
+            Some(AnswerAs::Grpc(kind)) => Some(kind),
+            None => self.web.as_ref().map(|web| web.answer).or(self.grpc),
+        }
+    }
+
+    /// Whether it is a call that the gateway has made of something else.
+    pub fn is_made(&self) -> bool {
+        self.answer_as == Some(AnswerAs::Json) && self.grpc.is_some()
     }
 
     /// The body as it came, if all of it came with the head (or was gathered) and it is small. It stays
@@ -259,6 +305,19 @@ impl Request {
             Downstream::Nobody => Source::own(Body::default()),
         }
     }
+}
+
+/// What [`Request::keep`] keeps.
+pub struct Kept {
+    head: Vec<u8>,
+    path: Vec<u8>,
+}
+
+/// What a client speaks whose request is transcoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerAs {
+    Json,
+    Grpc(grpc::Kind),
 }
 
 /// The client's side of an exchange: a whole connection, or one of its streams.

@@ -2,13 +2,24 @@
 
 use contract::record::Reason;
 
+use crate::coding::Encoding;
 use crate::grpc_web::Answering;
 use crate::io::Chunk;
+use crate::payload::{self, Stream};
+use crate::transcode::Outward;
 
 /// One change of a body on its way. An enum: the relay knows them all.
 pub enum Filter {
     /// From gRPC to gRPC-Web.
     Web(Box<Answering>),
+    /// No change: what is past so many bytes is refused.
+    Cap { left: u64 },
+    /// Record by record, as a rule says.
+    Records(Box<Stream>),
+    /// Compressed.
+    Encode(Box<Encoding>),
+    /// From gRPC to JSON.
+    Transcode(Box<Outward>),
 }
 
 /// A part of a body.
@@ -35,6 +46,32 @@ impl Filter {
                 let data = web.part(part.data, part.end.as_deref()).map_err(|_| Broken)?;
                 Ok(Part { data, end: part.end.map(|_| Vec::new()) })
             }
+            Filter::Cap { left } => {
+                let length = part.data.as_ref().map_or(0, Chunk::len) as u64;
+                *left = left.checked_sub(length).ok_or(Broken)?;
+                Ok(part)
+            }
+            Filter::Records(stream) => {
+                let mut out = Vec::new();
+                let data = part.data.as_ref().map_or(&[][..], Chunk::bytes);
+                let passed = stream.pass(data, part.end.is_some(), &mut out);
+                passed.map_err(|_: payload::Fault| Broken)?;
+                let data = (!out.is_empty()).then(|| Chunk::from_vec(out));
+                Ok(Part { data, end: part.end })
+            }
+            Filter::Transcode(outward) => outward.part(part),
+            Filter::Encode(encoding) => {
+                Ok(Part { data: encoding.pass(part.data, part.end.is_some()), end: part.end })
+            }
+        }
+    }
+
+    /// What it is called when a part is [`Broken`].
+    pub fn fault(&self) -> Reason {
+        match self {
+            Filter::Cap { .. } => Reason::AnswerTooLarge,
+            Filter::Records(_) => Reason::AnswerUnusable,
+            Filter::Web(_) | Filter::Encode(_) | Filter::Transcode(_) => Reason::UpstreamInvalid,
         }
     }
 
@@ -46,6 +83,8 @@ impl Filter {
                 let late = reason == Reason::TotalTimeout && web.is_between();
                 web.part(None, Some(late.then_some(LATE)?)).ok().flatten()
             }
+            Filter::Cap { .. } | Filter::Records(_) | Filter::Encode(_) => None,
+            Filter::Transcode(outward) => outward.broken(reason),
         }
     }
 }

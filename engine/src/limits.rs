@@ -26,7 +26,7 @@ pub const BASIC_CREDENTIAL: usize = 1_024;
 /// How long a good password is remembered.
 pub const BASIC_MEMORY_MS: u64 = 5 * 60_000;
 /// Threads of the store that compute.
-pub const STORE_THREADS: usize = 6;
+pub const STORE_THREADS: usize = 10;
 /// Passwords that are hashed at once.
 pub const BASIC_HASHES: usize = 3;
 /// The same with those that wait: under a second at 50 ms each.
@@ -179,6 +179,16 @@ pub const LEASE_LOST_MS: u64 = 100;
 /// A bucket's name, in bytes, and what places it.
 pub const BUCKET_NAME: usize = 256;
 pub const BUCKET_TAG: usize = 128;
+/// Segments of an http rule's path template.
+pub const TEMPLATE_SEGMENTS: usize = 64;
+/// Bindings of a route that transcodes.
+pub const BINDINGS: usize = 10_000;
+/// Fields of a message that is transcoded.
+pub const MESSAGE_FIELDS: usize = 10_000;
+/// How deep the messages of a message, and values in JSON, may be nested.
+pub const MESSAGE_DEPTH: usize = 100;
+/// Details of a call's status, and metadata behind its message, that a client is told.
+pub const STATUS_DETAILS: usize = 64;
 /// Values that one path template takes out of a path.
 pub const TEMPLATE_NAMES: usize = 16;
 /// Request line without its CRLF, in bytes: past it 414. RFC 9112 §3 asks for at least 8,000.
@@ -208,6 +218,8 @@ pub const VALIDATIONS: usize = 2;
 pub const VALIDATIONS_WAITING: usize = 64;
 /// Bodies that a shard has gathered to validate them, in bytes.
 pub const GATHERED_BYTES: usize = 256 * 1024 * 1024;
+/// What an external processor may answer beside a body, in bytes.
+pub const PROCESSOR_ANSWER: usize = 256 * 1024;
 /// Head that the gateway may write to an upstream: the client's, rewritten, and our own fields.
 pub const FORWARDED_HEAD: usize = 64 * 1024;
 /// First part of a body of the gateway's own, which goes in one buffer with the head.
@@ -293,7 +305,10 @@ const _: () = assert!(
     REDIS_BEAT_MS * (REDIS_BEATS_MISSED as u64 + 1) <= 1_000 && KEY_UNTRACKED_MS <= 1_000,
     "a revoked key ends within a second"
 );
-const _: () = assert!(BASIC_HASHES + VALIDATIONS < STORE_THREADS, "one is left for signatures");
+const _: () = assert!(
+    BASIC_HASHES + VALIDATIONS + PAYLOADS + JQ_WORKERS < STORE_THREADS,
+    "one is left for signatures"
+);
 const _: () = assert!(JWT <= AUTH_CREDENTIAL, "what was verified is remembered");
 const _: () = assert!(TLS_CARRY > 64 * 1024 + 18 * 1024 - 4096, "a message of rustls' bound");
 const _: () = assert!(REQUEST_LINE >= 8_000, "RFC 9112 §3");
@@ -373,6 +388,54 @@ pub const LIMIT_TELL_MS: u64 = 300;
 pub const LIMIT_SILENT_MS: u64 = 2_000;
 /// How long the end of a process waits for what it gives back.
 pub const LIMIT_FAREWELL_MS: u64 = 300;
+/// How deep JSON (and XML) nests that is changed.
+pub const JSON_DEPTH: usize = 128;
+/// Values in one JSON document that is changed: 32 bytes each and more.
+pub const JSON_VALUES: usize = 1_000_000;
+/// Pairs of a form.
+pub const FORM_PAIRS: usize = 10_000;
+/// Attributes of one XML element.
+pub const XML_ATTRIBUTES: usize = 256;
+/// Segments of a JSON Pointer, and names of a dotted path, in a rule.
+pub const POINTER_SEGMENTS: usize = 32;
+/// What the operations of a rule may add to a document, by copies and values of their own, in bytes.
+pub const PAYLOAD_ADDED: usize = 16 * 1024 * 1024;
+/// Largest body that is changed on the shard itself, in bytes; others are changed on a thread of the store.
+pub const PAYLOAD_INLINE: usize = 16 * 1024;
+/// How many times its size a decoded body may have...
+pub const DECODE_RATIO: u64 = 250;
+/// ...once it is larger than this, in bytes.
+pub const DECODE_FREE: u64 = 256 * 1024;
+/// Encoders that a shard keeps for the next body: less than 1 MiB each.
+pub const ENCODERS_KEPT: usize = 16;
+
+/// Longest template, in bytes; its literals and placeholders; filters of a placeholder; steps into JSON.
+pub const TEMPLATE_BYTES: usize = 64 * 1024;
+pub const TEMPLATE_PARTS: usize = 256;
+pub const TEMPLATE_FILTERS: usize = 16;
+pub const TEMPLATE_STEPS: usize = 32;
+/// Where a filter that makes a value longer stops, in bytes.
+pub const TEMPLATE_VALUE: usize = 1024 * 1024;
+/// A jq program's text, in bytes.
+pub const JQ_PROGRAM: usize = 16 * 1024;
+/// Stack on which jq programs are compiled and run: both nest as deep as the program wants.
+pub const JQ_STACK: usize = 64 * 1024 * 1024;
+/// Memory of a jq worker, in bytes.
+pub const JQ_MEMORY: u64 = 512 * 1024 * 1024;
+/// What a jq program may give, in bytes.
+pub const JQ_OUTPUT: usize = 64 * 1024 * 1024;
+/// Programs that run at once, and with those that wait.
+pub const JQ_WORKERS: usize = 2;
+pub const JQ_WAITING: usize = 64;
+/// Programs that a worker has compiled.
+pub const JQ_PROGRAMS: usize = 256;
+/// After so many runs a worker gives way to a new one.
+pub const JQ_RUNS: u32 = 100_000;
+/// Bodies that are changed at once away from their shards, and with those that wait.
+pub const PAYLOADS: usize = 2;
+pub const PAYLOADS_WAITING: usize = 128;
+/// How nice the store's threads for work that computes are, beside shards of 0.
+pub const STORE_NICE: i32 = 5;
 
 /// What a stored answer costs beside its bytes: its struct, its places in the index and in a queue, and
 /// what allocators add.
@@ -400,3 +463,9 @@ pub const CACHE_REFRESH_MS: u64 = 10_000;
 pub const CACHE_ALONE_MS: u64 = 10_000;
 /// What a body that comes without its length is given room by, in bytes.
 pub const CACHE_STEP: usize = 64 * 1024;
+/// Largest JSON value of an answer that a filter of a template is given, as memory, in bytes.
+pub const AGGREGATE_TEMPLATE_VALUE: usize = 1024 * 1024;
+/// Largest body of a request whose templates ask for it, in bytes.
+pub const AGGREGATE_REQUEST_BODY: usize = 1024 * 1024;
+/// How deep selections and values of a GraphQL document nest, fragments followed.
+pub const GRAPHQL_RECURSION: usize = 200;

@@ -4,12 +4,15 @@ use contract::Counter;
 use contract::record::Reason;
 use contract::snapshot::Priority;
 
+use crate::aggregate;
 use crate::answer::Answer;
 use crate::auth::{self, Passed};
 use crate::cache;
 use crate::cors;
 use crate::exchange::{Ended, Fields, Next, Request, Responder, Upgrade};
+use crate::extension;
 use crate::forward::{self, retry_after};
+use crate::graphql;
 use crate::grpc;
 use crate::grpc_web;
 use crate::io::Chunk;
@@ -18,12 +21,15 @@ use crate::limits;
 use crate::local_reply::LocalReply;
 use crate::message::{Field, Framing, Name, Target, Version};
 use crate::observe::End;
+use crate::payload;
 use crate::plan::{Plan, Route};
 use crate::relay;
 use crate::rewrite::Outbound;
 use crate::route::{Miss, Query, RouteIndex};
 use crate::serve::websocket;
+use crate::shape;
 use crate::shard::Shard;
+use crate::transcode;
 use crate::validate;
 
 /// Takes a request from its parsed head to its record. Answers exactly once: `responder` is
@@ -66,7 +72,35 @@ async fn decide(
     admit_content(request, responder)?;
     admit_upgrade(request, route)?;
     admit_valid(shard, request, responder, route).await?;
+    if let Some(rules) = &route.graphql {
+        graphql::admit(shard, request, responder, rules, route.max_body_bytes).await?;
+    }
     outbound(request, request.head.framing, None).check_loop()?;
+    let answer = match ask_extension(shard, request, responder, route).await? {
+        Some(answer) => answer,
+        None => serve(shard, request, responder, index).await?,
+    };
+    let mut answer = show_extension(shard, request, responder, route, answer).await?;
+    shape::bound(route, &mut answer)?;
+    let mut answer = payload::answer(shard, request, responder, route, answer).await?;
+    shape::answer(shard, request, route, &mut answer);
+    Ok(payload::compress(shard, request, responder, route, answer).await)
+}
+
+/// From an admitted request to an answer: by the route itself, by the cache, or by what stands behind it.
+async fn serve(
+    shard: &Shard,
+    request: &mut Request,
+    responder: &Responder,
+    index: RouteIndex,
+) -> Result<Answer, LocalReply> {
+    let plan = request.plan.clone();
+    let route = plan.plan.route(index);
+    shape::request(shard, request, route)?;
+    payload::request(shard, request, responder, route).await?;
+    if let Some(own) = shape::own(shard, request, responder, route) {
+        return own;
+    }
     match &route.cache {
         // Boxed: most routes have none, and their requests are not to carry its weight.
         Some(rules) => Box::pin(cache::serve(shard, request, responder, index, rules)).await,
@@ -84,7 +118,17 @@ pub async fn produce(
     responder: &Responder,
     index: RouteIndex,
 ) -> Result<Answer, LocalReply> {
-    let mut answer = forward::forward(shard, request, responder, index).await;
+    let plan = request.plan.clone();
+    let route = plan.plan.route(index);
+    // Boxed: by choice only, and large enough to weigh on every other request.
+    let mut answer = if let Some(own) = &route.aggregate {
+        let most = route.max_body_bytes;
+        Box::pin(aggregate::answer(shard, request, responder, own, most)).await
+    } else if let Some(own) = &route.transcode {
+        Box::pin(transcode::forward(shard, request, responder, index, own)).await
+    } else {
+        forward::forward(shard, request, responder, index).await
+    };
     limit::settle(request, &mut answer);
     answer
 }
@@ -226,6 +270,36 @@ async fn admit_valid(
     }
 }
 
+/// Has the route's external processor see the request; it may answer in the upstream's place.
+async fn ask_extension(
+    shard: &Shard,
+    request: &mut Request,
+    responder: &Responder,
+    route: &Route,
+) -> Result<Option<Answer>, LocalReply> {
+    match &route.extension {
+        // Boxed: by choice only, and large.
+        Some(own) => Box::pin(extension::request(shard, request, responder, route, own)).await,
+        None => Ok(None),
+    }
+}
+
+/// Has the route's external processor see an upstream's answer.
+async fn show_extension(
+    shard: &Shard,
+    request: &Request,
+    responder: &Responder,
+    route: &Route,
+    answer: Answer,
+) -> Result<Answer, LocalReply> {
+    match &route.extension {
+        Some(own) if answer.reason == Reason::None => {
+            Box::pin(extension::response(shard, request, responder, own, answer)).await
+        }
+        _ => Ok(answer),
+    }
+}
+
 /// Takes a switch of protocols that the route lists; a malformed handshake is refused. In HTTP/1
 /// an upgrade that is not listed is a plain request (RFC 9110 §7.8); in HTTP/2 there is nothing
 /// else that it could be.
@@ -311,6 +385,7 @@ pub fn outbound(request: &Request, framing: Framing, timeout_ms: Option<u64>) ->
         deadline_header: route.and_then(|route| route.deadline_header.as_deref()),
         mirrored: false,
         edit: request.edit.as_deref(),
+        rules: route.and_then(|route| route.shape.as_deref()).map(|shape| &shape.request.fields),
         is_call: request.grpc.is_some(),
         content_type: request.web.as_ref().and_then(|web| web.content_type()),
         plan: &request.plan.plan,
@@ -328,7 +403,9 @@ pub fn outbound(request: &Request, framing: Framing, timeout_ms: Option<u64>) ->
 
 fn record(shard: &Shard, request: &mut Request, ended: &Ended, client: std::net::SocketAddr) {
     request.ticket.end();
-    request.notes.reason = ended.reason;
+    if ended.reason != Reason::None {
+        request.notes.reason = ended.reason;
+    }
     if request.notes.attempts > 0 {
         shard.meter.count(Counter::UpstreamBytesOut, request.notes.request_bytes);
         shard.meter.count(Counter::UpstreamBytesIn, ended.relayed_bytes);

@@ -215,7 +215,7 @@ pub async fn relay(
     }
     let Answer { carrier, account, head, mut bytes, upload, timeouts, deadline_ms, edit, .. } =
         answer;
-    let (filters, fill) = (answer.filters, answer.fill);
+    let (filters, fill, own_reason) = (answer.filters, answer.fill, answer.reason);
     let edit = edit.as_deref();
     let status = edit.and_then(|edit| edit.status).unwrap_or(head.status);
     let is_call = request.grpc.is_some();
@@ -282,7 +282,7 @@ pub async fn relay(
         Ok(()) => {
             let cleanly = source.is_clean() && upstream_keeps && upload_done && !unwanted;
             carrier.release(cleanly, shard.io.clock().now_ms());
-            (Reason::None, if keep && upload_done { Next::Keep } else { Next::Linger })
+            (own_reason, if keep && upload_done { Next::Keep } else { Next::Linger })
         }
         Err(reason) => {
             // The client must not take what it has for the whole answer: with a length or chunks
@@ -383,9 +383,16 @@ fn write_head(
     }
     let mut dated = false;
     let route = request.notes.route.map(|index| request.plan.plan.route(index));
+    let shaped = edit.zip(route.and_then(|route| route.shape.as_deref()));
+    let shaped = shaped.map(|(edit, shape)| (&shape.response, edit));
     let own_cors = route.is_some_and(|route| route.cors.is_some());
     for field in &head.fields {
         if edit.is_some_and(|edit| edit.drops(field.name.of(bytes))) {
+            continue;
+        }
+        if let Some((rules, edit)) = shaped
+            && !rules.fields.pass(&edit.judged, field, bytes, None, out)
+        {
             continue;
         }
         match field.id {
@@ -399,6 +406,16 @@ fn write_head(
             Name::ContentLength if head.framing == BodyFraming::None => {}
             Name::ContentLength | Name::XRequestId => continue,
             Name::Date => dated = true,
+            Name::SetCookie => {
+                if let Some((rules, edit)) = shaped {
+                    if let Some(cookie) = rules.cookies.pass(field.value.of(bytes), &edit.cookies)
+                        && field.forwarded()
+                    {
+                        out.field(b"Set-Cookie", &cookie);
+                    }
+                    continue;
+                }
+            }
             Name::Other if own_cors && cors::is_ours(field.name.of(bytes)) => continue,
             _ => {}
         }
@@ -424,6 +441,12 @@ fn write_head(
     }
     for (name, value) in edit.map_or(&[][..], |edit| &edit.fields) {
         out.field(name, value);
+    }
+    if let Some((rules, edit)) = shaped {
+        rules.fields.finish(edit, None, out);
+        for cookie in &edit.cookies {
+            out.field(b"Set-Cookie", cookie);
+        }
     }
     let (policies, shown) = limit::admit::shown(request);
     limit::fields::write(out, policies, shown);
@@ -583,6 +606,10 @@ impl Relay<'_> {
         Reason::TotalTimeout
     }
 
+    async fn flush_head_as_is(&mut self, out: Vec<u8>) -> Result<(), Reason> {
+        if out.is_empty() { Ok(()) } else { self.start(out, None, None).await }
+    }
+
     async fn flush_head(&mut self, out: Vec<u8>) -> Result<(), Reason> {
         if out.is_empty() { Ok(()) } else { self.send(out, None, None).await }
     }
@@ -598,7 +625,14 @@ impl Relay<'_> {
         }
         let mut part = Part { data, end: end.map(<[u8]>::to_vec) };
         for filter in &mut self.filters {
-            part = filter.part(part).map_err(|_| Reason::UpstreamInvalid)?;
+            match filter.part(part) {
+                Ok(changed) => part = changed,
+                Err(_) => {
+                    let fault = filter.fault();
+                    self.flush_head_as_is(head).await?;
+                    return Err(self.broken(fault).await);
+                }
+            }
         }
         if head.is_empty() && part.data.is_none() && part.end.is_none() {
             return Ok(());

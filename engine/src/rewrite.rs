@@ -19,6 +19,7 @@ use crate::message::{Dialect, Framing, HeadWriter, Name, RequestHead, Version, w
 use crate::plan::{Plan, Target, Upstream};
 use crate::serve::Secured;
 use crate::serve::websocket;
+use crate::shape::FieldRules;
 
 /// The id of a request: the client's, where it sent a sane one, else ours.
 #[derive(Clone, Copy)]
@@ -98,6 +99,8 @@ pub struct Outbound<'a> {
     pub mirrored: bool,
     /// What the route changes.
     pub edit: Option<&'a Edit>,
+    /// Its rules for fields; which of them hold stands in `edit`.
+    pub rules: Option<&'a FieldRules>,
 }
 
 impl Outbound<'_> {
@@ -136,9 +139,17 @@ impl Outbound<'_> {
         }
         let out = &mut HeadWriter::new(out, dialect);
         let mut seen = Seen::default();
+        let shaped = self.rules.zip(self.edit);
+        // The upstream has a credential of its own.
+        let except = self.authorization.map(|_| Name::Authorization);
         for field in &head.fields {
             let value = field.value.of(bytes);
             if self.edit.is_some_and(|edit| edit.drops(field.name.of(bytes))) {
+                continue;
+            }
+            if let Some((rules, edit)) = shaped
+                && !rules.pass(&edit.judged, field, bytes, except, out)
+            {
                 continue;
             }
             match field.id {
@@ -193,8 +204,13 @@ impl Outbound<'_> {
         for (name, value) in self.edit.map_or(&[][..], |edit| &edit.fields) {
             out.field(name, value);
         }
+        if let Some((rules, edit)) = shaped {
+            rules.finish(edit, except, out);
+        }
         match self.framing {
             _ if self.upgrade.is_some() => {}
+            // RFC 9110 §8.6: what is a POST by now says that it has no body.
+            Framing::None if self.is_made_of_none() => out.field(b"Content-Length", b"0"),
             Framing::None => {}
             Framing::Length(length) => out.field_decimal(b"Content-Length", length),
             Framing::Chunked if dialect == Dialect::Http2 => {}
@@ -217,6 +233,12 @@ impl Outbound<'_> {
             _ => {}
         }
         out.end();
+    }
+
+    /// Whether the method was made one that usually has a body.
+    fn is_made_of_none(&self) -> bool {
+        let method = self.edit.and_then(|edit| edit.method.as_deref());
+        matches!(method, Some(b"POST" | b"PUT" | b"PATCH"))
     }
 
     fn method(&self) -> &[u8] {

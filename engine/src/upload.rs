@@ -17,8 +17,10 @@ use crate::grpc_web::{Base64, NotBase64};
 use crate::io::{Chunk, Elapsed, Io, Watch};
 use crate::limits;
 use crate::local_reply::LocalReply;
+use crate::payload;
 use crate::relay;
 use crate::shard::Shard;
+use crate::transcode;
 
 /// How an upload ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +160,10 @@ impl Feed {
 pub enum Inward {
     /// Base64 goes on decoded (gRPC-Web).
     Base64(Base64),
+    /// Records are changed as a rule says.
+    Records(Box<payload::Stream>),
+    /// A stream of JSON goes on as messages.
+    Transcode(transcode::Inward),
 }
 
 impl Inward {
@@ -172,6 +178,12 @@ impl Inward {
                 let read = read.and_then(|()| if end { text.finish() } else { Ok(()) });
                 read.map_err(|NotBase64| LocalReply::closing(400, Reason::BadRequest))
             }
+            Inward::Records(stream) => stream.pass(data, end, out).map_err(|fault| {
+                let reply = payload::refusal(fault);
+                // Some of the body is still to come.
+                LocalReply { close: true, ..reply }
+            }),
+            Inward::Transcode(json) => json.pass(data, end, out),
         }
     }
 }

@@ -61,6 +61,8 @@ pub struct Message {
     /// Lines like `Name: value`; a `Host` or `Content-Length` among them replaces ours.
     pub headers: Vec<String>,
     pub body_bytes: usize,
+    /// This body instead. HTTP/1.1 only.
+    pub body: Option<Arc<[u8]>>,
     pub http2: bool,
     /// A unary call with a message of `body_bytes`.
     pub grpc: bool,
@@ -104,6 +106,7 @@ impl Default for Message {
             method,
             headers,
             body_bytes: 0,
+            body: None,
             http2: false,
             grpc: false,
             checked: false,
@@ -145,12 +148,16 @@ impl Message {
         if self.checked {
             out += &format!("{ID_FIELD}: {}\r\n", "0".repeat(ID_DIGITS));
         }
-        if self.body_bytes > 0 && !self.has("content-length") {
-            out += &format!("Content-Length: {}\r\n", self.body_bytes);
+        let bytes = self.body.as_ref().map_or(self.body_bytes, |body| body.len());
+        if bytes > 0 && !self.has("content-length") {
+            out += &format!("Content-Length: {bytes}\r\n");
         }
         out += "\r\n";
         let mut out = out.into_bytes();
-        out.resize(out.len() + self.body_bytes, b'x');
+        match &self.body {
+            Some(body) => out.extend_from_slice(body),
+            None => out.resize(out.len() + self.body_bytes, b'x'),
+        }
         out
     }
 

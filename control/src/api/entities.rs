@@ -42,6 +42,7 @@ pub enum Kind {
     Consumers,
     Limits,
     Apis,
+    Protos,
     Listeners,
     Upstreams,
     Routes,
@@ -71,6 +72,10 @@ macro_rules! with_list {
                 let $list = &$spec.apis;
                 $do
             }
+            Kind::Protos => {
+                let $list = &$spec.protos;
+                $do
+            }
             Kind::Listeners => {
                 let $list = &$spec.listeners;
                 $do
@@ -88,12 +93,13 @@ macro_rules! with_list {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Authenticators,
         Kind::Groups,
         Kind::Consumers,
         Kind::Limits,
         Kind::Apis,
+        Kind::Protos,
         Kind::Listeners,
         Kind::Upstreams,
         Kind::Routes,
@@ -107,6 +113,7 @@ impl Kind {
             Kind::Consumers => "consumers",
             Kind::Limits => "limits",
             Kind::Apis => "apis",
+            Kind::Protos => "protos",
             Kind::Listeners => "listeners",
             Kind::Upstreams => "upstreams",
             Kind::Routes => "routes",
@@ -124,6 +131,7 @@ impl Kind {
             Kind::Consumers => g.subschema_for::<spec::Consumer>(),
             Kind::Limits => g.subschema_for::<spec::Limit>(),
             Kind::Apis => g.subschema_for::<spec::ApiDocument>(),
+            Kind::Protos => g.subschema_for::<spec::ProtoSource>(),
             Kind::Listeners => g.subschema_for::<spec::Listener>(),
             Kind::Upstreams => g.subschema_for::<spec::Upstream>(),
             Kind::Routes => g.subschema_for::<spec::Route>(),

@@ -32,6 +32,7 @@ pub async fn routes(State(running): State<Running>) -> Json<Vec<Route>> {
             PathMatch::Exact(path) => format!("= {path}"),
             PathMatch::Prefix(path) => format!("{path}*"),
             PathMatch::Regex(pattern) => format!("~ {pattern}"),
+            PathMatch::Template(template) => template.clone(),
         },
         conditions: route.headers.len() + route.query.len(),
         upstreams: route

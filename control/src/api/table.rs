@@ -231,6 +231,7 @@ fn ids(kind: Kind) -> [&'static str; 5] {
             ["listConsumers", "getConsumer", "putConsumer", "patchConsumer", "deleteConsumer"]
         }
         Kind::Limits => ["listLimits", "getLimit", "putLimit", "patchLimit", "deleteLimit"],
+        Kind::Protos => ["listProtos", "getProto", "putProto", "patchProto", "deleteProto"],
         Kind::Apis => ["listApis", "getApi", "putApi", "patchApi", "deleteApi"],
         Kind::Listeners => {
             ["listListeners", "getListener", "putListener", "patchListener", "deleteListener"]

@@ -145,7 +145,7 @@ fn course(explanation: Explanation) -> Course {
         problem,
     };
     match explanation.outcome {
-        Outcome::Matched { route, rewritten, backends, asked, limits } => Course {
+        Outcome::Matched { route, rewritten, backends, asked, limits, .. } => Course {
             route: Some(route),
             upstreams: backends
                 .into_iter()

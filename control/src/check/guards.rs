@@ -164,6 +164,7 @@ fn empty(check: &mut Check<'_>, path: &str, route: &Route) {
         ("auth", route.auth.is_none(), "to let anyone in"),
         ("networks", route.networks.is_none(), "for all addresses"),
         ("cors", route.cors.is_none(), "to leave it to the upstream"),
+        ("external_processor", route.external_processor.is_none(), "to ask no one"),
         ("validate", route.validate.is_none(), "not to look at requests"),
     ];
     for (name, absent, meaning) in absent {

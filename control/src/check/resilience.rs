@@ -17,7 +17,11 @@ pub fn references(spec: &Spec) -> Vec<(String, &str)> {
         let mirror = route.mirror.as_ref()?;
         Some((format!("routes[{at}].mirror.upstream"), mirror.upstream.as_str()))
     });
-    fallbacks.chain(mirrors).collect()
+    let processors = spec.routes.iter().enumerate().filter_map(|(at, route)| {
+        let processor = route.external_processor.as_ref()?;
+        Some((format!("routes[{at}].external_processor.upstream"), processor.upstream.as_str()))
+    });
+    fallbacks.chain(mirrors).chain(processors).collect()
 }
 
 pub fn check(check: &mut Check<'_>) {

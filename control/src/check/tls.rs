@@ -131,6 +131,19 @@ fn grpc_web(check: &mut Check<'_>) {
         .filter(|upstream| upstream.protocol == Protocol::Http1)
         .map(|upstream| (upstream.name.as_str(), &**upstream))
         .collect();
+    for (at, route) in spec.routes.iter().enumerate() {
+        if let Some(processor) = &route.external_processor
+            && old.contains_key(processor.upstream.as_str())
+        {
+            let name = &processor.upstream;
+            let message = format!(
+                "a processor is called over gRPC, which needs HTTP/2, and the upstream `{name}` speaks \
+                 HTTP/1.1; give it `protocol: http2`, or `auto` with tls"
+            );
+            let field = format!("routes[{at}].external_processor.upstream");
+            check.report(Severity::Error, "grpc-over-http1", &field, name, message, None);
+        }
+    }
     for (at, route) in spec.routes.iter().enumerate().filter(|(_, route)| route.grpc_web) {
         if let Some(backend) =
             route.upstreams.iter().find(|backend| old.contains_key(backend.name.as_str()))

@@ -289,6 +289,8 @@ enum Command {
     #[command(hide = true)]
     RunEngine(supervise::EngineInherited),
     #[command(hide = true)]
+    RunJq,
+    #[command(hide = true)]
     RunDemoOrigin(supervise::DemoInherited),
 }
 
@@ -383,6 +385,10 @@ pub fn main(engine: EngineEntry) -> ExitCode {
         Command::Up(up) => supervise::up(&up, &engine),
         Command::RunControl(inherited) => run::control(inherited, engine),
         Command::RunEngine(inherited) => supervise::run_engine(inherited, &engine),
+        Command::RunJq => {
+            (engine.jq)();
+            Ok(())
+        }
         Command::RunDemoOrigin(inherited) => supervise::run_demo_origin(inherited),
         Command::Check { file, json } => offline::check(&file, json, &engine),
         Command::Schema { .. } => offline::schema(),

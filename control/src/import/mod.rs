@@ -64,18 +64,20 @@ enum Kind {
     Consumers,
     Limits,
     Apis,
+    Protos,
     Listeners,
     Upstreams,
     Routes,
 }
 
 impl Kind {
-    const ALL: [Kind; 8] = [
+    const ALL: [Kind; 9] = [
         Kind::Authenticators,
         Kind::Groups,
         Kind::Consumers,
         Kind::Limits,
         Kind::Apis,
+        Kind::Protos,
         Kind::Listeners,
         Kind::Upstreams,
         Kind::Routes,
@@ -88,6 +90,7 @@ impl Kind {
             Kind::Consumers => "consumers",
             Kind::Limits => "limits",
             Kind::Apis => "apis",
+            Kind::Protos => "protos",
             Kind::Listeners => "listeners",
             Kind::Upstreams => "upstreams",
             Kind::Routes => "routes",
@@ -99,7 +102,7 @@ impl Kind {
 struct Draft {
     /// What the head of the file says.
     origin: String,
-    entities: [Vec<Entity>; 8],
+    entities: [Vec<Entity>; 9],
     warnings: Vec<Warning>,
     /// Names in use, by kind.
     names: HashSet<(&'static str, String)>,

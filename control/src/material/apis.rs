@@ -28,7 +28,9 @@ impl Material {
 
     /// Files that were read because others refer to them.
     pub fn more_files(&self) -> impl Iterator<Item = &str> {
-        self.apis.values().flat_map(|api| &api.files).map(String::as_str)
+        let protos = self.protos.values().flat_map(|proto| &proto.files);
+        let files = self.apis.values().flat_map(|api| &api.files).chain(protos);
+        files.map(String::as_str)
     }
 
     /// What of `snapshot`, compiled from `spec`, came from descriptions.
@@ -149,7 +151,7 @@ impl Load<'_> {
                     PathMatch::Exact(path) => openapi::meets(&operation.template, path, false),
                     PathMatch::Prefix(path) => openapi::meets(&operation.template, path, true),
                     // Whether an expression and a template meet is not told so easily.
-                    PathMatch::Regex(_) => true,
+                    PathMatch::Regex(_) | PathMatch::Template(_) => true,
                 }
         };
         if described.operations.iter().any(served) {

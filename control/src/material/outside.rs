@@ -53,6 +53,7 @@ struct Taken {
 pub fn allow(allowed: Vec<String>) {
     // Only the first counts: it is called once, at the start.
     _ = COMMANDS.set(Commands { allowed, taken: Mutex::default() });
+    super::protos::reflection::enable();
 }
 
 /// The value of an environment variable of this process; `None`: it is not a control process.

@@ -81,7 +81,7 @@ pub fn route(current: &Current, placing: &Placing, judge: Judge) -> Option<(Whol
 /// A route that is good by itself, with nothing to say about it.
 fn alone(value: &Value) -> Option<Route> {
     // A field with nothing behind it is an error that depends on the text.
-    let empty = ["auth", "networks", "cors", "validate", "cache"];
+    let empty = ["auth", "networks", "cors", "external_processor", "validate", "cache"];
     if empty.iter().any(|field| value.get(field).is_some_and(Value::is_null)) {
         return None;
     }
@@ -89,7 +89,10 @@ fn alone(value: &Value) -> Option<Route> {
     let route = spec::route_alone(&value.to_string(), &mut problems)?;
     // Of unusual methods all routes together may have so many.
     let usual = |method: &String| spec::scalars::COMMON_METHODS.contains(&method.as_str());
-    let plain = route.validate.is_none() && route.matches.methods.iter().all(usual);
+    let plain = route.validate.is_none()
+        && route.transcode.is_none()
+        && route.aggregate.is_none()
+        && route.matches.methods.iter().all(usual);
     (plain && problems.is_empty()).then_some(route)
 }
 
@@ -113,6 +116,9 @@ fn part(spec: &Spec, at: usize) -> Spec {
     let mut named: HashSet<&str> = HashSet::new();
     for route in &routes {
         named.extend(route.upstreams.iter().map(|one| one.name.as_str()));
+        named.extend(route.external_processor.as_ref().map(|one| one.upstream.as_str()));
+        let calls = route.aggregate.iter().flat_map(|aggregate| &aggregate.calls);
+        named.extend(calls.filter_map(|call| call.upstream.as_deref()));
         named.extend(route.mirror.as_ref().map(|mirror| mirror.upstream.as_str()));
     }
     loop {

@@ -1,11 +1,11 @@
-//! What commands say for the secrets of a spec that is about to run.
+//! What commands say for the secrets of a spec that is about to run, and servers for its protos.
 
 use contract::snapshot::Snapshot;
 
 use super::Refused;
 use crate::{
     fit::{Whole, unix_now},
-    material::{Fault, Material, outside},
+    material::{Fault, Material, outside, protos::reflection},
     spec::{Places, Problem, Severity, Spec},
 };
 
@@ -18,7 +18,8 @@ pub(super) fn recovered(spec: Spec, last: &Snapshot, problems: &[Problem]) -> Wh
     Whole { spec, material, auth: None }
 }
 
-/// The same with what commands say for secrets of which nothing is known yet.
+/// The same with what commands say for secrets, and servers for descriptors, of which nothing is known
+/// yet.
 pub(super) async fn told(whole: Whole) -> Result<Whole, Refused> {
     if !whole.material.is_pending() {
         return Ok(whole);
@@ -27,6 +28,7 @@ pub(super) async fn told(whole: Whole) -> Result<Whole, Refused> {
         let (mut spec, now) = (whole.spec, unix_now());
         let commands = outside::commands(&mut spec);
         let mut faults = outside::run(&commands, now);
+        faults.extend(reflection::run(&spec, &whole.material, now));
         let (material, others) = Material::load(&spec, None, now);
         faults.extend(others);
         faults.retain(|fault| fault.severity == Severity::Error);
@@ -37,7 +39,10 @@ pub(super) async fn told(whole: Whole) -> Result<Whole, Refused> {
     match faults.is_empty() {
         true => Ok(whole),
         false => {
-            let problem = |fault: Fault| fault.problem("secrets", &Places::default());
+            let problem = |fault: Fault| {
+                let file = if fault.code == "failed-reflection" { "protos" } else { "secrets" };
+                fault.problem(file, &Places::default())
+            };
             Err(Refused::Spec(faults.into_iter().map(problem).collect()))
         }
     }

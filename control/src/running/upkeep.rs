@@ -15,7 +15,7 @@ use crate::{
     compile::{Before, Inputs, compile},
     fit::{self, unix_now},
     keys::{self, Fetched, Source},
-    material::{self, Fault, Material, Stamp, outside},
+    material::{self, Fault, Material, Stamp, outside, protos::reflection},
     resolve::Resolver,
     spec::{AuthenticatorKind, Severity, Spec},
     tickets::Tickets,
@@ -125,7 +125,8 @@ impl Running {
             spec.files_mut().into_iter().map(|(_, file)| file.clone()).collect();
         files.extend(current.material.more_files().map(String::from));
         let commands = outside::commands(&mut spec);
-        if files.is_empty() && commands.is_empty() {
+        let asks = reflection::is_wanted(&spec);
+        if files.is_empty() && commands.is_empty() && !asks {
             *look = Look::default();
             self.set_errors(&[]);
             return Ok(());
@@ -134,7 +135,7 @@ impl Running {
         let stamps = away(move || material::stamps(files.iter().map(String::as_str))).await?;
         let now = unix_now();
         let recent = stamps.values().flatten().any(|stamp| stamp.changed_within(RECENT, now));
-        let due = outside::is_due(&commands, now);
+        let due = outside::is_due(&commands, now) || reflection::is_due(&spec, now);
         if stamps == look.stamps && !recent && look.errors.is_empty() && !due {
             return Ok(());
         }
@@ -142,7 +143,8 @@ impl Running {
         let before = Arc::clone(&current.material);
         let judge = self.shared.engine.check;
         let (material, errors) = away(move || {
-            let failed = outside::run(&commands, now);
+            let mut failed = outside::run(&commands, now);
+            failed.extend(reflection::run(&spec, &before, now));
             let (material, faults) = Material::load(&spec, Some(&before), now);
             let (material, mut errors) = settle(&spec, &before, material, &faults, judge);
             errors.extend(failed.iter().map(ToString::to_string));

@@ -18,6 +18,7 @@ impl Spec {
             authenticators,
             consumers,
             apis,
+            protos,
             routes,
             ..
         } = self;
@@ -54,6 +55,15 @@ impl Spec {
         }
         for (at, api) in apis.iter_mut().enumerate() {
             files.push((format!("apis[{at}].openapi"), &mut api.openapi));
+        }
+        for (at, source) in protos.iter_mut().enumerate() {
+            let named = [("files", &mut source.files), ("includes", &mut source.includes)];
+            for (name, list) in named {
+                let path = |n: usize| format!("protos[{at}].{name}[{n}]");
+                files.extend(list.iter_mut().enumerate().map(|(n, file)| (path(n), file)));
+            }
+            let set = source.descriptor_set.iter_mut();
+            files.extend(set.map(|set| (format!("protos[{at}].descriptor_set"), set)));
         }
         for (at, route) in routes.iter_mut_if(|one| one.validate.is_some()) {
             if let Some(Validate { body: RuleBody::Own(body), .. }) = &mut route.validate

@@ -15,27 +15,39 @@ use super::scalars::{Cidr, TargetHost};
 use super::schema;
 pub use access::*;
 pub use admin::*;
+pub use aggregate::*;
 pub use authenticators::*;
 pub use cache::*;
 pub use consumers::*;
+pub use graphql::*;
 pub use limits::*;
 pub use oauth::*;
+pub use payload::*;
+pub use processor::*;
 pub use resilience::*;
+pub use shape::*;
 pub use tls::*;
 pub use tokens::*;
+pub use transcode::*;
 pub use upstream::*;
 pub use validate::*;
 
 mod access;
 mod admin;
+mod aggregate;
 mod authenticators;
 mod cache;
 mod consumers;
+mod graphql;
 mod limits;
 mod oauth;
+mod payload;
+mod processor;
 mod resilience;
+mod shape;
 mod tls;
 mod tokens;
+mod transcode;
 mod upstream;
 mod validate;
 
@@ -86,6 +98,9 @@ pub struct Spec {
     /// APIs that documents describe; routes name these to have requests validated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub apis: Vec<ApiDocument>,
+    /// Descriptors of gRPC services; routes name these to have requests transcoded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub protos: Vec<ProtoSource>,
     /// Addresses the gateway listens on.
     #[schemars(length(min = 1))]
     pub listeners: Vec<Listener>,
@@ -299,10 +314,26 @@ pub struct Route {
     /// How the path is changed on the way.
     #[serde(default, skip_serializing_if = "Rewrite::is_keep")]
     pub rewrite: Rewrite,
+    /// What else is changed of requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RouteRequest>,
+    /// What is changed of answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<RouteResponse>,
+    /// Answer with a redirect, instead of an upstream. A text is its location.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<schema::RedirectForm>")]
+    pub redirect: Option<Redirect>,
+    /// Answer with this, instead of an upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub respond: Option<Respond>,
     /// Several upstreams by weight, as for a canary; instead of upstream.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1))]
     pub upstreams: Vec<Backend>,
+    /// Several calls that make the answer together; instead of upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aggregate: Option<Box<Aggregate>>,
     /// Deadlines of this route; what is absent is the upstream's.
     #[serde(default)]
     pub timeouts: RouteTimeouts,
@@ -310,6 +341,20 @@ pub struct Route {
     #[serde(default = "default_max_body_bytes")]
     #[schemars(with = "schema::SizeForm")]
     pub max_body_bytes: u64,
+    /// What is changed of request bodies: one rule, or several of which the first whose content type fits is
+    /// applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "RulesForm")]
+    pub request_body: RequestBody,
+    /// What is changed of the bodies of answers: one rule, or several of which the first whose status and
+    /// content type fit is applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "RulesForm")]
+    pub response_body: ResponseBody,
+    /// Compress answers for clients that take that; true, or how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<CompressForm>")]
+    pub compress: Option<Compress>,
     /// Protocols that may be switched to, such as websocket.
     #[serde(default)]
     pub upgrades: Vec<String>,
@@ -320,6 +365,9 @@ pub struct Route {
     /// Translate gRPC-Web requests, binary and text, to gRPC, and the answers back.
     #[serde(default)]
     pub grpc_web: bool,
+    /// Translate between JSON and gRPC, by the http rules of the services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcode: Option<Transcode>,
     /// Which failed tries are made again; without it the upstream's. It is taken as a whole: what it
     /// does not say has its default, not the upstream's value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -350,12 +398,18 @@ pub struct Route {
     /// Which pages of other origins may call from browsers; without it the upstream says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
+    /// A service that sees requests and answers on their way, and may change or refuse them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_processor: Option<ExternalProcessor>,
     /// Limits that its requests must pass, by name, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<String>,
     /// What requests must look like; without it they are not looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validate: Option<Validate>,
+    /// The upstream speaks GraphQL; requests are held against these bounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graphql: Option<Box<Graphql>>,
 }
 
 impl fmt::Display for Route {
@@ -367,14 +421,24 @@ impl fmt::Display for Route {
             PathMatch::Exact(path) => write!(f, "{path}")?,
             PathMatch::Prefix(path) => write!(f, "{path}*")?,
             PathMatch::Regex(pattern) => write!(f, "~ {pattern}")?,
+            PathMatch::Template(template) => write!(f, "{template}")?,
         }
         f.write_str(" ->")?;
+        if let Some(redirect) = &self.redirect {
+            return write!(f, " {} {}", redirect.status, redirect.location);
+        }
+        if let Some(respond) = &self.respond {
+            return write!(f, " {}", respond.status);
+        }
         for (at, backend) in self.upstreams.iter().enumerate() {
             f.write_str(if at == 0 { " " } else { ", " })?;
             match self.upstreams.len() {
                 1 => f.write_str(&backend.name)?,
                 _ => write!(f, "{} ({})", backend.name, backend.weight)?,
             }
+        }
+        for call in self.aggregate.iter().flat_map(|aggregate| &aggregate.calls) {
+            write!(f, " {}", call.name)?;
         }
         Ok(())
     }
@@ -411,6 +475,9 @@ pub enum PathMatch {
     Prefix(String),
     /// A regular expression (the syntax of Rust's regex crate), unanchored unless it says so.
     Regex(String),
+    /// Named segments: /users/{id} matches /users/7 and calls that ${path.id}; {rest...} at the end stands
+    /// for all that is left. Goes before a prefix of the same beginning.
+    Template(String),
 }
 
 impl Default for PathMatch {

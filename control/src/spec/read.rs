@@ -5,19 +5,25 @@
 
 mod access;
 mod admin;
+mod aggregate;
 mod authenticators;
 mod cache;
 mod consumers;
 mod fields;
+mod graphql;
 mod health;
 mod limits;
 mod listener;
 mod oauth;
 mod parts;
+mod payload;
+mod processor;
 mod resilience;
 mod route;
+mod shape;
 mod tls;
 mod tokens;
+mod transcode;
 mod upstream;
 mod validate;
 
@@ -45,7 +51,8 @@ pub struct Places {
 }
 
 /// Fields of routes of which it matters to [`crate::check`] that the text has them.
-const TOLD: [&str; 5] = [".auth", ".networks", ".cors", ".validate", ".validate.max_bytes"];
+const TOLD: [&str; 6] =
+    [".aggregate", ".auth", ".networks", ".cors", ".validate", ".validate.max_bytes"];
 
 impl Places {
     /// Will hold few of the fields of routes, and none of consumers.

@@ -414,6 +414,31 @@ fn percent_encoding(text: &str) -> Result<(), String> {
     }
 }
 
+/// A path in which whole segments have names, as in /users/{id}/{rest...}.
+pub fn path_template(text: &str) -> Result<String, String> {
+    let segments = text.split('/').map(|segment| {
+        let name = segment.strip_prefix('{').and_then(|name| name.strip_suffix('}'));
+        let name = name.map(|name| name.strip_suffix("...").unwrap_or(name));
+        match name {
+            Some(name) if name.is_empty() || !is_token(name) => {
+                Err(format!("`{segment}` has no name of letters, digits, `-` and `_`"))
+            }
+            Some(_) => Ok((true, "x")),
+            None if segment.contains(['{', '}']) => Err(format!(
+                "`{segment}` mixes a name and a text; a name is a whole segment, or use regex"
+            )),
+            None => Ok((false, segment)),
+        }
+    });
+    let segments = segments.collect::<Result<Vec<_>, String>>()?;
+    let plain: Vec<&str> = segments.iter().map(|(_, text)| *text).collect();
+    path(&plain.join("/"))?;
+    match segments.iter().any(|(named, _)| *named) {
+        true => Ok(text.into()),
+        false => Err(format!("no segment has a name, as in {text}/{{id}}; use exact or prefix")),
+    }
+}
+
 /// A prefix goes by whole segments, so a final `/` says nothing.
 pub fn prefix(text: &str) -> Result<String, String> {
     let path = path(text)?;

@@ -7,8 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::model::{
-    Balance, Fallback, FieldMatch, Health, LimitMs, PathMatch, RetryMethods, RetryOn, Rewrite,
-    Spec, StatusRange, ValueMatch,
+    Balance, Fallback, FieldMatch, Health, LimitMs, PathMatch, Redirect, RetryMethods, RetryOn,
+    Rewrite, Spec, StatusRange, ValueMatch,
 };
 use super::scalars::{Cidr, TargetAddress};
 macro_rules! schema_as {
@@ -102,6 +102,28 @@ pub enum SizeForm {
     Bytes(u64),
     Unit(#[schemars(regex(pattern = r"^[0-9]+ ?(B|KiB|MiB|GiB|TiB|kB|KB|MB|GB|TB)?$"))] String),
 }
+
+/// A redirect; a text is its location.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code)] // Only its schema is used.
+pub enum RedirectForm {
+    /// The location; the status is 302.
+    Short(String),
+    Full(Redirect),
+}
+
+/// A status that redirects.
+#[derive(JsonSchema)]
+#[schemars(inline)]
+#[allow(dead_code)] // Only its schema is used.
+pub struct RedirectStatus(#[schemars(range(min = 301, max = 308))] u16);
+
+/// A status that an answer may have instead of its own.
+#[derive(JsonSchema)]
+#[schemars(inline)]
+#[allow(dead_code)] // Only its schema is used.
+pub struct AnswerStatus(#[schemars(range(min = 200, max = 599))] u16);
 
 /// How a time-out that may be none is written.
 #[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
@@ -238,8 +260,9 @@ pub fn route_with_upstream(schema: &mut Schema) {
             list.remove("default");
         }
     }
-    let either = serde_json::json!([{"required": ["upstream"]}, {"required": ["upstreams"]}]);
-    schema.insert("oneOf".into(), either);
+    let ways = ["upstream", "upstreams", "aggregate", "redirect", "respond"];
+    let either = ways.map(|way| serde_json::json!({"required": [way]}));
+    schema.insert("oneOf".into(), either.as_slice().into());
 }
 
 schema_as!(FieldMatch, FieldForm);

@@ -1,15 +1,18 @@
 //! Broken specs and what is said of them; round trips; noise.
 
 mod access;
+mod aggregate;
 mod auth;
 mod broken;
 mod cache;
 mod callers;
 mod limits;
 mod operators;
+mod payload;
 mod random;
 mod resilience;
 mod secure;
+mod shape;
 mod validate;
 
 pub(crate) use validate::as_json;
@@ -18,8 +21,9 @@ use super::*;
 
 pub use callers::HASH;
 
-const EXAMPLES: [(&str, &str); 11] = [
+const EXAMPLES: [(&str, &str); 13] = [
     ("minimal.yaml", include_str!("../../../examples/minimal.yaml")),
+    ("aggregate.yaml", include_str!("../../../examples/aggregate.yaml")),
     ("microservices.yaml", include_str!("../../../examples/microservices.yaml")),
     ("canary.yaml", include_str!("../../../examples/canary.yaml")),
     ("behind-a-proxy.yaml", include_str!("../../../examples/behind-a-proxy.yaml")),
@@ -30,6 +34,7 @@ const EXAMPLES: [(&str, &str); 11] = [
     ("rate-limits.yaml", include_str!("../../../examples/rate-limits.yaml")),
     ("cache.yaml", include_str!("../../../examples/cache.yaml")),
     ("validation.yaml", include_str!("../../../examples/validation.yaml")),
+    ("bodies.yaml", include_str!("../../../examples/bodies.yaml")),
 ];
 
 #[test]

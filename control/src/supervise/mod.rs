@@ -83,6 +83,7 @@ pub fn up(up: &Up, engine: &EngineEntry) -> Result<(), Failure> {
     let source = match given {
         None if up.demo => {
             demo::make_certificate(state.path())?;
+            demo::write_proto(state.path())?;
             let bytes = demo::SPEC.as_bytes().to_vec();
             let directory = state.path().to_owned();
             let source = Source { name: demo::SPEC_NAME.into(), bytes, directory };

@@ -98,6 +98,14 @@ pub enum Counter {
     /// Let in, though what is only tried out says no.
     ValidationDryRun,
     ValidationUnavailable,
+    /// Calls to external processors.
+    ProcessorCalls,
+    /// Those that came to nothing.
+    ProcessorsFailed,
+    /// Requests that processors answered themselves.
+    ProcessorsAnswered,
+    /// Values of templates that could not stand where they should, such as with a line end in a field.
+    ValuesUnfit,
     /// Requests to routes with a cache, by what came of it.
     CacheHits,
     /// Answered by what is stale: because that is allowed, or there was nothing better.
@@ -116,7 +124,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number. Those that share a name stand together.
-    pub const ALL: [Counter; 85] = [
+    pub const ALL: [Counter; 89] = [
         Counter::Accepted,
         Counter::Closed,
         Counter::Refused,
@@ -196,6 +204,10 @@ impl Counter {
         Counter::ValidationRefused,
         Counter::ValidationDryRun,
         Counter::ValidationUnavailable,
+        Counter::ProcessorCalls,
+        Counter::ProcessorsFailed,
+        Counter::ProcessorsAnswered,
+        Counter::ValuesUnfit,
         Counter::CacheHits,
         Counter::CacheStale,
         Counter::CacheCoalesced,
@@ -299,6 +311,10 @@ impl Counter {
             | Counter::ValidationRefused
             | Counter::ValidationDryRun
             | Counter::ValidationUnavailable => "sluice_validation_total",
+            Counter::ProcessorCalls => "sluice_processor_calls_total",
+            Counter::ProcessorsFailed => "sluice_processor_failures_total",
+            Counter::ProcessorsAnswered => "sluice_processor_answers_total",
+            Counter::ValuesUnfit => "sluice_template_values_unfit_total",
             Counter::CacheHits
             | Counter::CacheStale
             | Counter::CacheCoalesced
@@ -431,6 +447,9 @@ impl Counter {
             | Counter::AuthThrottled => {
                 "Requests to routes with authentication, by what came of it."
             }
+            Counter::ProcessorCalls => "Calls to external processors.",
+            Counter::ProcessorsFailed => "Calls to external processors that came to nothing.",
+            Counter::ProcessorsAnswered => "Requests that external processors answered themselves.",
             Counter::AuthRemembered => "Credentials judged by what the shard remembered of them.",
             Counter::StoreQuestions => {
                 "Credentials that could not be judged at once: someone was asked, or it took computing."
@@ -457,6 +476,9 @@ impl Counter {
             | Counter::ValidationDryRun
             | Counter::ValidationUnavailable => {
                 "Requests to routes that validate, by what came of it; dry_run: let in all the same."
+            }
+            Counter::ValuesUnfit => {
+                "Values of templates that could not stand where they should, so that the rule was skipped."
             }
             Counter::CacheHits
             | Counter::CacheStale

@@ -8,33 +8,48 @@
 //! Little-endian, lists and texts behind a u32 count, enums as one byte, options behind a byte 0 or
 //! 1. A change of the model is a new format version.
 
+mod aggregate;
 mod auth;
 mod authenticator;
 mod cache;
 mod consumer;
+mod graphql;
 mod key;
 mod limit;
+mod payload;
+mod processor;
 mod resilience;
+mod shape;
 mod tls;
+mod transcode;
 mod upstream;
 mod validation;
 
 use crate::snapshot::*;
 use crate::wire::{In, Out};
+pub use aggregate::{
+    MAX_AGGREGATE_BYTES, MAX_AGGREGATE_MS, MAX_CALLS, MAX_CALLS_AT_ONCE, MAX_ITEMS,
+    MAX_JSON_TEMPLATE,
+};
 pub use auth::{MAX_AUTHENTICATORS, MAX_NETWORKS, MAX_REDIS};
 pub use authenticator::MAX_COOKIE_KEYS;
 pub use cache::{MAX_CACHE, MAX_CACHED_BODY};
 pub use consumer::{MAX_CONSUMERS, MAX_CREDENTIALS, MAX_SIGNING_SECRET};
+pub use graphql::{MAX_QUERY_BATCH, MAX_QUERY_BYTES, MAX_QUERY_DEPTH, MAX_QUERY_TOKENS};
 pub use key::{MAX_KEY_SETS, MAX_KEYS, MAX_WISHES};
 pub use limit::{MAX_LIMIT, MAX_LIMIT_SCOPES, MAX_LIMIT_TIERS, MAX_LIMIT_WINDOWS, MAX_LIMITS};
+pub use payload::{MAX_BODY_RULES, MAX_BODY_STEPS, MAX_BODY_VALUE, MAX_CHANGED_BODY, MAX_JQ_MS};
+pub use processor::{MAX_PROCESSED_BODY, MAX_PROCESSOR_MS};
 pub use resilience::{MAX_ATTEMPTS, MAX_KEPT_BODY};
+pub use shape::{MAX_SHAPE_RULES, MAX_STATIC_BODY};
 pub use tls::{MAX_CERTIFICATES, MAX_CHAIN, MAX_CRL, MAX_DER, MAX_TICKET_KEYS, MAX_TRUST};
+pub use transcode::{MAX_DESCRIPTORS, MAX_PROTOS, MAX_TRANSCODED};
 pub use validation::{
     MAX_APIS, MAX_OPERATIONS, MAX_PARAMETERS, MAX_SCHEMA, MAX_SCHEMAS, MAX_VALIDATED_BODY,
 };
 
 /// Changes with every change of the model.
-pub const FORMAT: u32 = 8;
+pub const FORMAT: u32 = 12;
 /// Largest snapshot, in bytes.
 pub const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
 /// Most listeners of a snapshot.
@@ -82,6 +97,7 @@ struct Counts {
     consumers: usize,
     limits: usize,
     apis: usize,
+    protos: usize,
 }
 
 /// Why bytes are refused: which field, where, and what is wrong with it.
@@ -152,6 +168,7 @@ impl Snapshot {
         auth::write(&mut out, &self.auth);
         limit::write(&mut out, &self.limits);
         validation::write(&mut out, &self.validation);
+        out.list(&self.protos, transcode::write_proto);
         cache::write(&mut out, &self.cache);
         out.list(&self.listeners, write_listener);
         out.list(&self.upstreams, upstream::write);
@@ -166,8 +183,7 @@ impl Snapshot {
 
     /// Reads what [`Snapshot::encode`] wrote, from a source that is not trusted.
     ///
-    /// What comes back holds every invariant of the model: at least one backend per route, each with
-    /// an upstream that exists, certificates, trust, authenticators and consumers that exist, weights
+    /// What comes back holds every invariant of the model: backends with an upstream that exists, certificates, trust, authenticators and consumers that exist, weights
     /// and prefixes in range, keys that suit their algorithms.
     ///
     /// # Errors
@@ -228,8 +244,14 @@ fn read_body(input: &mut In<'_>, before: Option<&Known>) -> Result<Snapshot, Dec
     let (auth, counts) = auth::read(input, counts, before)?;
     let limits = limit::read(input)?;
     let validation = validation::read(input)?;
+    let protos = input.list("protos", MAX_PROTOS, transcode::read_proto)?;
+    let counts = Counts {
+        limits: limits.policies.len(),
+        apis: validation.apis.len(),
+        protos: protos.len(),
+        ..counts
+    };
     let cache = cache::read(input)?;
-    let counts = Counts { limits: limits.policies.len(), apis: validation.apis.len(), ..counts };
     let listeners = input.list("listeners", MAX_LISTENERS, |input| read_listener(input, counts))?;
     // Upstreams point at each other. A count that lies is found when the list is read.
     let count = input.ahead().u32_within("upstreams", 0, MAX_UPSTREAMS as u32)? as usize;
@@ -248,6 +270,7 @@ fn read_body(input: &mut In<'_>, before: Option<&Known>) -> Result<Snapshot, Dec
         auth,
         limits,
         validation,
+        protos,
         cache,
         listeners,
         upstreams,
@@ -350,6 +373,7 @@ fn write_route(out: &mut Out, route: &Route) {
         PathMatch::Exact(path) => (0, path),
         PathMatch::Prefix(path) => (1, path),
         PathMatch::Regex(pattern) => (2, pattern),
+        PathMatch::Template(template) => (3, template),
     };
     out.u8(tag);
     out.text(path);
@@ -364,15 +388,19 @@ fn write_route(out: &mut Out, route: &Route) {
             out.text(prefix);
         }
     }
+    out.option(route.shape.as_deref(), shape::write);
     out.list(&route.backends, |out, backend| {
         out.u32(backend.upstream);
         out.u32(backend.weight);
     });
+    out.option(route.aggregate.as_deref(), aggregate::write);
     upstream::write_timeouts(out, &route.timeouts);
     out.u64(route.max_body_bytes);
+    out.option(route.payload.as_deref(), payload::write);
     out.list(&route.upgrades, |out, token| out.text(token));
     out.u8(route.early_data.into());
     out.u8(route.grpc_web.into());
+    out.option(route.transcode.as_ref(), transcode::write_route);
     out.option(route.retry.as_ref(), resilience::write_retry);
     out.option(route.cache.as_ref(), cache::write_route);
     out.option(route.hedge.as_ref(), resilience::write_hedge);
@@ -383,17 +411,22 @@ fn write_route(out: &mut Out, route: &Route) {
     out.option(route.networks.as_ref(), auth::write_networks);
     limit::write_named(out, &route.limits);
     out.option(route.cors.as_ref(), auth::write_cors);
+    out.option(route.processor.as_ref(), processor::write);
     out.option(route.validation.as_ref(), validation::write_route);
+    out.option(route.graphql.as_deref(), graphql::write);
 }
 
 fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Route, DecodeError> {
-    Ok(Route {
+    let fault = Fault::OutOfRange { found: 0, min: 1, max: MAX_ENTRIES as u64 };
+    let unanswered = input.fault("route.backends", fault);
+    let route = Route {
         name: input.text("route.name")?,
         hosts: input.list("route.hosts", MAX_ENTRIES, |input| input.text("route.host"))?,
         path: match input.u8("route.path")? {
             0 => PathMatch::Exact(input.text("route.path")?),
             1 => PathMatch::Prefix(input.text("route.path")?),
             2 => PathMatch::Regex(input.text("route.path")?),
+            3 => PathMatch::Template(input.text("route.path")?),
             other => return Err(input.tag("route.path", other)),
         },
         methods: input.list("route.methods", MAX_ENTRIES, |input| input.text("route.method"))?,
@@ -405,17 +438,24 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
             2 => PathRewrite::ReplacePrefix(input.text("route.rewrite")?),
             other => return Err(input.tag("route.rewrite", other)),
         },
-        backends: input.some("route.backends", MAX_ENTRIES, |input| {
+        shape: input.option("route.shape", |input| shape::read(input).map(Box::new))?,
+        backends: input.list("route.backends", MAX_ENTRIES, |input| {
             Ok(Backend {
                 upstream: input.index("route.backend.upstream", upstreams)?,
                 weight: input.u32_within("route.backend.weight", 0, MAX_WEIGHT)?,
             })
         })?,
+        aggregate: input.option("route.aggregate", |input| {
+            aggregate::read(input, upstreams, counts.protos).map(Box::new)
+        })?,
         timeouts: upstream::read_timeouts(input)?,
         max_body_bytes: input.u64("route.max_body_bytes")?,
+        payload: input.option("route.payload", |input| payload::read(input).map(Box::new))?,
         upgrades: input.list("route.upgrades", MAX_ENTRIES, |input| input.text("route.upgrade"))?,
         early_data: input.bool("route.early_data")?,
         grpc_web: input.bool("route.grpc_web")?,
+        transcode: input
+            .option("route.transcode", |input| transcode::read_route(input, counts.protos))?,
         retry: input.option("route.retry", resilience::read_retry)?,
         cache: input.option("route.cache", cache::read_route)?,
         hedge: input.option("route.hedge", resilience::read_hedge)?,
@@ -427,9 +467,16 @@ fn read_route(input: &mut In<'_>, counts: Counts, upstreams: usize) -> Result<Ro
         networks: input.option("route.networks", auth::read_networks)?,
         limits: limit::read_named(input, "route.limits", counts.limits)?,
         cors: input.option("route.cors", auth::read_cors)?,
+        processor: input.option("route.processor", |input| processor::read(input, upstreams))?,
         validation: input
             .option("route.validate", |input| validation::read_route(input, counts))?,
-    })
+        graphql: input.option("route.graphql", |input| graphql::read(input).map(Box::new))?,
+    };
+    let answers = route.shape.as_ref().is_some_and(|shape| shape.answer.is_some());
+    match route.backends.is_empty() && route.aggregate.is_none() && !answers {
+        true => Err(unanswered),
+        false => Ok(route),
+    }
 }
 
 fn write_field_match(out: &mut Out, field: &FieldMatch) {

@@ -3,23 +3,35 @@
 //! These are plain values without pointers into anything. `encode.rs` writes them as flat bytes,
 //! [`Snapshot::decode`] reads them back without trusting them. The engine turns them into its Plan.
 
+mod aggregate;
 mod auth;
 mod cache;
 mod consumers;
+mod graphql;
 mod key;
 mod limit;
+mod payload;
+mod processor;
 mod redis;
 mod resilience;
+mod shape;
+mod transcode;
 mod validation;
 
 use std::net::{IpAddr, SocketAddr};
 
+pub use aggregate::*;
 pub use auth::*;
 pub use cache::*;
 pub use consumers::Consumers;
+pub use graphql::Graphql;
 pub use limit::*;
+pub use payload::*;
+pub use processor::*;
 pub use redis::{REDIS_USED, RedisAddress, is_redis_item, is_redis_word, redis_owner};
 pub use resilience::*;
+pub use shape::*;
+pub use transcode::*;
 pub use validation::*;
 
 /// Index into [`Snapshot::upstreams`].
@@ -47,6 +59,8 @@ pub struct Snapshot {
     pub auth: Auth,
     pub limits: Limits,
     pub validation: Validation,
+    /// What routes transcode by.
+    pub protos: Vec<ProtoSet>,
     pub cache: Cache,
     pub listeners: Vec<Listener>,
     pub upstreams: Vec<Upstream>,
@@ -469,18 +483,26 @@ pub struct Route {
     /// All must hold. Names and values are compared percent-decoded.
     pub query: Vec<FieldMatch>,
     pub rewrite: PathRewrite,
-    /// At least one; picked by weight (smooth weighted, per shard).
+    /// What else is changed; `None`: nothing.
+    pub shape: Option<Box<RouteShape>>,
+    /// At least one, unless the gateway answers itself or calls make the answer; picked by weight (smooth weighted, per shard).
     pub backends: Vec<Backend>,
+    /// Calls that make the answer; `None`: a backend does.
+    pub aggregate: Option<Box<Aggregate>>,
     /// 0 in a field: the upstream's value.
     pub timeouts: Timeouts,
     /// Largest request body in bytes; past it 413.
     pub max_body_bytes: u64,
+    /// What is changed of bodies; `None`: nothing.
+    pub payload: Option<Box<RoutePayload>>,
     /// `Upgrade` tokens that may be tunnelled, lower case (`websocket`).
     pub upgrades: Vec<String>,
     /// Requests with a safe method are taken from early data (RFC 8470); others get 425.
     pub early_data: bool,
     /// gRPC-Web requests are translated to gRPC, and the answers back.
     pub grpc_web: bool,
+    /// Translate between JSON and gRPC.
+    pub transcode: Option<RouteTranscode>,
     /// `None`: the upstream's.
     pub retry: Option<Retry>,
     /// `None`: answers are not kept.
@@ -499,8 +521,12 @@ pub struct Route {
     /// Policies that requests must pass, in their order.
     pub limits: Vec<LimitIndex>,
     pub cors: Option<Cors>,
+    /// Who sees its requests and answers on their way.
+    pub processor: Option<Processor>,
     /// What requests must look like; `None`: it is not looked at.
     pub validation: Option<RouteValidation>,
+    /// Requests are GraphQL's, within these bounds.
+    pub graphql: Option<Box<Graphql>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -511,6 +537,8 @@ pub enum PathMatch {
     Prefix(String),
     /// Unanchored unless the pattern says so; `regex` crate syntax.
     Regex(String),
+    /// `/users/{id}/{rest...}`: names for whole segments, and for all that is left.
+    Template(String),
 }
 
 impl Default for PathMatch {

@@ -122,15 +122,21 @@ pub fn cookies<'a>(
     bytes: &'a [u8],
     name: &[u8],
 ) -> impl Iterator<Item = &'a [u8]> {
-    fields(head, bytes, b"cookie").flat_map(|line| line.split(|&byte| byte == b';')).filter_map(
-        move |pair| {
-            let at = memchr::memchr(b'=', pair)?;
-            let value = pair.get(at + 1..)?.trim_ascii();
-            let value =
-                value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
-            (pair.get(..at)?.trim_ascii() == name).then_some(value)
-        },
-    )
+    fields(head, bytes, b"cookie").flat_map(move |line| in_line(line, name))
+}
+
+/// The value of the first cookie of that name in a `Cookie` field's value.
+pub fn cookie_in<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    in_line(line, name).next()
+}
+
+fn in_line<'a>(line: &'a [u8], name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+    line.split(|&byte| byte == b';').filter_map(move |pair| {
+        let at = memchr::memchr(b'=', pair)?;
+        let value = pair.get(at + 1..)?.trim_ascii();
+        let value = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value);
+        (pair.get(..at)?.trim_ascii() == name).then_some(value)
+    })
 }
 
 /// What an upstream sees of a request in place of what came.

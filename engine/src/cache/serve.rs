@@ -409,6 +409,8 @@ impl<'a> Visit<'a> {
         let facts = self.facts(answer.head.status, asked_ms);
         let draft = match self.is_head() || !refresh::is_plain(answer) {
             true => return false,
+            // What is stored is told again as it is: without what changes it on its way.
+            false if !answer.filters.is_empty() || answer.edit.is_some() => return false,
             false => self.draft(request, &answer.head, answer.bytes.bytes(), &facts),
         };
         let draft = match draft {

@@ -338,9 +338,11 @@ impl<'r> Errand<'r> {
     /// Writes the request for a target.
     pub fn write(&self, dialect: Dialect, target: &Target) {
         let now_ms = self.shard.io.clock().now_ms();
-        // The client's deadline is passed on, lowered to the route's own.
-        let timeout_ms = (self.patience_ms != 0).then(|| self.deadline_ms.saturating_sub(now_ms));
         let request = &mut **self.request.borrow_mut();
+        // The client's deadline is passed on, lowered to the route's own; with a call that the gateway has
+        // made of its request, the route's own as well.
+        let told = self.patience_ms != 0 || (self.deadline_ms != 0 && request.is_made());
+        let timeout_ms = told.then(|| self.deadline_ms.saturating_sub(now_ms));
         let (responder, upstream) = (self.responder, self.upstream);
         let mut outgoing = self.outgoing.borrow_mut();
         outgoing.write(request, responder, dialect, upstream, target, timeout_ms);
@@ -366,6 +368,7 @@ impl<'r> Errand<'r> {
             timeouts,
             deadline_ms,
             switched,
+            reason: Reason::None,
             edit: None,
             filters: Vec::new(),
             fill: None,

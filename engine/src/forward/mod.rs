@@ -39,15 +39,34 @@ pub async fn forward(
     index: RouteIndex,
 ) -> Result<Answer, LocalReply> {
     let plan = request.plan.clone();
-    let route = plan.plan.route(index);
-    let Some(backend) = plan.backend(index) else {
-        return Err(LocalReply::new(503, Reason::NoTarget));
-    };
+    rewrite(plan.plan.route(index), request);
+    forward_rewritten(shard, request, responder, index).await
+}
+
+/// Gives the request the path that its route has for the upstream.
+pub fn rewrite(route: &Route, request: &mut Request) {
     let mut rewritten = Vec::new();
     rewrite_path(&route.rewrite, request.path(), &mut rewritten);
     if !rewritten.is_empty() {
         request.normal_path = Some(rewritten);
     }
+}
+
+/// The same for a request that has its path already.
+///
+/// # Errors
+/// As [`forward`].
+pub async fn forward_rewritten(
+    shard: &Shard,
+    request: &mut Request,
+    responder: &Responder,
+    index: RouteIndex,
+) -> Result<Answer, LocalReply> {
+    let plan = request.plan.clone();
+    let route = plan.plan.route(index);
+    let Some(backend) = plan.backend(index) else {
+        return Err(LocalReply::new(503, Reason::NoTarget));
+    };
     if let Some(mirror) = &route.mirror {
         mirror::consider(shard, request, responder, *mirror);
     }

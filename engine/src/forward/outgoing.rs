@@ -86,7 +86,10 @@ impl Outgoing {
         };
         request.notes.request_bytes = body.len() as u64;
         let per_target = upstream.host_header == HostHeader::Target && upstream.targets.len() > 1;
-        let anew = per_target || request.deadline_ms != 0 || upstream.protocol == Protocol::Auto;
+        let anew = per_target
+            || request.deadline_ms != 0
+            || request.is_made()
+            || upstream.protocol == Protocol::Auto;
         Outgoing {
             head: Rc::new(shard.io.take_vec()),
             body: (!body.is_empty()).then(|| Rc::new(body)),

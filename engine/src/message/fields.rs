@@ -240,6 +240,19 @@ fn drop_named(bytes: &[u8], fields: &mut [Field], option: &[u8]) -> Result<(), &
     Ok(())
 }
 
+/// Whether these bytes may be the name of a field, or a method (RFC 9110 §5.6.2, token).
+pub fn is_name(bytes: &[u8]) -> bool {
+    let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !bytes.is_empty() && bytes.iter().all(token)
+}
+
+/// Whether these bytes may be the value of a field (RFC 9110 §5.5): visible characters, with spaces and
+/// tabs between them only.
+pub fn is_value(bytes: &[u8]) -> bool {
+    let inner = |byte: &u8| matches!(byte, b'\t' | 0x20..=0x7e | 0x80..);
+    bytes.iter().all(inner) && bytes.trim_ascii().len() == bytes.len()
+}
+
 /// Whether a comma-separated value has `wanted` among its elements, parameters aside.
 pub(crate) fn lists(value: &[u8], wanted: &[u8]) -> bool {
     value.split(|&byte| byte == b',').any(|element| {

@@ -232,6 +232,12 @@ impl ResponseHead {
         self.fields.iter().find(|field| field.id == id).map(|field| field.value.of(bytes))
     }
 
+    /// Whether there is a field of that name, whatever its value.
+    pub fn has(&self, bytes: &[u8], name: &[u8]) -> bool {
+        let mut fields = self.fields.iter().filter(|field| !field.drop);
+        fields.any(|field| field.name.of(bytes).eq_ignore_ascii_case(name))
+    }
+
     /// Value of the first field of a name that is no [`Name`].
     pub fn other<'a>(&self, bytes: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
         let mut fields = self.fields.iter().filter(|field| field.id == Name::Other);

@@ -22,6 +22,7 @@ use crate::limit;
 use crate::route::{RouteIndex, Router};
 use crate::store::grant::{self, Grant};
 use crate::tls::{self, ClientSide, Fingerprint, ServerSide, Unusable};
+use crate::transcode::{self, Proto};
 use crate::upstream::balance::Rings;
 use crate::validate::{self, Api, Schemas};
 
@@ -174,6 +175,7 @@ pub struct Memory {
     pub tls: tls::Memory,
     policies: policy::Memory,
     schemas: validate::Memory,
+    protos: transcode::Memory,
     registry: Mutex<Weak<Registry>>,
     upstreams: Mutex<Vec<Kept>>,
     grants: Mutex<HashMap<Fingerprint, Weak<Grant>>>,
@@ -300,10 +302,11 @@ impl Plan {
         kept.truncate(upstreams.len());
         drop(kept);
         let apis = apis(&snapshot, &shared.schemas)?;
+        let protos = protos(&snapshot, &shared.protos)?;
         let routes = snapshot
             .routes
             .into_iter()
-            .map(|route| Route::build(route, upstreams.len(), policies, &limits, &apis))
+            .map(|route| Route::build(route, upstreams.len(), policies, &limits, &apis, &protos))
             .collect::<Result<Vec<Route>, PlanError>>()?;
         let canaries = (0..).zip(&routes).filter(|(_, route)| route.is_canary()).map(|(at, _)| at);
         let canaries = canaries.collect();
@@ -347,6 +350,19 @@ fn apis(snapshot: &Snapshot, memory: &validate::Memory) -> Result<Vec<Arc<Api>>,
         api.map(Arc::new)
     };
     snapshot.validation.apis.iter().map(build).collect()
+}
+
+/// What routes transcode by.
+fn protos(snapshot: &Snapshot, memory: &transcode::Memory) -> Result<Vec<Arc<Proto>>, PlanError> {
+    let build = |from: &snapshot::ProtoSet| {
+        memory.proto(&from.name, &from.descriptors).map_err(|problem| PlanError {
+            entity: "proto",
+            name: from.name.clone(),
+            field: "name".into(),
+            problem,
+        })
+    };
+    snapshot.protos.iter().map(build).collect()
 }
 
 fn unusable(entity: &'static str, name: &str, error: Unusable) -> PlanError {

@@ -5,10 +5,16 @@ use std::sync::Arc;
 use contract::snapshot::{self, Hedge, LimitIndex, Mirror, Priority, Retry, Timeouts};
 
 use super::{PlanError, Upstream};
+use crate::aggregate::Aggregate;
 use crate::auth::{Networks, Policy, policy};
 use crate::cors::Cors;
+use crate::extension::Extension;
+use crate::graphql;
 use crate::limit;
+use crate::payload::Payload;
 use crate::route::Rewrite;
+use crate::shape::{Captures, Shape, scope};
+use crate::transcode::{Proto, Transcode};
 use crate::validate::{Api, Rules};
 
 /// A route without its conditions: those are in the router.
@@ -17,18 +23,28 @@ pub struct Route {
     pub name: Box<str>,
     /// Applied to the normalised path by [`crate::route::rewrite_path`].
     pub rewrite: Rewrite,
-    /// At least one; picked by weight.
+    /// What else it changes, or answers itself.
+    pub shape: Option<Box<Shape>>,
+    /// The parts of its path that templates may ask for.
+    pub captures: Captures,
+    /// At least one, unless it answers itself; picked by weight.
     pub backends: Box<[Backend]>,
+    /// Calls that make the answer; then there are no backends.
+    pub aggregate: Option<Box<Aggregate>>,
     /// 0 in a field: the upstream's value.
     timeouts: Timeouts,
     /// Largest request body in bytes; past it 413.
     pub max_body_bytes: u64,
+    /// What is changed of bodies.
+    pub payload: Option<Arc<Payload>>,
     /// `Upgrade` tokens that may be tunnelled, lower case.
     pub upgrades: Box<[Box<str>]>,
     /// Takes requests with a safe method from early data.
     pub early_data: bool,
     /// Translates gRPC-Web.
     pub grpc_web: bool,
+    /// Translates between JSON and gRPC.
+    pub transcode: Option<Arc<Transcode>>,
     /// `None`: the upstream's.
     retry: Option<Retry>,
     /// What is kept of its answers; `None`: nothing.
@@ -50,8 +66,12 @@ pub struct Route {
     pub limits: Box<[LimitIndex]>,
     /// What scripts of other origins may do; `None`: the upstream says.
     pub cors: Option<Box<Cors>>,
+    /// Who sees its requests and answers on their way.
+    pub extension: Option<Box<Extension>>,
     /// What requests must look like; `None`: anything.
     pub rules: Option<Box<Rules>>,
+    /// Its requests are GraphQL's, and have to be within these bounds.
+    pub graphql: Option<Box<graphql::Rules>>,
 }
 
 /// A share of a route's requests.
@@ -70,6 +90,7 @@ impl Route {
         policies: &policy::Memory,
         limits: &limit::Policies,
         apis: &[Arc<Api>],
+        protos: &[Arc<Proto>],
     ) -> Result<Route, PlanError> {
         let error = |field: String, problem: String| PlanError {
             entity: "route",
@@ -77,7 +98,8 @@ impl Route {
             field,
             problem,
         };
-        if from.backends.is_empty() {
+        let answers = from.shape.as_ref().is_some_and(|shape| shape.answer.is_some());
+        if from.backends.is_empty() && !answers && from.aggregate.is_none() {
             return Err(error("backends".into(), "is empty; name at least one upstream".into()));
         }
         for (i, backend) in from.backends.iter().enumerate() {
@@ -96,8 +118,33 @@ impl Route {
                 format!("upstream {} of {upstreams} does not exist", mirror.upstream),
             ));
         }
+        if let Some(processor) = &from.processor
+            && processor.upstream as usize >= upstreams
+        {
+            return Err(error(
+                "external_processor.upstream".into(),
+                format!("upstream {} of {upstreams} does not exist", processor.upstream),
+            ));
+        }
+        let extension = from.processor.as_ref();
+        let extension = extension.map(|one| Box::new(Extension::build(one, &from.name)));
         let rewrite = Rewrite::build(&from.path, &from.rewrite)
             .map_err(|problem| error("rewrite".into(), problem))?;
+        let captures =
+            Captures::build(&from.path).map_err(|problem| error("path".into(), problem))?;
+        let payload =
+            from.payload.as_ref().map(|payload| Payload::build(payload, &scope(&from, &captures)));
+        let payload = payload.transpose().map_err(|(field, problem)| error(field, problem))?;
+        let shape = from.shape.as_ref().map(|shape| Shape::build(&from, shape, &captures));
+        let shape = shape.transpose().map_err(|(field, problem)| error(field, problem))?;
+        let aggregate = from.aggregate.as_ref().map(|aggregate| {
+            let scope = scope(&from, &captures);
+            let built = Aggregate::build(aggregate, &scope, upstreams, protos);
+            built
+                .map(Box::new)
+                .map_err(|(field, problem)| error(format!("aggregate.{field}"), problem))
+        });
+        let aggregate = aggregate.transpose()?;
         let policy = from.auth.as_ref().and_then(|auth| auth.policy.as_deref());
         let policy = policy.map(|text| policies.policy(text)).transpose();
         let policy = policy.map_err(|problem| error("auth.policy".into(), problem))?;
@@ -111,16 +158,29 @@ impl Route {
             api.map(|api| Box::new(Rules::new(rules, api)))
         });
         let rules = rules.transpose()?;
+        let transcode = from.transcode.as_ref().map(|transcode| {
+            let proto = protos.get(transcode.proto as usize).cloned();
+            let gone = || error("transcode.proto".into(), "its descriptors do not exist".into());
+            let built = Transcode::build(transcode, proto.ok_or_else(gone)?);
+            let built =
+                built.map_err(|(field, problem)| error(format!("transcode.{field}"), problem));
+            built.map(Arc::new)
+        });
+        let transcode = transcode.transpose()?;
         Ok(Route {
             name: from.name.into(),
             rewrite,
+            shape: shape.map(Box::new),
+            captures,
             backends: from
                 .backends
                 .into_iter()
                 .map(|b| Backend { upstream: b.upstream, weight: b.weight })
                 .collect(),
+            aggregate,
             timeouts: from.timeouts,
             max_body_bytes: from.max_body_bytes,
+            payload: payload.map(Arc::new),
             upgrades: from
                 .upgrades
                 .into_iter()
@@ -128,6 +188,7 @@ impl Route {
                 .collect(),
             early_data: from.early_data,
             grpc_web: from.grpc_web,
+            transcode,
             retry: from.retry,
             cache: from.cache.map(Box::new),
             hedge: from.hedge,
@@ -139,14 +200,49 @@ impl Route {
             networks: from.networks.map(|networks| Box::new(Networks::build(&networks))),
             limits,
             cors: cors.map(Box::new),
+            extension,
             rules,
+            graphql: from.graphql.map(|one| Box::new(graphql::Rules::new(&one))),
         })
+    }
+
+    /// What holds for calls of the gateway's own: 0 and `None` are the upstream's.
+    pub fn of_call(name: &str, timeouts: Timeouts, retry: Option<Retry>) -> Route {
+        Route {
+            name: name.into(),
+            rewrite: Rewrite::Keep,
+            shape: None,
+            captures: Captures::default(),
+            backends: Box::default(),
+            aggregate: None,
+            timeouts,
+            max_body_bytes: u64::MAX,
+            payload: None,
+            upgrades: Box::default(),
+            early_data: false,
+            grpc_web: false,
+            transcode: None,
+            retry,
+            cache: None,
+            hedge: None,
+            priority: Priority::Normal,
+            mirror: None,
+            deadline_header: None,
+            auth: None,
+            policy: None,
+            networks: None,
+            limits: Box::default(),
+            cors: None,
+            extension: None,
+            rules: None,
+            graphql: None,
+        }
     }
 
     /// Whether there is something to choose between its upstreams.
     #[inline]
     pub fn is_canary(&self) -> bool {
-        !matches!(&*self.backends, [Backend { weight: 1.., .. }])
+        !matches!(&*self.backends, [] | [Backend { weight: 1.., .. }])
     }
 
     /// The deadlines of an exchange of this route with `upstream`, in milliseconds: the route's
@@ -207,7 +303,8 @@ mod tests {
             upgrades: vec!["WebSocket".into()],
             ..Default::default()
         };
-        let route = Route::build(from, 1, &Default::default(), &Default::default(), &[]).unwrap();
+        let route =
+            Route::build(from, 1, &Default::default(), &Default::default(), &[], &[]).unwrap();
         let upstream = Upstream {
             name: "u".into(),
             balance: Default::default(),

@@ -11,6 +11,7 @@ use super::{
     host, method,
     method::Methods,
     path, rewrite,
+    segments::Segments,
     table::Table,
 };
 use crate::plan::PlanError;
@@ -57,6 +58,7 @@ struct Builder {
     nodes: Vec<Sprout>,
     places: usize,
     conditions: Vec<Condition>,
+    segments: Vec<Segments>,
     methods: Methods,
 }
 
@@ -91,6 +93,7 @@ impl Builder {
             nodes: Vec::new(),
             places: 0,
             conditions: Vec::new(),
+            segments: Vec::new(),
             methods: Methods::default(),
         }
     }
@@ -100,9 +103,17 @@ impl Builder {
             PathMatch::Exact(text) => path::normalise_pattern(text).map(Place::Exact),
             PathMatch::Prefix(text) => rewrite::prefix(text).map(Place::Prefix),
             PathMatch::Regex(text) => condition::regex(text).map(|_| Place::Pattern(text.clone())),
+            PathMatch::Template(text) => Segments::parse(text).map(|segments| {
+                let start = segments.start().into();
+                self.segments.push(segments);
+                Place::Prefix(start)
+            }),
         };
         let place = place.map_err(|problem| fail(route, "path", problem))?;
-        let candidate = self.candidate(index, route)?;
+        let mut candidate = self.candidate(index, route)?;
+        if let PathMatch::Template(_) = &route.path {
+            candidate.segments = self.segments.len() as u32 - 1;
+        }
         let full = || fail(route, "hosts", "do not fit: all hosts and paths together are too many");
         if route.hosts.is_empty() {
             let realm = match self.any_host {
@@ -146,7 +157,7 @@ impl Builder {
         let conditions = self.conditions.len() as u32;
         let headers = self.add_conditions(from, "headers", &from.headers)?;
         let parameters = self.add_conditions(from, "query", &from.query)?;
-        Ok(Candidate { methods, route, conditions, headers, parameters })
+        Ok(Candidate { methods, route, conditions, headers, parameters, segments: NONE })
     }
 
     fn add_conditions(
@@ -214,10 +225,11 @@ impl Builder {
     }
 
     fn finish(self, routes: &[Route]) -> Result<Router, PlanError> {
+        let all = &self.segments;
         let mut nodes: Vec<Node> = Vec::with_capacity(self.nodes.len());
         let mut candidates = Vec::new();
         let mut span = |mut tier: Vec<Candidate>| {
-            tier.sort_by_key(rank);
+            tier.sort_by_key(|candidate| rank(candidate, all));
             let start = candidates.len() as u32;
             candidates.extend_from_slice(&tier);
             Span { start, len: tier.len() as u32 }
@@ -239,7 +251,7 @@ impl Builder {
             let key: Vec<u32> = patterns.iter().map(|(candidate, _)| candidate.route).collect();
             let patterns = match sets.get(&key) {
                 Some(set) => Some(set.clone()),
-                None => set(patterns, routes)?.map(Arc::new),
+                None => set(patterns, routes, all)?.map(Arc::new),
             };
             if let Some(set) = &patterns {
                 sets.insert(key, set.clone());
@@ -255,25 +267,30 @@ impl Builder {
             nodes,
             candidates,
             conditions: self.conditions,
+            segments: self.segments,
             methods: self.methods,
         })
     }
 }
 
-/// Order inside a tier: more conditions first, then as in the spec.
-fn rank(candidate: &Candidate) -> (Reverse<u32>, u32) {
+/// Order inside a tier: more conditions first, named segments being one, then more literal segments, then
+/// as in the spec.
+fn rank(candidate: &Candidate, segments: &[Segments]) -> (Reverse<u32>, Reverse<u16>, u32) {
     let conditions = u32::from(candidate.headers) + u32::from(candidate.parameters);
-    (Reverse(conditions), candidate.route)
+    let segments = segments.get(candidate.segments as usize);
+    let nearness = segments.map_or(0, Segments::nearness);
+    (Reverse(conditions + u32::from(segments.is_some())), Reverse(nearness), candidate.route)
 }
 
 /// Compiles the path patterns of one host, each of which is known to compile by itself.
 fn set(
     mut patterns: Vec<(Candidate, String)>,
     routes: &[Route],
+    segments: &[Segments],
 ) -> Result<Option<Patterns>, PlanError> {
     let Some((last, _)) = patterns.last() else { return Ok(None) };
     let last = last.route as usize;
-    patterns.sort_by_key(|(candidate, _)| rank(candidate));
+    patterns.sort_by_key(|(candidate, _)| rank(candidate, segments));
     let set = RegexSetBuilder::new(patterns.iter().map(|(_, text)| text))
         .size_limit(MAX_SET_BYTES)
         .build()

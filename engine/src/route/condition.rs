@@ -70,7 +70,7 @@ impl Condition {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
+pub(crate) fn regex(pattern: &str) -> Result<Regex, String> {
     RegexBuilder::new(pattern)
         .size_limit(MAX_REGEX_BYTES)
         .dfa_size_limit(MAX_REGEX_BYTES)

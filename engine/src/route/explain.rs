@@ -141,9 +141,10 @@ pub fn explain(snapshot: Snapshot, request: &ExplainRequest) -> Result<Explanati
     others.sort_by_cached_key(|other| {
         let route = snapshot.routes.get(other.index);
         let common = match (other.verdict, route.map(|route| &route.path)) {
-            (Verdict::Path, Some(PathMatch::Exact(text) | PathMatch::Prefix(text))) => {
-                text.bytes().zip(path).take_while(|(a, b)| a == *b).count()
-            }
+            (
+                Verdict::Path,
+                Some(PathMatch::Exact(text) | PathMatch::Prefix(text) | PathMatch::Template(text)),
+            ) => text.bytes().zip(path).take_while(|(a, b)| a == *b).count(),
             _ => 0,
         };
         (other.verdict, std::cmp::Reverse(common), other.index)
@@ -207,6 +208,7 @@ fn judge(
             PathMatch::Exact(exact) => format!("path {path:?} is not exactly {exact:?}"),
             PathMatch::Prefix(prefix) => format!("path {path:?} is not at or below {prefix:?}"),
             PathMatch::Regex(regex) => format!("path {path:?} does not match /{regex}/"),
+            PathMatch::Template(template) => format!("path {path:?} is not like {template:?}"),
         };
         return Ok((Verdict::Path, text));
     }
@@ -252,6 +254,10 @@ fn wanted(field: &FieldMatch) -> String {
     }
 }
 
+fn conditions(route: &Route) -> usize {
+    route.headers.len() + route.query.len()
+}
+
 /// The step of the router's order that put `winner` before `route`, which matches as well.
 fn outranked(
     route: &Route,
@@ -273,7 +279,7 @@ fn outranked(
         "its host is more specific"
     } else if wins(&bare(winner), &bare(route))? {
         "its path is more specific"
-    } else if winner.headers.len() + winner.query.len() > route.headers.len() + route.query.len() {
+    } else if conditions(winner) > conditions(route) {
         "it has more conditions"
     } else {
         "it comes earlier in the spec"

@@ -1,7 +1,8 @@
 //! The router: which route a request belongs to.
 //!
 //! An exact host goes before the longest wildcard, and that before routes without hosts. Within a
-//! host the path decides: exact before the longest prefix before regular expressions. Each step of
+//! host the path decides: exact before the longest prefix before regular expressions. A path with named
+//! segments is a prefix, of its literal beginning, with one condition more. Each step of
 //! that order is a *tier*. The first tier with a route whose header and query conditions hold
 //! decides: there the method picks the route, and if none has the method the answer is 405. Within
 //! a tier (all regular expressions of a host are one) more conditions go first, then the order of
@@ -16,13 +17,17 @@ mod method;
 mod model;
 pub mod path;
 mod rewrite;
+mod segments;
 mod table;
 
 use std::sync::Arc;
 
 use regex::bytes::RegexSet;
 
+pub(crate) use self::condition::regex as pattern;
+pub(crate) use self::rewrite::prefix;
 pub use self::rewrite::{Rewrite, rewrite_path};
+pub use self::segments::Segments;
 use self::{condition::Condition, method::Methods, table::Table};
 
 /// Index into [`crate::plan::Plan::routes`]; what access records carry.
@@ -85,6 +90,8 @@ pub struct Router {
     candidates: Vec<Candidate>,
     /// Of all routes, end to end; first a route's headers, then its query parameters.
     conditions: Vec<Condition>,
+    /// Paths with named segments.
+    segments: Vec<Segments>,
     methods: Methods,
 }
 
@@ -136,6 +143,8 @@ struct Candidate {
     conditions: u32,
     headers: u16,
     parameters: u16,
+    /// In [`Router::segments`], or [`NONE`].
+    segments: u32,
 }
 
 impl Router {
@@ -237,6 +246,12 @@ impl Router {
         let mut allow = 0;
         for candidate in tier {
             if candidate.headers | candidate.parameters != 0 && !self.holds(candidate, query) {
+                continue;
+            }
+            if candidate.segments != NONE
+                && let Some(segments) = self.segments.get(candidate.segments as usize)
+                && !segments.matches(query.path)
+            {
                 continue;
             }
             if candidate.methods & method != 0 {

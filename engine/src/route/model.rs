@@ -86,6 +86,22 @@ fn path_rank(pattern: &PathMatch, path: &str) -> Option<usize> {
             (path == prefix || path.starts_with(&below)).then_some(1 + prefix.len())
         }
         PathMatch::Regex(regex) => regex::Regex::new(regex).unwrap().is_match(path).then_some(0),
+        PathMatch::Template(template) => {
+            let start = template.split("/{").next().unwrap();
+            let words = |text: &str| text.split('/').skip(1).map(String::from).collect::<Vec<_>>();
+            let (wanted, given) = (words(template), words(path));
+            let rest = wanted.last().is_some_and(|last| last.ends_with("...}"));
+            let fits = match rest {
+                true => given.len() >= wanted.len(),
+                false => given.len() == wanted.len(),
+            };
+            let same = wanted.iter().zip(&given).all(|(wanted, given)| match wanted.as_str() {
+                name if name.ends_with("...}") => true,
+                name if name.starts_with('{') => !given.is_empty(),
+                literal => literal == given,
+            });
+            (fits && same).then_some(1 + start.len())
+        }
     }
 }
 
@@ -134,7 +150,18 @@ fn model(routes: &[Route], request: &Request) -> Answer {
     }
     let Some(best) = entries.iter().map(|&(tier, _)| tier).max() else { return Answer::NotFound };
     let tier = || entries.iter().filter(|entry| entry.0 == best).map(|&(_, index)| index);
-    let conditions = |index: usize| routes[index].headers.len() + routes[index].query.len();
+    let named = |index: usize| match &routes[index].path {
+        PathMatch::Template(template) => {
+            let literals =
+                template.split('/').skip(1).filter(|word| !word.starts_with('{')).count();
+            (1, 2 * literals + usize::from(!template.ends_with("...}")))
+        }
+        _ => (0, 0),
+    };
+    let conditions = |index: usize| {
+        let (one, nearness) = named(index);
+        (routes[index].headers.len() + routes[index].query.len() + one, nearness)
+    };
     let with_method = tier()
         .filter(|&i| routes[i].methods.is_empty() || routes[i].methods.contains(&request.method));
     match with_method.min_by_key(|&i| (std::cmp::Reverse(conditions(i)), i)) {
@@ -195,6 +222,8 @@ fn some_route() -> impl Strategy<Value = Route> {
         2 => some_path().prop_map(PathMatch::Exact),
         4 => some_path().prop_map(PathMatch::Prefix),
         1 => text(&["^/a", "b", "^/a/b/?$", "/ab", "."]).prop_map(PathMatch::Regex),
+        2 => text(&["/{x}", "/a/{x}", "/a/{x...}", "/{x}/b", "/a/{x}/b", "/a/{x}/{y}", "/{x...}"])
+            .prop_map(PathMatch::Template),
     ];
     let fields = || prop_oneof![3 => Just(vec![]), 1 => vec(some_field(), 0..3)];
     let methods = vec(text(&["GET", "HEAD", "POST", "BREW"]), 0..3);
@@ -282,6 +311,7 @@ fn any_route() -> impl Strategy<Value = Route> {
         ".{0,9}".prop_map(PathMatch::Exact),
         "/?.{0,9}".prop_map(PathMatch::Prefix),
         "[a-z(){},?*+|.0-9]{0,9}".prop_map(PathMatch::Regex),
+        "/?[a-z{}./]{0,9}".prop_map(PathMatch::Template),
     ];
     let field = (".{0,3}", "[a(+]{0,3}")
         .prop_map(|(name, value)| FieldMatch { name, value: ValueMatch::Regex(value) });

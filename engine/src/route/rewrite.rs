@@ -30,6 +30,11 @@ impl Rewrite {
         let cut = match matched {
             PathMatch::Exact(text) => path::normalise_pattern(text)?.len(),
             PathMatch::Prefix(text) => prefix(text)?.len(),
+            PathMatch::Template(_) => {
+                return Err("a path with named segments has no prefix to strip or replace; use \
+                            request.path"
+                    .into());
+            }
             PathMatch::Regex(_) => {
                 return Err("a regular expression has no prefix to strip or replace; \
                             match the path by prefix or leave the rewrite out"
@@ -41,7 +46,7 @@ impl Rewrite {
 }
 
 /// A prefix pattern in normal form without its last `/`: `/users/` means `/users`, `/` is empty.
-pub(super) fn prefix(text: &str) -> Result<Box<[u8]>, String> {
+pub(crate) fn prefix(text: &str) -> Result<Box<[u8]>, String> {
     if text.is_empty() {
         return Ok(Box::default());
     }

@@ -16,6 +16,7 @@ pub use plan::ShardPlan;
 
 use crate::auth;
 use crate::cache;
+use crate::coding::Encoders;
 use crate::io::{Io, Swap};
 use crate::limit::Limiter;
 use crate::limits;
@@ -83,6 +84,8 @@ pub struct Shard {
     pub(crate) mirrors: Rc<Cell<u32>>,
     /// Bytes of bodies that were gathered to be validated and have not gone on.
     pub(crate) gathered: Rc<Cell<usize>>,
+    /// For answers that are compressed.
+    pub(crate) encoders: Rc<Encoders>,
 }
 
 impl Shard {
@@ -125,6 +128,7 @@ impl Shard {
             limiter,
             mirrors: Rc::default(),
             gathered: Rc::default(),
+            encoders: Rc::default(),
         });
         shard.adopt_whole(shard.plans.get());
         shard

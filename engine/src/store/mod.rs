@@ -39,6 +39,7 @@ use crate::io::Io;
 use crate::limit::Keys as LimitKeys;
 use crate::limit::messages::{self, Ask};
 use crate::limits as bounds;
+use crate::payload::jq::Workers;
 
 /// The store thread, as all shards know it.
 #[derive(Debug)]
@@ -53,6 +54,11 @@ pub struct Store {
     limit_keys: LimitKeys,
     /// For large bodies that are held against schemas.
     validations: Arc<Places>,
+    /// For large bodies that are changed.
+    payloads: Arc<Places>,
+    /// For jq programs.
+    jq_places: Arc<Places>,
+    jq: Arc<Workers>,
     _limiting: Task,
     /// Ends the thread when it is dropped.
     _alive: tokio::sync::oneshot::Sender<()>,
@@ -120,6 +126,7 @@ impl Store {
             .enable_all()
             .max_blocking_threads(bounds::STORE_THREADS)
             .thread_name("store-work")
+            .on_thread_start(|| contract::background::give_way(bounds::STORE_NICE))
             .build()?;
         let handle = runtime.handle().clone();
         let (alive, gone) = tokio::sync::oneshot::channel::<()>();
@@ -139,6 +146,9 @@ impl Store {
             limits,
             limit_keys: LimitKeys::default(),
             validations: Places::new(bounds::VALIDATIONS, bounds::VALIDATIONS_WAITING),
+            payloads: Places::new(bounds::PAYLOADS, bounds::PAYLOADS_WAITING),
+            jq_places: Places::new(bounds::JQ_WORKERS, bounds::JQ_WAITING),
+            jq: Arc::default(),
             _limiting: limiting,
             _alive: alive,
         }))
@@ -162,6 +172,21 @@ impl Store {
     /// The node's places for bodies that are held against schemas.
     pub fn validations(&self) -> &Arc<Places> {
         &self.validations
+    }
+
+    /// The node's places for large bodies that are changed or encoded.
+    pub fn payloads(&self) -> &Arc<Places> {
+        &self.payloads
+    }
+
+    /// The node's places for jq programs.
+    pub fn jq_places(&self) -> &Arc<Places> {
+        &self.jq_places
+    }
+
+    /// The processes in which jq programs run.
+    pub fn jq(&self) -> &Arc<Workers> {
+        &self.jq
     }
 
     /// By what all shards find the same buckets.

@@ -25,6 +25,13 @@ pub struct Fault {
     pub message: String,
 }
 
+impl Fault {
+    /// Texts that are too long are cut.
+    pub fn new(place: In, pointer: &str, message: &str) -> Fault {
+        Fault { place, pointer: cut(pointer), message: cut(message) }
+    }
+}
+
 /// The first [`limits::FAULTS`] of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults(Vec<Fault>);
@@ -32,8 +39,7 @@ pub struct Faults(Vec<Fault>);
 impl Faults {
     pub fn add(&mut self, place: In, pointer: &str, message: &str) {
         if !self.is_full() {
-            let (pointer, message) = (cut(pointer), cut(message));
-            self.0.push(Fault { place, pointer, message });
+            self.0.push(Fault::new(place, pointer, message));
         }
     }
 

@@ -8,7 +8,7 @@ mod fault;
 mod fuzz;
 mod json;
 mod parameter;
-mod percent;
+pub(crate) mod percent;
 mod schema;
 #[cfg(test)]
 mod tests;

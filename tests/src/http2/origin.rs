@@ -60,6 +60,7 @@ enum Act {
     /// Waits until the request is there whole.
     Request,
     Echo,
+    Answer(fn(&[u8]) -> Vec<u8>),
     Reset(u32),
     GoAway(u32),
     Raw(Vec<u8>),
@@ -114,6 +115,11 @@ impl Reply {
     /// Sends back the body as it comes, and ends when it does.
     pub fn echo(self) -> Reply {
         self.act(Act::Echo)
+    }
+
+    /// What the function makes of the body, once it is there whole.
+    pub fn answer(self, answer: fn(&[u8]) -> Vec<u8>) -> Reply {
+        self.act(Act::Request).act(Act::Answer(answer))
     }
 
     pub fn reset(self, code: u32) -> Reply {
@@ -495,6 +501,12 @@ impl<'a> Connection<'a> {
                         let seen = self.records.seen.lock().expect("seen");
                         let body = seen.get(task.seen).map(|seen| seen.body.clone());
                         task.acts.push_back(Act::Data(body.unwrap_or_default(), task.complete));
+                    }
+                    Act::Answer(answer) => {
+                        let seen = self.records.seen.lock().expect("seen");
+                        let body = seen.get(task.seen).map(|seen| seen.body.clone());
+                        *act = Act::Data(answer(&body.unwrap_or_default()), false);
+                        continue;
                     }
                     Act::Reset(code) => {
                         task.ended = true;

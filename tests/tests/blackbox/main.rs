@@ -4,6 +4,7 @@
 // The bans of clippy.toml (clocks, blocking sockets) protect the engine; tests live on both.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 mod admin;
+mod aggregate;
 mod auth;
 mod bad_input;
 mod cache;
@@ -12,6 +13,7 @@ mod cli;
 mod cluster;
 mod crossings;
 mod examples;
+mod extension;
 mod faults;
 mod grpc;
 mod http2;
@@ -19,10 +21,13 @@ mod keys_redis;
 mod limits;
 mod observe;
 mod overload;
+mod payload;
 mod proxy;
 mod reload;
 mod resilience;
+mod shape;
 mod standing;
 mod tls;
+mod transcode;
 mod validation;
 mod websocket;

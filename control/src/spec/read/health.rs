@@ -73,8 +73,9 @@ fn http(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<HttpHealth> {
     })
 }
 
-fn statuses(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Vec<StatusRange>> {
-    let list = walk.list(node, path, |walk, node, path| match &node.value {
+/// A status, or a range of them.
+pub(super) fn status(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<StatusRange> {
+    match &node.value {
         Value::Text(_) => walk.parsed(node, path, "bad-status", scalars::status_range),
         Value::Integer(_) => {
             let status = walk.number(node, path, 100..=599)?;
@@ -84,7 +85,11 @@ fn statuses(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Vec<StatusRa
             walk.wrong_type(node, path, "a status like 204, or a range like \"200-299\"");
             None
         }
-    })?;
+    }
+}
+
+pub(super) fn statuses(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Vec<StatusRange>> {
+    let list = walk.list(node, path, status)?;
     if matches!(&node.value, Value::List(items) if items.is_empty()) {
         let message = "without a status nothing is ever well; leave it out for \"200-299\"";
         walk.error("empty-list", node, path, message.into());

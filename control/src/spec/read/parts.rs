@@ -12,6 +12,7 @@ use super::limits::limit;
 use super::listener::listener;
 use super::resilience::overload;
 use super::route::route;
+use super::transcode::proto;
 use super::upstream::upstream;
 use super::validate::api;
 use crate::spec::model::*;
@@ -50,6 +51,7 @@ fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
         "limits",
         "cache",
         "apis",
+        "protos",
         "listeners",
         "upstreams",
         "routes",
@@ -87,6 +89,9 @@ fn top(walk: &mut Walk<'_>, root: &Node) -> Option<Spec> {
         cache: fields.read(walk, "cache", cache).unwrap_or_default(),
         apis: fields
             .read(walk, "apis", |walk, node, path| walk.list(node, path, api))
+            .unwrap_or_default(),
+        protos: fields
+            .read(walk, "protos", |walk, node, path| walk.list(node, path, proto))
             .unwrap_or_default(),
         listeners: listeners.unwrap_or_default(),
         upstreams: fields

@@ -4,11 +4,17 @@ use std::collections::HashSet;
 
 use super::Mark;
 use super::access::{cors, networks, route_auth};
+use super::aggregate::aggregate;
 use super::cache::route_cache;
 use super::consumers::names;
 use super::fields::{Fields, Walk, nearest};
+use super::graphql::graphql;
 use super::parts::{count, flag, locality, name, one_of};
+use super::payload::{compress, request_body, response_body};
+use super::processor::external_processor;
 use super::resilience::{deadline_header, hedge, mirror, retry};
+use super::shape::{redirect, request, respond, response};
+use super::transcode::transcode;
 use super::upstream::route_timeouts;
 use super::validate::validate;
 use crate::spec::model::{
@@ -25,13 +31,22 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "workspace",
         "match",
         "rewrite",
+        "request",
+        "response",
+        "redirect",
+        "respond",
         "upstream",
         "upstreams",
+        "aggregate",
         "timeouts",
         "max_body_bytes",
+        "request_body",
+        "response_body",
+        "compress",
         "upgrades",
         "early_data",
         "grpc_web",
+        "transcode",
         "retry",
         "cache",
         "hedge",
@@ -41,8 +56,10 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         "auth",
         "networks",
         "cors",
+        "external_processor",
         "limits",
         "validate",
+        "graphql",
     ];
     const PRIORITIES: &[(&str, Priority)] = &[
         ("low", Priority::Low),
@@ -56,12 +73,21 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             workspace: None,
             matches: Match::default(),
             rewrite: Rewrite::Keep,
+            request: None,
+            response: None,
+            redirect: None,
+            respond: None,
             upstreams: Vec::new(),
+            aggregate: None,
             timeouts: RouteTimeouts::default(),
             max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+            request_body: Vec::new(),
+            response_body: Vec::new(),
+            compress: None,
             upgrades: Vec::new(),
             early_data: false,
             grpc_web: false,
+            transcode: None,
             retry: None,
             cache: None,
             hedge: None,
@@ -71,13 +97,21 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
             auth: None,
             networks: None,
             cors: None,
+            external_processor: None,
             limits: Vec::new(),
             validate: None,
+            graphql: None,
         });
     };
     let name = name(walk, &fields);
     let matches = fields.read(walk, "match", conditions).unwrap_or_default();
     let rewrite = fields.read(walk, "rewrite", rewrite).unwrap_or_default();
+    if let (PathMatch::Template(_), false, Some(node)) =
+        (&matches.path, rewrite.is_keep(), fields.node("rewrite"))
+    {
+        let message = "a path with named segments has no prefix to rewrite; use request.path";
+        walk.error("rewrite-on-template", node, &fields.at("rewrite"), message.into());
+    }
     if let (PathMatch::Regex(_), false, Some(node)) =
         (&matches.path, rewrite.is_keep(), fields.node("rewrite"))
     {
@@ -89,12 +123,21 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         workspace: fields.read(walk, "workspace", locality),
         matches,
         rewrite,
+        request: fields.read(walk, "request", request),
+        response: fields.read(walk, "response", response),
+        redirect: fields.read(walk, "redirect", redirect),
+        respond: fields.read(walk, "respond", respond),
         upstreams: backends(walk, &fields),
+        aggregate: fields.read(walk, "aggregate", aggregate).map(Box::new),
         timeouts: fields.read(walk, "timeouts", route_timeouts).unwrap_or_default(),
         max_body_bytes: fields.read(walk, "max_body_bytes", size).unwrap_or(DEFAULT_MAX_BODY_BYTES),
+        request_body: fields.read(walk, "request_body", request_body).unwrap_or_default(),
+        response_body: fields.read(walk, "response_body", response_body).unwrap_or_default(),
+        compress: fields.read(walk, "compress", compress),
         upgrades: fields.read(walk, "upgrades", upgrades).unwrap_or_default(),
         early_data: flag(walk, &fields, "early_data", false),
         grpc_web: flag(walk, &fields, "grpc_web", false),
+        transcode: fields.read(walk, "transcode", transcode),
         retry: fields.read(walk, "retry", retry),
         cache: fields.read(walk, "cache", route_cache),
         hedge: fields.read(walk, "hedge", hedge),
@@ -106,10 +149,15 @@ pub(super) fn route(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Rout
         auth: fields.read(walk, "auth", route_auth),
         networks: fields.read(walk, "networks", networks),
         cors: fields.read(walk, "cors", cors),
+        external_processor: fields.read(walk, "external_processor", external_processor),
         limits: fields.read(walk, "limits", names).unwrap_or_default(),
         validate: fields.read(walk, "validate", validate),
+        graphql: fields.read(walk, "graphql", graphql).map(Box::new),
     })
 }
+
+/// What a route may have in place of an upstream.
+const OWN: [&str; 3] = ["aggregate", "redirect", "respond"];
 
 fn backends(walk: &mut Walk<'_>, fields: &Fields<'_>) -> Vec<Backend> {
     let one = fields.read(walk, "upstream", |walk, node, path| match node.value {
@@ -126,6 +174,20 @@ fn backends(walk: &mut Walk<'_>, fields: &Fields<'_>) -> Vec<Backend> {
         }
         Some(list)
     });
+    if let (Some(_), Some(node)) = (fields.node("redirect"), fields.node("respond")) {
+        let message = "`redirect` and `respond` exclude each other; keep one";
+        walk.error("conflicting-fields", node, &fields.at("respond"), message.into());
+    }
+    // The gateway answers itself.
+    if let Some(name) = OWN.into_iter().find(|name| fields.node(name).is_some()) {
+        for other in ["upstream", "upstreams"] {
+            if let Some(node) = fields.node(other) {
+                let message = format!("`{name}` and `{other}` exclude each other; keep one");
+                walk.error("conflicting-fields", node, &fields.at(other), message);
+            }
+        }
+        return Vec::new();
+    }
     match (fields.node("upstream"), fields.node("upstreams")) {
         (None, None) => {
             let message = "`upstream` is missing; expected the name of an upstream";
@@ -280,11 +342,13 @@ fn path_match(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<PathMatch>
         return Some(PathMatch::Prefix(prefix));
     }
     if !matches!(node.value, Value::Map(_)) {
-        walk.wrong_type(node, path, "a prefix like /users, or one of exact, prefix and regex");
+        let expected = "a prefix like /users, or one of exact, prefix, regex and template";
+        walk.wrong_type(node, path, expected);
         return None;
     }
-    let fields = walk.fields(node, path, &["exact", "prefix", "regex"])?;
-    one_of(walk, &fields, &["exact", "prefix", "regex"])?;
+    const KINDS: &[&str] = &["exact", "prefix", "regex", "template"];
+    let fields = walk.fields(node, path, KINDS)?;
+    one_of(walk, &fields, KINDS)?;
     let exact = fields
         .read(walk, "exact", |walk, node, path| walk.parsed(node, path, "bad-path", scalars::path));
     let prefix = fields.read(walk, "prefix", |walk, node, path| {
@@ -293,7 +357,14 @@ fn path_match(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<PathMatch>
     let regex = fields.read(walk, "regex", |walk, node, path| {
         walk.parsed(node, path, "bad-regex", scalars::regex)
     });
-    exact.map(PathMatch::Exact).or(prefix.map(PathMatch::Prefix)).or(regex.map(PathMatch::Regex))
+    let template = fields.read(walk, "template", |walk, node, path| {
+        walk.parsed(node, path, "bad-path", scalars::path_template)
+    });
+    exact
+        .map(PathMatch::Exact)
+        .or(prefix.map(PathMatch::Prefix))
+        .or(regex.map(PathMatch::Regex))
+        .or(template.map(PathMatch::Template))
 }
 
 fn field_match(walk: &mut Walk<'_>, node: &Node, path: &str, header: bool) -> Option<FieldMatch> {

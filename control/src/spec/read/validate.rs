@@ -125,12 +125,13 @@ fn own_body(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<OwnBody> {
 }
 
 /// Anything, as JSON.
-fn value(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Json> {
+pub(super) fn value(walk: &mut Walk<'_>, node: &Node, path: &str) -> Option<Json> {
     Some(match &node.value {
         Value::Null => Json::Null,
         Value::Bool(on) => Json::Bool(*on),
         Value::Integer(number) => match i64::try_from(*number) {
             Ok(number) => number.into(),
+            Err(_) if u64::try_from(*number).is_ok() => (*number as u64).into(),
             Err(_) => Json::Number(Number::from_f64(*number as f64)?),
         },
         Value::Float(text) => match text.parse().ok().and_then(Number::from_f64) {

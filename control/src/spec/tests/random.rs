@@ -8,7 +8,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
-use super::{EXAMPLES, callers, operators::admin, resilience};
+use super::{EXAMPLES, callers, operators::admin, payload, resilience, shape};
 use crate::compile::{Inputs, compile};
 use crate::keys::Fetched;
 use crate::material::Material;
@@ -269,7 +269,7 @@ prop_compose! {
         methods in subsequence(texts(&["GET", "HEAD", "POST", "PURGE"]), 0..4),
         headers in vec(condition(true), 0..3),
         query in vec(condition(false), 0..3),
-        (kind, rewrite) in (0..3, 0..3),
+        (kind, rewrite) in (0..4, 0..3),
         backends in subsequence((0..upstreams).collect::<Vec<_>>(), 1..=upstreams),
         weight in 1u32..=1000,
         connect_ms in option::of(1u32..=86_400_000),
@@ -291,13 +291,21 @@ prop_compose! {
         auth in option::of(callers::route_auth(callers).boxed()),
         (networks, cors) in (option::of(callers::networks().boxed()), option::of(callers::cors().boxed())),
         limits in subsequence(texts(&["plan", "1"]), 0..3),
-        (validate, cache) in (option::of(validate().boxed()), option::of(route_cache())),
+        (validate, shape, payload, graphql) in (
+            option::of(validate().boxed()),
+            shape::shape(),
+            payload::payload(),
+            option::weighted(0.3, graphql().boxed()),
+        ),
+        cache in option::of(route_cache()),
+        aggregate in option::weighted(0.3, super::aggregate::aggregate().boxed()),
         workspace in locality(),
     ) -> Route {
         // Each route has a path of its own, so that none shadows another.
         let path = match kind {
             0 => PathMatch::Exact(format!("/p{at}/")),
             1 => PathMatch::Prefix(format!("/p{at}")),
+            3 => PathMatch::Template(format!("/p{at}/{{id}}/{{rest...}}")),
             _ => PathMatch::Regex(format!("^/p{at}\\.[^/\"']*$")),
         };
         let rewrite = match rewrite {
@@ -310,8 +318,13 @@ prop_compose! {
             upstream: format!("upstream-{at}"),
             per_ten_thousand,
         });
+        let (request, response, redirect, respond) = shape;
+        let own = redirect.is_some() || respond.is_some();
+        let aggregate = aggregate.filter(|_| !own).map(Box::new);
+        let own = own || aggregate.is_some();
         let upstreams = backends
             .into_iter()
+            .filter(|_| !own)
             .map(|at| Backend { name: format!("upstream-{at}"), weight })
             .collect();
         Route {
@@ -319,12 +332,21 @@ prop_compose! {
             workspace,
             matches: Match { hosts, path, methods, headers, query },
             rewrite,
+            request,
+            response,
+            redirect,
+            respond,
             upstreams,
+            aggregate,
             timeouts: RouteTimeouts { connect_ms, first_byte_ms, idle_ms, try_ms, total_ms },
             max_body_bytes,
+            request_body: payload.0,
+            response_body: payload.1,
+            compress: payload.2,
             upgrades,
             early_data,
             grpc_web,
+            transcode: None,
             retry,
             cache: cache.map(|cache| RouteCache {
                 key: CacheKey { consumer: cache.key.consumer && known, ..cache.key },
@@ -337,9 +359,82 @@ prop_compose! {
             auth,
             networks,
             cors,
+            external_processor: None,
             limits,
             validate,
+            graphql,
         }
+    }
+}
+
+prop_compose! {
+    fn graphql()(
+        (max_depth, max_cost, max_aliases) in (1u16..=100, 1u32.., any::<u32>()),
+        (max_tokens, max_batch, max_bytes) in (1u32..=100_000, 1u16..=100, 1u64..=1 << 20),
+        introspection in any::<bool>(),
+        list_arguments in subsequence(texts(&["first", "null", "_1"]), 0..3),
+        weights in subsequence(vec![("search".to_owned(), 5), ("true".to_owned(), 0)], 0..=2),
+        operations in subsequence(texts(&["Shop", "null"]), 0..3),
+        hashed in any::<bool>(),
+    ) -> Box<Graphql> {
+        Box::new(Graphql {
+            max_depth,
+            max_cost,
+            max_aliases,
+            max_tokens,
+            max_batch,
+            max_bytes,
+            introspection,
+            list_arguments,
+            weights: weights.into_iter().collect(),
+            operations,
+            documents: if hashed { vec!["0a".repeat(32)] } else { Vec::new() },
+        })
+    }
+}
+
+fn protos() -> Vec<ProtoSource> {
+    let empty = ProtoSource {
+        name: "shop".into(),
+        workspace: Some("shop".into()),
+        files: vec!["/etc/shop.proto".into()],
+        includes: vec!["/etc".into()],
+        descriptor_set: None,
+        reflection: None,
+    };
+    let (files, includes) = (Vec::new(), Vec::new());
+    let set = Some("/etc/x.binpb".to_string());
+    let other = ProtoSource { name: "set".into(), files, includes, ..empty.clone() };
+    vec![empty, ProtoSource { descriptor_set: set, ..other }]
+}
+
+fn transcode() -> Transcode {
+    let binding = HttpBinding {
+        custom: Some(CustomMethod { kind: "*".into(), path: "/v1/{a.b=c/**}:d".into() }),
+        body: "*".into(),
+        ..HttpBinding::default()
+    };
+    let one = HttpBinding {
+        selector: "shop.v1.Shop.Get".into(),
+        get: Some("/v1/{id}".into()),
+        response_body: "item".into(),
+        additional_bindings: vec![binding],
+        ..HttpBinding::default()
+    };
+    Transcode {
+        proto: "shop".into(),
+        services: vec!["shop.v1.Shop".into()],
+        to: TranscodeTarget::Grpc,
+        bindings: vec![one],
+        auto_mapping: true,
+        print: PrintOptions { whitespace: true, ..PrintOptions::default() },
+        streams: StreamFormat::Sse,
+        unknown_query: UnknownQuery::Listed(vec!["key".into()]),
+        unknown_fields: Unknown::Ignore,
+        status_details: false,
+        case_insensitive_enums: true,
+        max_request_bytes: 1024,
+        max_response_bytes: DEFAULT_TRANSCODED_BYTES,
     }
 }
 
@@ -446,6 +541,17 @@ fn spec() -> impl Strategy<Value = Spec> {
                                 !upstreams.iter().any(|one| one.name == backend.name && old(one))
                             });
                         }
+                        // One of the routes that may, in all its parts.
+                        let speaks = |route: &Route| {
+                            route.upstreams.iter().all(|backend| {
+                                let old =
+                                    |upstream: &Upstream| upstream.protocol == Protocol::Http1;
+                                !upstreams.iter().any(|one| one.name == backend.name && old(one))
+                            })
+                        };
+                        if let Some(route) = routes.iter_mut().find(|route| speaks(route)) {
+                            route.transcode = Some(transcode());
+                        }
                         Spec {
                             version: VERSION,
                             node: Node {
@@ -472,6 +578,7 @@ fn spec() -> impl Strategy<Value = Spec> {
                                 openapi: "/etc/shop.yaml".into(),
                                 base_path: None,
                             }],
+                            protos: protos(),
                             consumers: callers.consumers.into(),
                             listeners,
                             upstreams: upstreams.into(),
@@ -483,7 +590,7 @@ fn spec() -> impl Strategy<Value = Spec> {
     )
 }
 
-fn errors(loaded: &Loaded) -> Vec<String> {
+pub fn errors(loaded: &Loaded) -> Vec<String> {
     let errors = loaded.problems.iter().filter(|problem| problem.severity == Severity::Error);
     errors.map(ToString::to_string).collect()
 }

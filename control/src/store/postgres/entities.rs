@@ -7,7 +7,7 @@ use super::Fault;
 use crate::{spec, store::StoreError};
 
 /// Lists of the spec, and the table and kind that each goes to.
-const LISTS: [(&str, &str, Option<&str>); 7] = [
+const LISTS: [(&str, &str, Option<&str>); 8] = [
     ("routes", "routes", None),
     ("upstreams", "upstreams", None),
     ("consumers", "consumers", None),
@@ -15,6 +15,7 @@ const LISTS: [(&str, &str, Option<&str>); 7] = [
     ("authenticators", "policies", Some("authenticator")),
     ("groups", "policies", Some("group")),
     ("apis", "policies", Some("api")),
+    ("protos", "policies", Some("proto")),
 ];
 
 /// Makes the tables say what `spec` says. With a `diff` to the revision before, lists that it does

@@ -4,9 +4,14 @@ use super::*;
 use proptest::option;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
+mod aggregate;
 mod auth;
 mod cache;
+mod graphql;
 mod limit;
+mod payload;
+mod shape;
+mod transcode;
 mod validation;
 
 fn text() -> BoxedStrategy<String> {
@@ -365,7 +370,8 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
     let path = prop_oneof![
         text().prop_map(PathMatch::Exact),
         text().prop_map(PathMatch::Prefix),
-        text().prop_map(PathMatch::Regex)
+        text().prop_map(PathMatch::Regex),
+        text().prop_map(PathMatch::Template)
     ];
     let rewrite = prop_oneof![
         Just(PathRewrite::Keep),
@@ -388,8 +394,31 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
     let tries = (option::of(retry()), option::of(hedge()), priority, option::of(mirror));
     let callers = auth::route_auth(authenticators, consumers);
     let callers = (callers, option::of(auth::networks()), option::of(auth::cors()));
-    let last = (last, tries, option::of(text()), callers);
-    (text(), lists, path, conditions, rewrite, vec(backend, 1..4), timeouts(), last).prop_map(
+    let view = || {
+        prop_oneof![
+            Just(ProcessorView::Nothing),
+            Just(ProcessorView::Head),
+            Just(ProcessorView::Body)
+        ]
+    };
+    let processor =
+        (0..upstreams, view(), view(), 1..=MAX_PROCESSOR_MS, 0..=MAX_PROCESSED_BODY, any::<bool>())
+            .prop_map(
+                |(upstream, request, response, timeout_ms, max_body_bytes, pass_on_failure)| {
+                    Processor {
+                        upstream,
+                        request,
+                        response,
+                        timeout_ms,
+                        max_body_bytes,
+                        pass_on_failure,
+                    }
+                },
+            );
+    let shape = option::of(shape::shape().prop_map(Box::new));
+    let payload = option::of(payload::payload().prop_map(Box::new));
+    let last = (last, tries, option::of(text()), callers, (shape, payload, option::of(processor)));
+    (text(), lists, path, conditions, rewrite, vec(backend, 0..4), timeouts(), last).prop_map(
         |(name, lists, path, (headers, query), rewrite, backends, timeouts, last)| Route {
             name,
             hosts: lists.0,
@@ -398,12 +427,16 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             headers,
             query,
             rewrite,
+            shape: last.4.0,
             backends,
+            aggregate: None,
             timeouts,
             max_body_bytes: last.0.0,
+            payload: last.4.1,
             upgrades: lists.2,
             early_data: last.0.1,
             grpc_web: last.0.2,
+            transcode: None,
             retry: last.1.0,
             hedge: last.1.1,
             priority: last.1.2,
@@ -412,8 +445,10 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             auth: last.3.0,
             networks: last.3.1,
             cors: last.3.2,
+            processor: last.4.2,
             limits: Vec::new(),
             validation: None,
+            graphql: None,
             cache: None,
         },
     )
@@ -443,11 +478,14 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         (Just((certificates, trust, ticket_keys)), listeners, routed)
     });
     let limits = (vec(limit::policy(), 0..3), vec(any::<u32>(), 0..3));
-    let limits = (limits, validation::validation(), cache::cache());
+    let calls = (option::of(aggregate::aggregate()), option::of(graphql::graphql()));
+    let more = (cache::cache(), transcode::transcode(), calls);
+    let limits = (limits, validation::validation(), more);
     let numbers = (any::<u64>(), any::<u64>());
     (numbers, node, limits, parts).prop_map(|((epoch, revision), node, limits, parts)| {
         let ((certificates, trust, ticket_keys), listeners, (auth, upstreams, mut routes)) = parts;
-        let ((policies, named), (validation, on_routes), (cache, on_route)) = limits;
+        let ((policies, named), (validation, on_routes), more) = limits;
+        let ((cache, on_route), (protos, transcode), aggregate) = more;
         let known = policies.len() as u32;
         let named: Vec<u32> = match known {
             0 => Vec::new(),
@@ -456,7 +494,13 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
         if let Some(route) = routes.first_mut() {
             route.limits = named.clone();
             route.validation = on_routes;
+            route.transcode = transcode;
             route.cache = on_route;
+            route.aggregate = aggregate.0.map(Box::new);
+            route.graphql = aggregate.1.map(Box::new);
+            if route.aggregate.is_some() {
+                route.backends.clear();
+            }
         }
         let limits = Limits { policies, everywhere: named };
         Snapshot {
@@ -469,6 +513,7 @@ pub fn snapshot() -> impl Strategy<Value = Snapshot> {
             auth,
             limits,
             validation,
+            protos,
             cache,
             listeners,
             upstreams,

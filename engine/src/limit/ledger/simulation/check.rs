@@ -19,7 +19,7 @@ pub fn worst(times: &[u64], window: u64) -> usize {
 
 /// How many of `arrivals` (ascending) an exact limiter admits between `from` and `to`.
 pub fn ideal(arrivals: &[u64], limit: usize, window: u64, from: u64, to: u64) -> usize {
-    let mut log = VecDeque::new();
+    let mut log: VecDeque<u64> = VecDeque::new();
     let mut count = 0;
     for &at in arrivals {
         while log.front().is_some_and(|first| first + window <= at) {
