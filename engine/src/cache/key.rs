@@ -10,6 +10,7 @@ use crate::auth::credentials::{Hidden, decoded, parameters};
 use crate::exchange::Request;
 use crate::limits;
 use crate::message::{Field, Name, RequestHead};
+use crate::shape::FieldRules;
 
 /// The two halves of a key: what is asked for, and in which way. An unsafe request makes all answers of
 /// its `uri` invalid, whatever their `way` (RFC 9111 §4.4).
@@ -46,6 +47,8 @@ pub struct View<'a> {
     pub edit: Option<&'a Edit>,
     pub hidden: Option<&'a Hidden>,
     pub identity: Option<&'a Identity>,
+    /// What the route makes of its fields as they are written.
+    pub rules: Option<&'a FieldRules>,
 }
 
 impl<'a> View<'a> {
@@ -55,12 +58,15 @@ impl<'a> View<'a> {
 
     /// With the head's bytes, where the request does not have them any more.
     pub fn with(request: &'a Request, bytes: &'a [u8]) -> View<'a> {
+        let route = request.notes.route.map(|index| request.plan.plan.route(index));
+        let shape = route.and_then(|route| route.shape.as_deref());
         View {
             head: &request.head,
             bytes,
             edit: request.edit.as_deref(),
             hidden: request.hidden.as_deref(),
             identity: request.identity.as_deref(),
+            rules: shape.map(|shape| &shape.request.fields),
         }
     }
 
@@ -103,9 +109,11 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Whether the upstream's value of a field is not known here: the gateway says it of the caller.
+    /// Whether the upstream's value of a field is not known here: the gateway says it of the caller, or a
+    /// rule of the route makes it.
     fn is_made_up(self, name: &[u8]) -> bool {
         self.identity.is_some_and(|identity| identity.tells(name))
+            || self.rules.is_some_and(|rules| rules.names().any(|own| own.as_bytes() == name))
     }
 
     /// The values that select an answer that depends on these fields. `None`: one of them is what the
