@@ -535,10 +535,12 @@ impl<'a> Visit<'a> {
         };
         let tags = request.head.fields.iter().filter(|field| field.id == Name::IfNoneMatch);
         let tags: Vec<&[u8]> = tags.map(|field| field.value.of(&self.head)).collect();
+        // Of an answer that is changed there are no parts.
+        let whole = request.edit.as_deref().is_some_and(|edit| edit.drops(b"range"));
         let conditions = Conditions {
             if_none_match: &tags,
             if_modified_since: came(Name::IfModifiedSince),
-            range: came(Name::Range).filter(|_| !self.is_head()),
+            range: came(Name::Range).filter(|_| !self.is_head() && !whole),
             if_range: came(Name::IfRange),
         };
         let validators = Validators {
