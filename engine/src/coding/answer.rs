@@ -111,7 +111,7 @@ pub fn compress(
         || request.web.is_some()
         || !compression.types.take(&content_type)
         // Where there can be no body at all, or only a part of one.
-        || matches!(head.status, 204 | 205 | 206)
+        || matches!(head.status, 204..=206)
         || (bodiless && !responder.is_head && head.status != 304)
         || !Coding::list(answer.values(b"content-encoding").iter().map(|value| &**value))
             .is_ok_and(|codings| codings.is_empty())
