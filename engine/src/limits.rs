@@ -419,9 +419,9 @@ pub const TEMPLATE_VALUE: usize = 1024 * 1024;
 /// A jq program's text, in bytes.
 pub const JQ_PROGRAM: usize = 16 * 1024;
 /// Stack on which jq programs are compiled and run: both nest as deep as the program wants.
-pub const JQ_STACK: usize = 64 * 1024 * 1024;
-/// Memory of a jq worker, in bytes.
-pub const JQ_MEMORY: u64 = 512 * 1024 * 1024;
+pub const JQ_STACK: usize = 256 * 1024 * 1024;
+/// Memory of a jq worker, in bytes, its stack included.
+pub const JQ_MEMORY: u64 = 768 * 1024 * 1024;
 /// What a jq program may give, in bytes.
 pub const JQ_OUTPUT: usize = 64 * 1024 * 1024;
 /// Programs that run at once, and with those that wait.

@@ -1,8 +1,11 @@
 //! Answers that are compressed on their way to the client.
 
+use std::rc::Rc;
+use std::sync::Arc;
+
 use contract::snapshot::{self, ContentCoding};
 
-use super::{Coding, choose};
+use super::{Coding, Encoder, Encoders, choose};
 use crate::answer::{Answer, Carrier, Edit};
 use crate::auth::credentials;
 use crate::exchange::{Request, Responder};
@@ -21,6 +24,8 @@ pub struct Compression {
     levels: [u8; 4],
     min_bytes: u64,
     types: Types,
+    /// Those of which each part is wanted at once.
+    flushed: Types,
 }
 
 impl Compression {
@@ -45,7 +50,13 @@ impl Compression {
         let types = Types::parse(&from.content_types)
             .map_err(|(at, why)| (format!("content_types[{at}]"), why))?;
         let min_bytes = u64::from(from.min_bytes);
-        Ok(Compression { codings: codings.into(), levels, min_bytes, types })
+        let flushed = Types::of(&[
+            "text/event-stream",
+            "application/x-ndjson",
+            "application/ndjson",
+            "application/jsonl",
+        ]);
+        Ok(Compression { codings: codings.into(), levels, min_bytes, types, flushed })
     }
 
     /// Chooses a coding while the request's head is here.
@@ -77,14 +88,21 @@ fn has_no_transform(value: &[u8]) -> bool {
     directives.any(|directive| directive.eq_ignore_ascii_case(b"no-transform"))
 }
 
-/// Compresses an answer, where the client takes that and it is worth it.
-pub async fn compress(
+/// What is left to be done with an answer that is here as a whole.
+pub struct Elsewhere {
+    coding: Coding,
+    level: u8,
+}
+
+/// Compresses an answer, where the client takes that and it is worth it. A large one that is here as a whole
+/// has to be [encoded elsewhere](encode_elsewhere) yet.
+pub fn compress(
     shard: &Shard,
     request: &Request,
     responder: &Responder,
     compression: &Compression,
-    mut answer: Answer,
-) -> Answer {
+    answer: &mut Answer,
+) -> Option<Elsewhere> {
     let (head, bytes) = (&*answer.head, answer.bytes.bytes());
     let content_type = answer.value(b"content-type").unwrap_or_default();
     let bodiless = head.framing == BodyFraming::None;
@@ -93,14 +111,14 @@ pub async fn compress(
         || request.web.is_some()
         || !compression.types.take(&content_type)
         // Where there can be no body at all, or only a part of one.
-        || matches!(head.status, 204 | 205 | 206)
+        || matches!(head.status, 204..=206)
         || (bodiless && !responder.is_head && head.status != 304)
         || !Coding::list(answer.values(b"content-encoding").iter().map(|value| &**value))
             .is_ok_and(|codings| codings.is_empty())
         // RFC 9110 §7.7.
         || answer.values(b"cache-control").iter().any(|value| has_no_transform(value));
     if is_out {
-        return answer;
+        return None;
     }
     let small = matches!(head.framing, BodyFraming::Length(length) if length < compression.min_bytes)
         && answer.filters.is_empty();
@@ -120,13 +138,13 @@ pub async fn compress(
     if !varies {
         edit.fields.push((b"Vary".to_vec(), b"Accept-Encoding".to_vec()));
     }
-    let Some(coding) = coding else { return answer };
+    let coding = coding?;
     // As the answer to GET would have been.
     if bodiless && (status == 304 || length.is_some_and(|length| length < compression.min_bytes)) {
         if status == 304 {
             weaken(edit, etag);
         }
-        return answer;
+        return None;
     }
     edit.set(b"Content-Encoding", coding.name().into());
     for name in
@@ -137,39 +155,46 @@ pub async fn compress(
     weaken(edit, etag);
     if bodiless {
         edit.remove(b"content-length");
-        return answer;
+        return None;
     }
     let level = compression.levels[coding as usize];
     if let Carrier::Own(body) = &answer.carrier
         && answer.filters.is_empty()
         && body.borrow().data.as_ref().is_some_and(|data| data.len() > limits::PAYLOAD_INLINE)
     {
-        let plain = body.borrow_mut().data.take().map(|data| data.bytes().to_vec());
-        let plain = std::sync::Arc::new(plain.unwrap_or_default());
-        let work = {
-            let plain = plain.clone();
-            move || {
-                let mut encoder = super::Encoders::default().take(coding, level);
-                let mut out = Vec::with_capacity(plain.len() / 4);
-                encoder.pass(&plain, false, &mut out);
-                encoder.finish(&mut out);
-                out
-            }
-        };
-        if let Ok(coded) = offload(shard, shard.desk().store().payloads(), work).await {
-            answer.head.framing = BodyFraming::Length(coded.len() as u64);
-            body.borrow_mut().data = Some(Chunk::from_vec(coded));
-            return answer;
+        return Some(Elsewhere { coding, level });
+    }
+    let flush = compression.flushed.take(&content_type);
+    answer.filters.push(Filter::Encode(Box::new(Encoding::new(shard, coding, level, flush))));
+    None
+}
+
+/// Encodes a large body that is here as a whole.
+pub async fn encode_elsewhere(shard: &Shard, how: Elsewhere, mut answer: Answer) -> Answer {
+    let Elsewhere { coding, level } = how;
+    let Carrier::Own(body) = &answer.carrier else { return answer };
+    let plain = body.borrow_mut().data.take().map(|data| data.bytes().to_vec());
+    let plain = Arc::new(plain.unwrap_or_default());
+    let work = {
+        let plain = plain.clone();
+        move || {
+            let mut encoder = Encoders::default().take(coding, level);
+            let mut out = Vec::with_capacity(plain.len() / 4);
+            encoder.pass(&plain, false, &mut out);
+            encoder.finish(&mut out);
+            out
         }
-        // Nobody has time for it now: it goes on as it is.
-        body.borrow_mut().data = Some(Chunk::copy_of(&plain));
-        if let Some(edit) = &mut answer.edit {
-            edit.fields.retain(|(name, _)| name != b"Content-Encoding");
-        }
+    };
+    if let Ok(coded) = offload(shard, shard.desk().store().payloads(), work).await {
+        answer.head.framing = BodyFraming::Length(coded.len() as u64);
+        body.borrow_mut().data = Some(Chunk::from_vec(coded));
         return answer;
     }
-    let flush = content_type.starts_with(b"text/event-stream") || content_type.ends_with(b"ndjson");
-    answer.filters.push(Filter::Encode(Box::new(Encoding::new(shard, coding, level, flush))));
+    // Nobody has time for it now: it goes on as it is.
+    body.borrow_mut().data = Some(Chunk::copy_of(&plain));
+    if let Some(edit) = &mut answer.edit {
+        edit.fields.retain(|(name, _)| name != b"Content-Encoding");
+    }
     answer
 }
 
@@ -183,8 +208,8 @@ pub fn weaken(edit: &mut Edit, etag: Option<Vec<u8>>) {
 /// A body that is encoded while it is relayed.
 pub struct Encoding {
     /// `None`: it has ended.
-    encoder: Option<super::Encoder>,
-    encoders: std::rc::Rc<super::Encoders>,
+    encoder: Option<Encoder>,
+    encoders: Rc<Encoders>,
     /// Each part can be read as soon as it is sent.
     flush: bool,
 }

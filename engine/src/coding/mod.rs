@@ -5,7 +5,7 @@ mod decode;
 mod encode;
 mod negotiate;
 
-pub use answer::{Compression, Encoding, compress, weaken};
+pub use answer::{Compression, Encoding, compress, encode_elsewhere, weaken};
 pub use decode::{Decoder, Undecodable, decode_all};
 pub use encode::{Encoder, Encoders};
 pub use negotiate::{choose, known};

@@ -67,6 +67,7 @@ pub async fn request(
     route: &Route,
 ) -> Result<(), LocalReply> {
     match &route.payload {
+        Some(payload) if !payload.note(request) => Ok(()),
         // Boxed: what it awaits would weigh on every other request.
         Some(payload) => {
             let most = route.max_body_bytes;
@@ -106,11 +107,28 @@ pub async fn compress(
     route: &Route,
     answer: Answer,
 ) -> Answer {
-    match route.payload.as_ref().and_then(|payload| payload.compress.as_ref()) {
-        Some(compression) => {
-            Box::pin(coding::compress(shard, request, responder, compression, answer)).await
-        }
+    let compression = route.payload.as_ref().and_then(|payload| payload.compress.as_ref());
+    let Some(compression) = compression else { return answer };
+    let mut answer = answer;
+    match coding::compress(shard, request, responder, compression, &mut answer) {
+        Some(how) => Box::pin(coding::encode_elsewhere(shard, how, answer)).await,
         None => answer,
+    }
+}
+
+impl Payload {
+    /// Remembers what the answer's body needs of the request. Whether the request's is to be changed.
+    fn note(&self, request: &mut Request) -> bool {
+        if request.grpc.is_some() || request.web.is_some() || request.upgrade.is_some() {
+            return false;
+        }
+        if let Some(compression) = &self.compress {
+            compression.note(request);
+        }
+        if !self.response.is_empty() {
+            prepare(request, self);
+        }
+        !request.head.framing.is_empty() && !self.request.is_empty()
     }
 }
 
@@ -165,18 +183,6 @@ async fn change_request(
     payload: &Arc<Payload>,
     max_body_bytes: u64,
 ) -> Result<(), LocalReply> {
-    if request.grpc.is_some() || request.web.is_some() || request.upgrade.is_some() {
-        return Ok(());
-    }
-    if let Some(compression) = &payload.compress {
-        compression.note(request);
-    }
-    if !payload.response.is_empty() {
-        prepare(request, payload);
-    }
-    if request.head.framing.is_empty() || payload.request.is_empty() {
-        return Ok(());
-    }
     let (head, bytes) = (&*request.head, request.bytes());
     let content_type = head.value(bytes, Name::ContentType).unwrap_or_default();
     let found = payload.request.iter().position(|rule| rule.types.take(content_type));

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getppid, setrlimit};
+use rustix::thread::{Timespec, nanosleep};
 
 use super::program::{Failed, Program};
 use crate::limits;
@@ -26,7 +26,7 @@ pub fn work() {
     // A program that never ends does not see that the engine has.
     let watch = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || {
         while getppid() == parent {
-            std::thread::sleep(Duration::from_secs(1));
+            let _ = nanosleep(&Timespec { tv_sec: 1, tv_nsec: 0 });
         }
         std::process::exit(0);
     });

@@ -232,6 +232,25 @@ fn rules_that_cannot_be_are_refused_with_their_place() {
     }
 }
 
+/// The cache keeps what the upstream has sent; rules see each answer that leaves.
+#[test]
+fn answers_from_the_cache_are_changed_like_others() {
+    let origin = Origin::start(|_| {
+        let fields =
+            "Content-Type: application/json\r\nCache-Control: max-age=60\r\nETag: \"v1\"\r\n";
+        answer_with("200 OK", fields, r#"{"id":1,"password":"x"}"#)
+    });
+    let gateway = gateway(&origin, "cache: {}, response_body: { steps: [ deny: [ password ] ] }");
+    let mut client = gateway.connect();
+    for fields in ["", "", "Range: bytes=0-5\r\n"] {
+        let response = client.ask(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        assert_eq!((response.status, response.text().as_str()), (200, "{\"id\":1}"), "{fields}");
+    }
+    assert_eq!(origin.completed(), 1);
+    let asked = "GET / HTTP/1.1\r\nHost: a\r\nIf-None-Match: W/\"v1\"\r\n\r\n";
+    assert_eq!(client.ask(asked).status, 304);
+}
+
 #[test]
 fn what_was_validated_is_changed_after_that() {
     let origin = mirror();
