@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::http2::H2Client;
 use tests::http2::client::request;
-use tests::origin::{answer_with, Script};
+use tests::origin::{Script, answer_with};
 use tests::scratch::Scratch;
 use tests::spec::Spec;
 use tests::{Gateway, Origin, Response};
@@ -14,12 +14,17 @@ use tests::{Gateway, Origin, Response};
 fn shop() -> Origin {
     Origin::start(|seen| {
         let json = |status: &str, fields: &str, body: Value| {
-            answer_with(status, &format!("Content-Type: application/json\r\n{fields}"), &body.to_string())
+            answer_with(
+                status,
+                &format!("Content-Type: application/json\r\n{fields}"),
+                &body.to_string(),
+            )
         };
         let path = seen.target.split('?').next().unwrap_or_default();
         match path {
             "/products/7" => {
-                let product = r#"{"id":7,"serial":12345678901234567890123,"price":1.10,"related":[8,9]}"#;
+                let product =
+                    r#"{"id":7,"serial":12345678901234567890123,"price":1.10,"related":[8,9]}"#;
                 answer_with("200 OK", "Cache-Control: max-age=60\r\n", product)
             }
             "/products" => json(
