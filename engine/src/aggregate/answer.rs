@@ -257,6 +257,14 @@ impl Asker for Calls<'_> {
                     Ok(Reply { status: called.status, fields: called.fields, body: called.body })
                 }
             },
+            // What the operator has an upstream answer when it cannot: not for long.
+            Err(LocalReply { status, text: Some(text), .. }) if http.succeeds(status) => {
+                Ok(Reply {
+                    status,
+                    fields: vec![(b"cache-control".to_vec(), b"no-store".to_vec())],
+                    body: text.body.into_bytes(),
+                })
+            }
             Err(reply) => Err(Failure::unanswered(&reply)),
         }
     }
