@@ -39,18 +39,20 @@ fn every_example_passes_the_check() {
 }
 
 /// A copy of an example in `scratch`, with the files under `certs/` that it names and those of
-/// `openapi/`.
+/// `openapi/` and `protos/`.
 ///
 /// `certs/NAME.pem` and `.key` are for `NAME.example.com` and all below it; `certs/NAME-ca.pem` is an
 /// authority and `certs/NAME-ca.crl` what it has revoked.
 fn with_certificates(example: &Path, scratch: &Scratch) -> PathBuf {
     let text = std::fs::read_to_string(example).expect("an example is readable");
     let copy = scratch.file("example.yaml", &text);
-    let documents = scratch.path().join("openapi");
-    std::fs::create_dir_all(&documents).expect("a directory for documents");
-    for file in std::fs::read_dir(example.with_file_name("openapi")).into_iter().flatten().flatten()
-    {
-        std::fs::copy(file.path(), documents.join(file.file_name())).expect("a document");
+    for name in ["openapi", "protos"] {
+        let documents = scratch.path().join(name);
+        std::fs::create_dir_all(&documents).expect("a directory for documents");
+        let files = std::fs::read_dir(example.with_file_name(name)).into_iter().flatten();
+        for file in files.flatten() {
+            std::fs::copy(file.path(), documents.join(file.file_name())).expect("a document");
+        }
     }
     let certs = scratch.path().join("certs");
     std::fs::create_dir_all(&certs).expect("a directory for certificates");
