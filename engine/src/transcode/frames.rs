@@ -72,11 +72,14 @@ impl Frames {
     }
 }
 
+/// A message, and what is behind it.
+type Taken<'a> = (&'a [u8], &'a [u8]);
+
 /// The first message and what is behind it; `None`: it is not whole yet.
 ///
 /// # Errors
 /// It cannot be taken.
-pub fn next(bytes: &[u8], most: usize) -> Result<Option<(&[u8], &[u8])>, BadFrame> {
+pub fn next(bytes: &[u8], most: usize) -> Result<Option<Taken<'_>>, BadFrame> {
     let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else { return Ok(None) };
     let [flag, length @ ..] = *head;
     if flag & 1 != 0 {

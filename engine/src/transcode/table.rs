@@ -20,9 +20,11 @@ struct Node {
     literals: HashMap<Box<[u8]>, Node>,
     one: Option<Box<Node>>,
     /// Literals behind a `**`, the most first.
-    rest: Vec<(Box<[Box<[u8]>]>, Vec<End>)>,
+    rest: Vec<(Literals, Vec<End>)>,
     ends: Vec<End>,
 }
+
+type Literals = Box<[Box<[u8]>]>;
 
 #[derive(Debug)]
 struct End {
@@ -97,7 +99,7 @@ impl Table {
                 }
                 Some(Segment::One) => node = node.one.get_or_insert_default(),
                 Some(Segment::Rest) => {
-                    let behind: Box<[Box<[u8]>]> = segments
+                    let behind: Literals = segments
                         .filter_map(|segment| match segment {
                             Segment::Literal(text) => Some(text.clone()),
                             Segment::One | Segment::Rest => None,

@@ -398,14 +398,13 @@ fn file(messages: &[Vec<Kind>], step: i32) -> FileDescriptorProto {
 
 /// Bytes of any message of that type, guided by `random`.
 fn any_message(
-    pool: &DescriptorPool,
     message: &prost_reflect::MessageDescriptor,
     random: &mut impl FnMut() -> u64,
     depth: usize,
     out: &mut Vec<u8>,
 ) {
     for field in message.fields() {
-        if random() % 3 == 0 {
+        if random().is_multiple_of(3) {
             continue;
         }
         let times = if field.is_list() || field.is_map() { random() % 4 } else { 1 };
@@ -417,7 +416,7 @@ fn any_message(
                         continue;
                     }
                     let mut content = Vec::new();
-                    any_message(pool, &inner, random, depth + 1, &mut content);
+                    any_message(&inner, random, depth + 1, &mut content);
                     write_bytes(out, number, &content);
                 }
                 prost_reflect::Kind::String => {
@@ -496,7 +495,7 @@ proptest! {
             state
         };
         let mut bytes = Vec::new();
-        any_message(&pool, &descriptor, &mut random, 0, &mut bytes);
+        any_message(&descriptor, &mut random, 0, &mut bytes);
         let before = DynamicMessage::decode(descriptor.clone(), &*bytes).unwrap();
 
         let [always, enum_numbers, proto_names, pretty] = flags;

@@ -671,7 +671,7 @@ proptest! {
             (upstream.tls, upstream.credentials) = (None, None);
         }
         flat.auth = contract::snapshot::Auth::default();
-        flat.routes.iter_mut().for_each(|route| route.auth = None);
+        flat.routes.iter_mut().for_each(|route| (route.auth, route.transcode) = (None, None));
         prop_assert_eq!(contract::snapshot::Snapshot::decode(&flat.encode()), Ok(flat));
     }
 
