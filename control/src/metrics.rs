@@ -121,7 +121,7 @@ pub fn cache(out: &mut String, figures: &Figures) {
     one("sluice_cache_stored_total", "counter", help, get(Figure::CacheStored));
     let help = "Answers that went to make room for others.";
     one("sluice_cache_evicted_total", "counter", help, get(Figure::CacheEvicted));
-    let help = "Answers that were purged, or made invalid by unsafe requests.";
+    let help = "Answers that were purged, or made invalid by requests that change things.";
     one("sluice_cache_purged_total", "counter", help, get(Figure::CachePurged));
 }
 
