@@ -155,7 +155,7 @@ mod tests {
 
     /// Not a test: what the workers of the tests below are.
     #[test]
-    #[ignore = "a worker process"]
+    #[ignore = "started by the others"]
     fn a_worker_works() {
         work();
     }
