@@ -44,7 +44,6 @@ mod shape;
 mod shard;
 mod start;
 mod store;
-#[allow(dead_code, unused_imports)]
 mod template;
 #[cfg(test)]
 mod testing;

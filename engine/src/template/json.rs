@@ -31,13 +31,6 @@ impl JsonTemplate {
     pub fn render(&self, from: &dyn Values) -> Result<Value, Missing> {
         render(&self.0, from)
     }
-
-    /// What it asks for.
-    pub fn templates(&self) -> Vec<&Template> {
-        let mut found = Vec::new();
-        collect(&self.0, &mut found);
-        found
-    }
 }
 
 fn node(value: &Value, scope: &Scope, at: &mut String) -> Result<Node, TemplateError> {
@@ -112,13 +105,4 @@ fn render(node: &Node, from: &dyn Values) -> Result<Value, Missing> {
             Value::Object(object)
         }
     })
-}
-
-fn collect<'a>(node: &'a Node, found: &mut Vec<&'a Template>) {
-    match node {
-        Node::Fixed(_) => {}
-        Node::Text(template) => found.push(template),
-        Node::List(items) => items.iter().for_each(|item| collect(item, found)),
-        Node::Object(members) => members.iter().for_each(|(_, member)| collect(member, found)),
-    }
 }

@@ -42,7 +42,6 @@ pub use escape::{Escape, is_field_value, write_query};
 #[doc(hidden)]
 pub use fuzz::fuzz_template;
 pub use json::JsonTemplate;
-#[allow(unused_imports)]
 pub use reference::{
     CallPart, Capture, ConsumerPart, FieldName, Pointer, Reference, RequestPart, Root, Step,
     TimePart, text_of,
