@@ -85,11 +85,14 @@ pub fn asked(call: &Call, http: &HttpCall, view: &View<'_, '_>) -> Result<Asked,
     Ok(Asked { target, fields, body, deadline_ms: 0, most_bytes: http.max_bytes })
 }
 
+/// Names and values of fields.
+type Lines = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The fields that a call forwards and sets.
 ///
 /// # Errors
 /// A value cannot stand there.
-fn fields(http: &HttpCall, view: &View<'_, '_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ()> {
+fn fields(http: &HttpCall, view: &View<'_, '_>) -> Result<Lines, ()> {
     let mut fields = Vec::new();
     for (name, what) in &http.forward_headers {
         if let Some(value) = view.request.text(what) {

@@ -136,7 +136,7 @@ pub fn to_value(json: &Json<'_>) -> Value {
     }
 }
 
-fn number(text: &Cow<'_, str>) -> Value {
+fn number(text: &str) -> Value {
     if let Ok(number) = text.parse::<i64>() {
         return number.into();
     }
@@ -145,5 +145,5 @@ fn number(text: &Cow<'_, str>) -> Value {
     }
     let whole = !text.contains(['.', 'e', 'E']);
     let double = text.parse().ok().filter(|_| !whole).and_then(serde_json::Number::from_f64);
-    double.map_or_else(|| Value::String(text.clone().into_owned()), Value::Number)
+    double.map_or_else(|| Value::String(text.to_owned()), Value::Number)
 }

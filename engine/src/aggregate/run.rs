@@ -36,7 +36,10 @@ pub struct Reply {
 }
 
 /// The bodies of all answers, for as long as something is made of them.
-pub struct Bodies(Box<[OnceCell<Box<[OnceCell<Vec<u8>>]>>]>);
+pub struct Bodies(Box<[OnceCell<Parts>]>);
+
+/// The bodies of one call's items.
+type Parts = Box<[OnceCell<Vec<u8>>]>;
 
 impl Bodies {
     pub fn new(calls: usize) -> Bodies {

@@ -126,7 +126,7 @@ impl Asker for World {
         let _under_way = UnderWay(&self.under_way);
         self.most.set(self.most.get().max(self.under_way.get()));
         let (ms, mut does) =
-            self.does.get(&name).cloned().unwrap_or_else(|| (0, Does::Breaks(Reason::NoTarget)));
+            self.does.get(&name).cloned().unwrap_or((0, Does::Breaks(Reason::NoTarget)));
         let mut due_us = self.now_us.get() + ms * 1000;
         if due_us > asked.deadline_ms * 1000 {
             due_us = asked.deadline_ms * 1000;

@@ -253,7 +253,7 @@ proptest! {
         }
         prop_assert!(world.most.get() <= usize::from(concurrency));
         let log = world.log.borrow();
-        for at in 0..count {
+        for (at, needs) in needs.iter().enumerate().take(count) {
             let name = format!("c{at}");
             let begun: Vec<usize> = log
                 .iter()
@@ -263,7 +263,7 @@ proptest! {
                 .collect();
             prop_assert!(begun.len() <= 1, "each at most once");
             let Some(begun) = begun.first() else { continue };
-            for need in &needs[at] {
+            for need in needs {
                 let other = format!("c{need}");
                 let over = log.iter().position(|(_, way, own)| *way == '<' && *own == other);
                 // What was never made has ended without.
