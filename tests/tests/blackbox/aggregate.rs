@@ -111,7 +111,7 @@ fn what_fails_is_told_and_nothing_more() {
 fn pages_come_over_http2_too() {
     let origin = shop();
     let gateway = gateway(&origin);
-    let mut client = H2Client::connect(gateway.address());
+    let mut client = H2Client::clear(gateway.address());
     let stream = client.send_request(&request("GET", "/page/7"), true);
     let response = client.response(stream);
     assert_eq!(response.status(), 200);
