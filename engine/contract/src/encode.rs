@@ -49,7 +49,7 @@ pub use validation::{
 };
 
 /// Changes with every change of the model.
-pub const FORMAT: u32 = 12;
+pub const FORMAT: u32 = 13;
 /// Largest snapshot, in bytes.
 pub const MAX_SNAPSHOT: usize = 64 * 1024 * 1024;
 /// Most listeners of a snapshot.

@@ -112,9 +112,9 @@ fn pages_come_over_http2_too() {
     let origin = shop();
     let gateway = gateway(&origin);
     let mut client = H2Client::clear(gateway.address());
-    let stream = client.send_request(&request("GET", "/page/7"), true);
-    let response = client.response(stream);
-    assert_eq!(response.status(), 200);
+    let stream = client.get("/page/7");
+    let answer = client.answer(stream).expect("an answer");
+    assert_eq!(answer.status, 200, "{answer:?}");
 }
 
 #[test]
