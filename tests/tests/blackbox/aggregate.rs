@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::http2::H2Client;
-use tests::http2::client::request;
 use tests::origin::{Script, answer_with};
 use tests::scratch::Scratch;
 use tests::spec::Spec;
