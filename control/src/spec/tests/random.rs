@@ -8,6 +8,8 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
+mod transcode;
+
 use super::{EXAMPLES, callers, operators::admin, resilience};
 use crate::compile::{Inputs, compile};
 use crate::keys::Fetched;
@@ -336,51 +338,6 @@ prop_compose! {
     }
 }
 
-fn protos() -> Vec<ProtoSource> {
-    let empty = ProtoSource {
-        name: "shop".into(),
-        workspace: Some("shop".into()),
-        files: vec!["/etc/shop.proto".into()],
-        includes: vec!["/etc".into()],
-        descriptor_set: None,
-        reflection: None,
-    };
-    let (files, includes) = (Vec::new(), Vec::new());
-    let set = Some("/etc/x.binpb".to_string());
-    let other = ProtoSource { name: "set".into(), files, includes, ..empty.clone() };
-    vec![empty, ProtoSource { descriptor_set: set, ..other }]
-}
-
-fn transcode() -> Transcode {
-    let binding = HttpBinding {
-        custom: Some(CustomMethod { kind: "*".into(), path: "/v1/{a.b=c/**}:d".into() }),
-        body: "*".into(),
-        ..HttpBinding::default()
-    };
-    let one = HttpBinding {
-        selector: "shop.v1.Shop.Get".into(),
-        get: Some("/v1/{id}".into()),
-        response_body: "item".into(),
-        additional_bindings: vec![binding],
-        ..HttpBinding::default()
-    };
-    Transcode {
-        proto: "shop".into(),
-        services: vec!["shop.v1.Shop".into()],
-        to: TranscodeTarget::Grpc,
-        bindings: vec![one],
-        auto_mapping: true,
-        print: PrintOptions { whitespace: true, ..PrintOptions::default() },
-        streams: StreamFormat::Sse,
-        unknown_query: UnknownQuery::Listed(vec!["key".into()]),
-        unknown_fields: Unknown::Ignore,
-        status_details: false,
-        case_insensitive_enums: true,
-        max_request_bytes: 1024,
-        max_response_bytes: DEFAULT_TRANSCODED_BYTES,
-    }
-}
-
 fn validate() -> impl Strategy<Value = Validate> {
     let mode = select(vec![ValidateMode::Enforce, ValidateMode::Log]);
     let undocumented = select(vec![Undocumented::Refuse, Undocumented::Pass]);
@@ -444,17 +401,7 @@ fn spec() -> impl Strategy<Value = Spec> {
                                 !upstreams.iter().any(|one| one.name == backend.name && old(one))
                             });
                         }
-                        // One of the routes that may, in all its parts.
-                        let speaks = |route: &Route| {
-                            route.upstreams.iter().all(|backend| {
-                                let old =
-                                    |upstream: &Upstream| upstream.protocol == Protocol::Http1;
-                                !upstreams.iter().any(|one| one.name == backend.name && old(one))
-                            })
-                        };
-                        if let Some(route) = routes.iter_mut().find(|route| speaks(route)) {
-                            route.transcode = Some(transcode());
-                        }
+                        transcode::put(&mut routes, &upstreams);
                         Spec {
                             version: VERSION,
                             node: Node {
@@ -477,7 +424,7 @@ fn spec() -> impl Strategy<Value = Spec> {
                                 openapi: "/etc/shop.yaml".into(),
                                 base_path: None,
                             }],
-                            protos: protos(),
+                            protos: transcode::protos(),
                             consumers: callers.consumers.into(),
                             listeners,
                             upstreams: upstreams.into(),
