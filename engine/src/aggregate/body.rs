@@ -3,7 +3,6 @@
 //! A member whose value is missing is left out, an item of a list is null: nothing is ever the text
 //! "null".
 
-
 use serde_json::Value;
 
 use super::view::View;

@@ -8,6 +8,13 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
+mod cache;
+mod graphql;
+mod transcode;
+
+use cache::route_cache;
+use graphql::graphql;
+
 use super::{EXAMPLES, callers, operators::admin, payload, resilience, shape};
 use crate::compile::{Inputs, compile};
 use crate::keys::Fetched;
@@ -367,117 +374,6 @@ prop_compose! {
     }
 }
 
-prop_compose! {
-    fn graphql()(
-        (max_depth, max_cost, max_aliases) in (1u16..=100, 1u32.., any::<u32>()),
-        (max_tokens, max_batch, max_bytes) in (1u32..=100_000, 1u16..=100, 1u64..=1 << 20),
-        introspection in any::<bool>(),
-        list_arguments in subsequence(texts(&["first", "null", "_1"]), 0..3),
-        weights in subsequence(vec![("search".to_owned(), 5), ("true".to_owned(), 0)], 0..=2),
-        operations in subsequence(texts(&["Shop", "null"]), 0..3),
-        hashed in any::<bool>(),
-    ) -> Box<Graphql> {
-        Box::new(Graphql {
-            max_depth,
-            max_cost,
-            max_aliases,
-            max_tokens,
-            max_batch,
-            max_bytes,
-            introspection,
-            list_arguments,
-            weights: weights.into_iter().collect(),
-            operations,
-            documents: if hashed { vec!["0a".repeat(32)] } else { Vec::new() },
-        })
-    }
-}
-
-fn protos() -> Vec<ProtoSource> {
-    let empty = ProtoSource {
-        name: "shop".into(),
-        workspace: Some("shop".into()),
-        files: vec!["/etc/shop.proto".into()],
-        includes: vec!["/etc".into()],
-        descriptor_set: None,
-        reflection: None,
-    };
-    let (files, includes) = (Vec::new(), Vec::new());
-    let set = Some("/etc/x.binpb".to_string());
-    let other = ProtoSource { name: "set".into(), files, includes, ..empty.clone() };
-    vec![empty, ProtoSource { descriptor_set: set, ..other }]
-}
-
-fn transcode() -> Transcode {
-    let binding = HttpBinding {
-        custom: Some(CustomMethod { kind: "*".into(), path: "/v1/{a.b=c/**}:d".into() }),
-        body: "*".into(),
-        ..HttpBinding::default()
-    };
-    let one = HttpBinding {
-        selector: "shop.v1.Shop.Get".into(),
-        get: Some("/v1/{id}".into()),
-        response_body: "item".into(),
-        additional_bindings: vec![binding],
-        ..HttpBinding::default()
-    };
-    Transcode {
-        proto: "shop".into(),
-        services: vec!["shop.v1.Shop".into()],
-        to: TranscodeTarget::Grpc,
-        bindings: vec![one],
-        auto_mapping: true,
-        print: PrintOptions { whitespace: true, ..PrintOptions::default() },
-        streams: StreamFormat::Sse,
-        unknown_query: UnknownQuery::Listed(vec!["key".into()]),
-        unknown_fields: Unknown::Ignore,
-        status_details: false,
-        case_insensitive_enums: true,
-        max_request_bytes: 1024,
-        max_response_bytes: DEFAULT_TRANSCODED_BYTES,
-    }
-}
-
-fn route_cache() -> BoxedStrategy<RouteCache> {
-    let names = || subsequence(texts(&["a", "1", "x-y"]), 0..3);
-    let query = prop_oneof![
-        Just(QueryKey::All),
-        names().prop_map(QueryKey::Only),
-        names().prop_map(QueryKey::Except),
-    ];
-    let set_cookie = select(vec![SetCookie::Refuse, SetCookie::Strip, SetCookie::Store]);
-    let times = (0..1u64 << 34, 0..1u64 << 34, 0..1u64 << 34, 0..=100u8, 0..=60_000u32);
-    let statuses = subsequence(vec![200u16, 404, 599], 0..3);
-    let tag_header = select(texts(&["cache-tag", "x-1"]));
-    let parts = (query, names(), set_cookie, statuses, tag_header);
-    (times, parts, any::<[bool; 3]>())
-        .prop_map(|(times, parts, flags)| {
-            let (
-                ttl_ms,
-                stale_while_revalidate_ms,
-                stale_if_error_ms,
-                heuristic_percent,
-                coalesce_ms,
-            ) = times;
-            let (query, headers, set_cookie, statuses, tag_header) = parts;
-            let [consumer, ignore_request_cache_control, cache_status] = flags;
-            RouteCache {
-                ttl_ms,
-                heuristic_percent,
-                statuses,
-                stale_while_revalidate_ms,
-                stale_if_error_ms,
-                key: CacheKey { query, headers, consumer },
-                set_cookie,
-                tag_header,
-                ignore_request_cache_control,
-                coalesce_ms,
-                cache_status,
-            }
-        })
-        .boxed()
-}
-
 fn validate() -> impl Strategy<Value = Validate> {
     let mode = select(vec![ValidateMode::Enforce, ValidateMode::Log]);
     let undocumented = select(vec![Undocumented::Refuse, Undocumented::Pass]);
@@ -541,17 +437,7 @@ fn spec() -> impl Strategy<Value = Spec> {
                                 !upstreams.iter().any(|one| one.name == backend.name && old(one))
                             });
                         }
-                        // One of the routes that may, in all its parts.
-                        let speaks = |route: &Route| {
-                            route.upstreams.iter().all(|backend| {
-                                let old =
-                                    |upstream: &Upstream| upstream.protocol == Protocol::Http1;
-                                !upstreams.iter().any(|one| one.name == backend.name && old(one))
-                            })
-                        };
-                        if let Some(route) = routes.iter_mut().find(|route| speaks(route)) {
-                            route.transcode = Some(transcode());
-                        }
+                        transcode::put(&mut routes, &upstreams);
                         Spec {
                             version: VERSION,
                             node: Node {
@@ -578,7 +464,7 @@ fn spec() -> impl Strategy<Value = Spec> {
                                 openapi: "/etc/shop.yaml".into(),
                                 base_path: None,
                             }],
-                            protos: protos(),
+                            protos: transcode::protos(),
                             consumers: callers.consumers.into(),
                             listeners,
                             upstreams: upstreams.into(),

@@ -7,14 +7,16 @@ mod conformance;
 mod known;
 mod read;
 mod reader;
-#[cfg(test)]
-mod tests;
+mod scalar;
+mod text;
+mod values;
 mod write;
 
 use std::borrow::Cow;
 
 pub use self::read::Reading;
-pub use self::write::{Printing, write_text};
+pub use self::text::write_text;
+pub use self::write::Printing;
 use crate::limits;
 
 /// What is wrong with a text, and where.

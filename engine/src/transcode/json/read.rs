@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 
 use super::super::schema::{Enum, Field, Kind, Known, Message, MessageIndex, Schema, Shape};
-use super::super::wire::{self, WireType, write_bytes, write_tag, write_varint, zigzag};
+use super::super::wire::{self, WireType, write_bytes, write_tag, write_varint};
 use super::reader::{Next, Reader};
+use super::scalar::{Scalar, number_scalar, text_scalar, whole_number};
+use super::values::{any_value, list_value, structure};
 use super::{Fault, base64, known};
 
 /// How JSON is read.
@@ -15,37 +17,6 @@ pub struct Reading<'s> {
     pub ignore_unknown: bool,
     /// Names of enums in any case.
     pub any_case: bool,
-}
-
-/// A value as it goes on the wire.
-enum Scalar<'a> {
-    Varint(u64),
-    Fixed64(u64),
-    Fixed32(u32),
-    Bytes(Cow<'a, [u8]>),
-}
-
-impl Scalar<'_> {
-    fn is_default(&self) -> bool {
-        match self {
-            Scalar::Varint(value) | Scalar::Fixed64(value) => *value == 0,
-            Scalar::Fixed32(value) => *value == 0,
-            Scalar::Bytes(bytes) => bytes.is_empty(),
-        }
-    }
-
-    /// Without its tag.
-    fn write(&self, out: &mut Vec<u8>) {
-        match self {
-            Scalar::Varint(value) => write_varint(out, *value),
-            Scalar::Fixed64(value) => out.extend_from_slice(&value.to_le_bytes()),
-            Scalar::Fixed32(value) => out.extend_from_slice(&value.to_le_bytes()),
-            Scalar::Bytes(bytes) => {
-                write_varint(out, bytes.len() as u64);
-                out.extend_from_slice(bytes);
-            }
-        }
-    }
 }
 
 /// Places that have been seen.
@@ -443,7 +414,7 @@ impl<'s> Reading<'s> {
                     number => number,
                 }
             }
-            Next::Number => integer(reader.number()?, i64::from(i32::MIN), i32::MAX as u64)
+            Next::Number => whole_number(reader.number()?, i64::from(i32::MIN), i32::MAX as u64)
                 .map(|number| number as i32),
             Next::Null if own.is_null => {
                 reader.null()?;
@@ -550,156 +521,4 @@ fn expected(kind: Kind) -> &'static str {
         Kind::Double | Kind::Float => "expected a number of this type",
         _ => "expected a whole number of this type",
     }
-}
-
-/// `google.protobuf.Struct`
-fn structure(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
-    if reader.peek()? != Next::Object {
-        return Err(reader.fault("expected an object"));
-    }
-    reader.begin_object()?;
-    let mut first = true;
-    while let Some(key) = reader.key(first)? {
-        first = false;
-        write_tag(out, 1, WireType::Bytes);
-        let entry = wire::begin(out);
-        write_bytes(out, 1, key.as_bytes());
-        write_tag(out, 2, WireType::Bytes);
-        let value = wire::begin(out);
-        any_value(reader, out).map_err(|fault| fault.inside(&key))?;
-        value.end(out);
-        entry.end(out);
-    }
-    Ok(())
-}
-
-/// `google.protobuf.ListValue`
-fn list_value(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
-    if reader.peek()? != Next::Array {
-        return Err(reader.fault("expected an array"));
-    }
-    reader.begin_array()?;
-    let mut first = true;
-    while reader.element(first)? {
-        first = false;
-        write_tag(out, 1, WireType::Bytes);
-        let value = wire::begin(out);
-        any_value(reader, out)?;
-        value.end(out);
-    }
-    Ok(())
-}
-
-/// `google.protobuf.Value`
-fn any_value(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
-    match reader.peek()? {
-        Next::Null => {
-            reader.null()?;
-            write_tag(out, 1, WireType::Varint);
-            out.push(0);
-        }
-        Next::Number => {
-            let at = reader.position();
-            let number: f64 = reader.number()?.parse().unwrap_or(f64::INFINITY);
-            if !number.is_finite() {
-                return Err(Fault::at(at, "expected a number of this type"));
-            }
-            write_tag(out, 2, WireType::Fixed64);
-            out.extend_from_slice(&number.to_le_bytes());
-        }
-        Next::Text => write_bytes(out, 3, reader.text()?.as_bytes()),
-        Next::Bool => {
-            write_tag(out, 4, WireType::Varint);
-            out.push(u8::from(reader.boolean()?));
-        }
-        Next::Object => {
-            write_tag(out, 5, WireType::Bytes);
-            let part = wire::begin(out);
-            structure(reader, out)?;
-            part.end(out);
-        }
-        Next::Array => {
-            write_tag(out, 6, WireType::Bytes);
-            let part = wire::begin(out);
-            list_value(reader, out)?;
-            part.end(out);
-        }
-    }
-    Ok(())
-}
-
-/// A number in quotes, or of a path or query: as JSON writes numbers.
-fn text_scalar(text: &str, kind: Kind) -> Option<Scalar<'static>> {
-    match kind {
-        Kind::String => return Some(Scalar::Bytes(Cow::Owned(text.as_bytes().to_vec()))),
-        Kind::Bytes => {
-            return base64::decode(text.as_bytes()).map(|b| Scalar::Bytes(Cow::Owned(b)));
-        }
-        Kind::Double | Kind::Float => {
-            let special = match text {
-                "NaN" => Some(f64::NAN),
-                "Infinity" => Some(f64::INFINITY),
-                "-Infinity" => Some(f64::NEG_INFINITY),
-                _ => None,
-            };
-            if let Some(number) = special {
-                return Some(match kind {
-                    Kind::Double => Scalar::Fixed64(number.to_bits()),
-                    _ => Scalar::Fixed32((number as f32).to_bits()),
-                });
-            }
-        }
-        _ => {}
-    }
-    let mut reader = Reader::new(text.as_bytes()).ok()?;
-    let number = reader.number().ok().filter(|number| number.len() == text.len())?;
-    number_scalar(number, kind)
-}
-
-/// `text` is a number of JSON.
-fn number_scalar(text: &str, kind: Kind) -> Option<Scalar<'static>> {
-    const I32: (i64, u64) = (i32::MIN as i64, i32::MAX as u64);
-    const I64: (i64, u64) = (i64::MIN, i64::MAX as u64);
-    let whole = |(least, most): (i64, u64)| integer(text, least, most);
-    Some(match kind {
-        Kind::Int32 => Scalar::Varint(whole(I32)? as u64),
-        Kind::Int64 => Scalar::Varint(whole(I64)? as u64),
-        Kind::Uint32 => Scalar::Varint(whole((0, u64::from(u32::MAX)))? as u64),
-        Kind::Uint64 => Scalar::Varint(whole((0, u64::MAX))? as u64),
-        Kind::Sint32 => Scalar::Varint(zigzag(whole(I32)? as i64)),
-        Kind::Sint64 => Scalar::Varint(zigzag(whole(I64)? as i64)),
-        Kind::Fixed32 => Scalar::Fixed32(whole((0, u64::from(u32::MAX)))? as u32),
-        Kind::Fixed64 => Scalar::Fixed64(whole((0, u64::MAX))? as u64),
-        Kind::Sfixed32 => Scalar::Fixed32(whole(I32)? as u32),
-        Kind::Sfixed64 => Scalar::Fixed64(whole(I64)? as u64),
-        Kind::Double => {
-            let number: f64 = text.parse().ok().filter(|number: &f64| number.is_finite())?;
-            Scalar::Fixed64(number.to_bits())
-        }
-        Kind::Float => {
-            let number: f32 = text.parse().ok().filter(|number: &f32| number.is_finite())?;
-            Scalar::Fixed32(number.to_bits())
-        }
-        Kind::Bool
-        | Kind::String
-        | Kind::Bytes
-        | Kind::Message(_)
-        | Kind::Group(_)
-        | Kind::Enum(_) => return None,
-    })
-}
-
-/// A whole number within bounds, however it is written: `1e5` and `100000.0` are.
-fn integer(text: &str, least: i64, most: u64) -> Option<i128> {
-    let number: i128 = match text.parse() {
-        Ok(number) => number,
-        Err(_) => {
-            let number: f64 = text.parse().ok()?;
-            if number.fract() != 0.0 || number.abs() > 2e19 {
-                return None;
-            }
-            number as i128
-        }
-    };
-    (i128::from(least)..=i128::from(most)).contains(&number).then_some(number)
 }

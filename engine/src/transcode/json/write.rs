@@ -2,6 +2,7 @@
 
 use super::super::schema::{Field, Kind, Known, Message, MessageIndex, Schema, Shape};
 use super::super::wire::{Fields, Raw, WireType, unzigzag, varint};
+use super::text::{escape, utf8, write_text};
 use super::{Unprintable, base64, known};
 use crate::limits;
 use crate::message::write::decimal;
@@ -26,9 +27,9 @@ struct Entry<'w> {
     raw: Raw<'w>,
 }
 
-struct Writer<'a, 'w> {
-    how: Printing<'a>,
-    out: &'a mut Vec<u8>,
+pub(super) struct Writer<'a, 'w> {
+    pub(super) how: Printing<'a>,
+    pub(super) out: &'a mut Vec<u8>,
     /// Fields of the messages that are open.
     entries: Vec<Entry<'w>>,
     indent: usize,
@@ -89,6 +90,12 @@ impl Printing<'_> {
 const NO_VALUE: Unprintable = Unprintable("the type has no value");
 
 impl<'w> Writer<'_, 'w> {
+    /// For bytes that live shorter than those of this one.
+    pub(super) fn inner<'b, 'v>(&'b mut self) -> Writer<'b, 'v> {
+        let Writer { how, indent, depth, .. } = *self;
+        Writer { how, out: self.out, entries: Vec::new(), indent, depth }
+    }
+
     fn line(&mut self) {
         if self.how.pretty {
             self.out.push(b'\n');
@@ -96,7 +103,7 @@ impl<'w> Writer<'_, 'w> {
         }
     }
 
-    fn open(&mut self, byte: u8) -> Result<(), Unprintable> {
+    pub(super) fn open(&mut self, byte: u8) -> Result<(), Unprintable> {
         self.depth += 1;
         if self.depth > limits::MESSAGE_DEPTH {
             return Err(Unprintable("the message is nested too deeply"));
@@ -106,7 +113,7 @@ impl<'w> Writer<'_, 'w> {
         Ok(())
     }
 
-    fn close(&mut self, byte: u8, empty: bool) {
+    pub(super) fn close(&mut self, byte: u8, empty: bool) {
         self.indent -= 1;
         self.depth -= 1;
         if !empty {
@@ -115,18 +122,22 @@ impl<'w> Writer<'_, 'w> {
         self.out.push(byte);
     }
 
-    fn item(&mut self, first: &mut bool) {
+    pub(super) fn item(&mut self, first: &mut bool) {
         if !std::mem::replace(first, false) {
             self.out.push(b',');
         }
         self.line();
     }
 
-    fn colon(&mut self) {
+    pub(super) fn colon(&mut self) {
         self.out.extend_from_slice(if self.how.pretty { b": " } else { b":" });
     }
 
-    fn message(&mut self, bytes: &'w [u8], index: MessageIndex) -> Result<(), Unprintable> {
+    pub(super) fn message(
+        &mut self,
+        bytes: &'w [u8],
+        index: MessageIndex,
+    ) -> Result<(), Unprintable> {
         let message = self.how.schema.message(index);
         match message.known {
             Known::None | Known::HttpBody => {
@@ -255,7 +266,7 @@ impl<'w> Writer<'_, 'w> {
         }
     }
 
-    fn fields(
+    pub(super) fn fields(
         &mut self,
         bytes: &'w [u8],
         message: &Message,
@@ -391,14 +402,7 @@ impl<'w> Writer<'_, 'w> {
                         // What is there several times is merged (Protocol Buffers, "Last One Wins").
                         let merged: Vec<&[u8]> = own.iter().map(|entry| entry.raw.bytes).collect();
                         let merged = merged.concat();
-                        let mut writer = Writer {
-                            how: self.how,
-                            out: self.out,
-                            entries: Vec::new(),
-                            indent: self.indent,
-                            depth: self.depth,
-                        };
-                        writer.message(&merged, index)
+                        self.inner().message(&merged, index)
                     }
                     ([.., last], kind) => {
                         let raw = last.raw;
@@ -510,7 +514,7 @@ impl<'w> Writer<'_, 'w> {
         Ok(())
     }
 
-    fn scalar(&mut self, kind: Kind, raw: Raw<'_>) -> Result<(), Unprintable> {
+    pub(super) fn scalar(&mut self, kind: Kind, raw: Raw<'_>) -> Result<(), Unprintable> {
         let value = raw.value;
         match kind {
             Kind::Int32 | Kind::Sfixed32 => self.signed(i64::from(value as i32)),
@@ -572,7 +576,7 @@ impl<'w> Writer<'_, 'w> {
         decimal(self.out, number.abs() as u64);
     }
 
-    fn double(&mut self, number: f64) {
+    pub(super) fn double(&mut self, number: f64) {
         if number.is_nan() {
             self.out.extend_from_slice(b"\"NaN\"");
         } else if number.is_infinite() {
@@ -585,167 +589,4 @@ impl<'w> Writer<'_, 'w> {
             let _ = serde_json::to_writer(&mut *self.out, &number);
         }
     }
-
-    fn any_of(&mut self, url: &str, value: &[u8]) -> Result<(), Unprintable> {
-        if url.is_empty() && value.is_empty() {
-            self.out.extend_from_slice(b"{}");
-            return Ok(());
-        }
-        let name = url.rsplit_once('/').map(|(_, name)| name).filter(|name| !name.is_empty());
-        let name = name.ok_or(Unprintable("an Any has no type"))?;
-        let index = self.how.schema.find(name);
-        self.open(b'{')?;
-        let mut first = true;
-        self.item(&mut first);
-        write_text("@type", self.out);
-        self.colon();
-        write_text(url, self.out);
-        let mut inner = Writer {
-            how: self.how,
-            out: self.out,
-            entries: Vec::new(),
-            indent: self.indent,
-            depth: self.depth,
-        };
-        match index {
-            Some(index) if !has_own_form(inner.how.schema.message(index).known) => {
-                inner.fields(value, inner.how.schema.message(index), &mut first)?;
-            }
-            Some(index) => {
-                inner.item(&mut first);
-                write_text("value", inner.out);
-                inner.colon();
-                inner.message(value, index)?;
-            }
-            // What it is made of is not known here.
-            None => {
-                inner.item(&mut first);
-                write_text("value", inner.out);
-                inner.colon();
-                inner.out.push(b'"');
-                base64::encode(value, inner.out);
-                inner.out.push(b'"');
-            }
-        }
-        self.close(b'}', false);
-        Ok(())
-    }
-
-    fn structure(&mut self, bytes: &'w [u8]) -> Result<(), Unprintable> {
-        self.open(b'{')?;
-        let mut first = true;
-        let mut members: Vec<(&[u8], Option<&'w [u8]>)> = Vec::new();
-        let mut places = std::collections::HashMap::new();
-        let mut fields = Fields::of(bytes);
-        while let Some(raw) = fields.next()? {
-            if (raw.number, raw.wire) != (1, WireType::Bytes) {
-                continue;
-            }
-            let (mut key, mut value) = (&[][..], None);
-            let mut parts = Fields::of(raw.bytes);
-            while let Some(part) = parts.next()? {
-                match (part.number, part.wire) {
-                    (1, WireType::Bytes) => key = part.bytes,
-                    (2, WireType::Bytes) => value = Some(part.bytes),
-                    _ => {}
-                }
-            }
-            let place = *places.entry(key).or_insert(members.len());
-            match members.get_mut(place) {
-                Some(member) => member.1 = value,
-                None => members.push((key, value)),
-            }
-        }
-        for (key, value) in members {
-            self.item(&mut first);
-            write_text(utf8(key)?, self.out);
-            self.colon();
-            self.any_value(value.unwrap_or_default())?;
-        }
-        self.close(b'}', first);
-        Ok(())
-    }
-
-    fn list_value(&mut self, bytes: &'w [u8]) -> Result<(), Unprintable> {
-        self.open(b'[')?;
-        let mut first = true;
-        let mut fields = Fields::of(bytes);
-        while let Some(raw) = fields.next()? {
-            if (raw.number, raw.wire) == (1, WireType::Bytes) {
-                self.item(&mut first);
-                self.any_value(raw.bytes)?;
-            }
-        }
-        self.close(b']', first);
-        Ok(())
-    }
-
-    fn any_value(&mut self, bytes: &'w [u8]) -> Result<(), Unprintable> {
-        let mut last = None;
-        let mut fields = Fields::of(bytes);
-        while let Some(raw) = fields.next()? {
-            if matches!(raw.number, 1..=6) {
-                last = Some(raw);
-            }
-        }
-        let Some(raw) = last else {
-            self.out.extend_from_slice(b"null");
-            return Ok(());
-        };
-        match (raw.number, raw.wire) {
-            (2, WireType::Fixed64) => {
-                let number = f64::from_bits(raw.value);
-                if !number.is_finite() {
-                    return Err(Unprintable("a number has no JSON"));
-                }
-                self.double(number);
-            }
-            (3, WireType::Bytes) => write_text(utf8(raw.bytes)?, self.out),
-            (4, WireType::Varint) => return self.scalar(Kind::Bool, raw),
-            (5, WireType::Bytes) => return self.structure(raw.bytes),
-            (6, WireType::Bytes) => return self.list_value(raw.bytes),
-            _ => self.out.extend_from_slice(b"null"),
-        }
-        Ok(())
-    }
-}
-
-/// Whether it is the `value` of an `Any`, and not its fields.
-fn has_own_form(known: Known) -> bool {
-    !matches!(known, Known::None | Known::HttpBody)
-}
-
-fn utf8(bytes: &[u8]) -> Result<&str, Unprintable> {
-    std::str::from_utf8(bytes).map_err(|_| Unprintable("a text is not UTF-8"))
-}
-
-/// Appends a text in quotes.
-pub fn write_text(text: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
-    escape(text.as_bytes(), out);
-    out.push(b'"');
-}
-
-fn escape(text: &[u8], out: &mut Vec<u8>) {
-    let mut from = 0;
-    for (at, &byte) in text.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(text.get(from..at).unwrap_or_default());
-        from = at + 1;
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            _ => {
-                let hex = b"0123456789abcdef";
-                out.extend_from_slice(b"\\u00");
-                out.extend_from_slice(&[hex[usize::from(byte >> 4)], hex[usize::from(byte & 15)]]);
-            }
-        }
-    }
-    out.extend_from_slice(text.get(from..).unwrap_or_default());
 }
