@@ -169,10 +169,10 @@ impl Outward {
             let printing = transcode.printing(false);
             let start = out.len();
             let behind = begin(*form, *count == 0, out);
-            let told = match (form, field) {
+            let told = match (*form, *field) {
                 (Form::Raw, _) => http_body(message).map(|(_, data)| out.extend_from_slice(data)),
                 (Form::Json(_), None) => printing.message(message, *output, out),
-                (Form::Json(_), Some(place)) => printing.field(message, *output, *place, out),
+                (Form::Json(_), Some(place)) => printing.field(message, *output, place, out),
             };
             if told.is_err() {
                 out.truncate(start);
