@@ -35,6 +35,8 @@ pub struct Outward {
     over: bool,
     /// What was read to know the first message.
     ahead: Vec<u8>,
+    /// What was told before a message that cannot be.
+    left: Vec<u8>,
 }
 
 /// How a stream is written.
@@ -65,12 +67,6 @@ impl From<BadFrame> for Bad {
     }
 }
 
-impl From<Unprintable> for Bad {
-    fn from(_: Unprintable) -> Bad {
-        Bad
-    }
-}
-
 impl Outward {
     pub fn new(
         transcode: Arc<Transcode>,
@@ -79,7 +75,17 @@ impl Outward {
         form: Form,
     ) -> Outward {
         let frames = Frames::new(transcode.max_response);
-        Outward { transcode, output, field, form, frames, count: 0, over: false, ahead: Vec::new() }
+        Outward {
+            transcode,
+            output,
+            field,
+            form,
+            frames,
+            count: 0,
+            over: false,
+            ahead: Vec::new(),
+            left: Vec::new(),
+        }
     }
 
     /// Waits for the first message and returns the content type in it: the head has to say it.
@@ -116,12 +122,11 @@ impl Outward {
     /// A message cannot be told.
     pub fn part(&mut self, part: Part) -> Result<Part, Broken> {
         let mut out = Vec::new();
-        if !self.ahead.is_empty() {
-            let ahead = std::mem::take(&mut self.ahead);
-            self.take(&ahead, &mut out).map_err(|_| Broken)?;
-        }
-        if let Some(data) = &part.data {
-            self.take(data.bytes(), &mut out).map_err(|_| Broken)?;
+        let ahead = std::mem::take(&mut self.ahead);
+        let data = part.data.as_ref().map_or(&[][..], Chunk::bytes);
+        if [&ahead[..], data].into_iter().any(|data| self.take(data, &mut out).is_err()) {
+            self.left = out;
+            return Err(Broken);
         }
         if let Some(trailers) = &part.end {
             self.over = true;
@@ -153,7 +158,7 @@ impl Outward {
             }
             _ => Status::new(status::UNAVAILABLE, "the answer stopped in the middle"),
         };
-        let mut out = Vec::new();
+        let mut out = std::mem::take(&mut self.left);
         self.error(&status, &mut out).ok()?;
         Some(Chunk::from_vec(out))
     }
@@ -162,16 +167,19 @@ impl Outward {
         let Outward { transcode, output, field, form, frames, count, .. } = self;
         frames.feed(data, |message| {
             let printing = transcode.printing(false);
-            let begin = begin(*form, *count == 0, out);
-            *count += 1;
-            match form {
-                Form::Raw => out.extend_from_slice(http_body(message)?.1),
-                Form::Json(_) => match field {
-                    None => printing.message(message, *output, out)?,
-                    Some(place) => printing.field(message, *output, *place, out)?,
-                },
+            let start = out.len();
+            let behind = begin(*form, *count == 0, out);
+            let told = match (*form, *field) {
+                (Form::Raw, _) => http_body(message).map(|(_, data)| out.extend_from_slice(data)),
+                (Form::Json(_), None) => printing.message(message, *output, out),
+                (Form::Json(_), Some(place)) => printing.field(message, *output, place, out),
+            };
+            if told.is_err() {
+                out.truncate(start);
+                return Err(Bad);
             }
-            out.extend_from_slice(begin);
+            *count += 1;
+            out.extend_from_slice(behind);
             Ok(())
         })
     }
