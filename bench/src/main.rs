@@ -33,8 +33,6 @@ use std::io::BufWriter;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -375,11 +373,11 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         }
         Command::Compare(args) => compare(args, false),
         Command::Handshakes(args) => compare(args, true),
-        Command::Auth(args) => auth::run(args, &*stop_flag()?),
-        Command::Limits(args) => limits::run(args, &*stop_flag()?),
-        Command::Cluster(args) => cluster::run(&args, &*stop_flag()?),
-        Command::Transform(args) => transform::run(args, &*stop_flag()?),
-        Command::Changes(args) => changes::run(&args, &*stop_flag()?),
+        Command::Auth(args) => auth::run(args, &*pin::stop_flag()?),
+        Command::Limits(args) => limits::run(args, &*pin::stop_flag()?),
+        Command::Cluster(args) => cluster::run(&args, &*pin::stop_flag()?),
+        Command::Transform(args) => transform::run(args, &*pin::stop_flag()?),
+        Command::Changes(args) => changes::run(&args, &*pin::stop_flag()?),
         Command::Faults(args) => faults(args),
         Command::Peers(args) => peers(args),
         Command::Agree(args) => {
@@ -395,20 +393,10 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
                 spin_us,
                 rate,
             };
-            agreement.run(&*stop_flag()?)
+            agreement.run(&*pin::stop_flag()?)
         }
         Command::Pinned(args) => Err(pin::exec(args.cpu, args.parent, &args.command).into()),
     }
-}
-
-/// A flag that Ctrl-C or a polite kill sets; the second one ends us at once.
-fn stop_flag() -> Result<Arc<AtomicBool>, Box<dyn Error>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?;
-        signal_hook::flag::register(signal, stop.clone())?;
-    }
-    Ok(stop)
 }
 
 fn load(args: LoadArgs) -> Result<(), Box<dyn Error>> {
@@ -459,7 +447,7 @@ fn load(args: LoadArgs) -> Result<(), Box<dyn Error>> {
         message,
         cpu: args.cpu,
     };
-    let outcome = plan.run(&*stop_flag()?, |_, _| {})?;
+    let outcome = plan.run(&*pin::stop_flag()?, |_, _| {})?;
     let summary = Summary::new(&plan, &outcome);
     if let Some(path) = &args.hgrm {
         let file = File::create(path).map_err(|e| format!("cannot write {path:?}: {e}"))?;
@@ -522,7 +510,7 @@ fn compare(mut args: CompareArgs, handshakes: bool) -> Result<(), Box<dyn Error>
         load_cpu,
         origin_cpu,
     };
-    let report = comparison.run(&*stop_flag()?)?;
+    let report = comparison.run(&*pin::stop_flag()?)?;
     print!("{}", report.text());
     compare::save(&report, args.json.as_deref(), args.svg.as_deref())
 }
@@ -548,7 +536,7 @@ fn faults(args: FaultsArgs) -> Result<(), Box<dyn Error>> {
         load_cpu,
         origin_cpu,
     };
-    let report = run.run(&*stop_flag()?)?;
+    let report = run.run(&*pin::stop_flag()?)?;
     print!("{}", report.text());
     report.save(args.json.as_ref())
 }

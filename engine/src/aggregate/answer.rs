@@ -23,6 +23,7 @@ use crate::limits;
 use crate::local_reply::LocalReply;
 use crate::message::write;
 use crate::payload::json::Json;
+use crate::rewrite::RequestId;
 use crate::shape::RequestValues;
 use crate::shard::Shard;
 use crate::template::Escape;
@@ -81,7 +82,7 @@ pub async fn answer(
     };
     let timing = if plan.server_timing { server_timing(plan, &ran) } else { Vec::new() };
     let made = match failed(plan, &ran) {
-        Some(failure) => Err(broken(plan, &ran, failure)),
+        Some(failure) => Err(broken(plan, &ran, failure, &asker.caller.id)),
         None => composed(shard, responder, &given, &mut ran, &timing),
     };
     drop((ran, given));
@@ -115,7 +116,12 @@ pub(super) fn failed<'r>(plan: &Aggregate, ran: &'r Ran<'_>) -> Option<&'r Failu
 }
 
 /// The answer to a request that failed.
-pub(super) fn broken(plan: &Aggregate, ran: &Ran<'_>, failure: &Failure) -> LocalReply {
+pub(super) fn broken(
+    plan: &Aggregate,
+    ran: &Ran<'_>,
+    failure: &Failure,
+    id: &RequestId,
+) -> LocalReply {
     let reply = LocalReply {
         field: failure.field.clone(),
         ..LocalReply::new(failure.whole, Reason::CallFailed)
@@ -125,6 +131,8 @@ pub(super) fn broken(plan: &Aggregate, ran: &Ran<'_>, failure: &Failure) -> Loca
     body.set_member("type", Json::string("urn:sluice:problem:call_failed"));
     body.set_member("title", Json::string(crate::local_reply::title(Reason::CallFailed)));
     body.set_member("status", Json::number(failure.whole.into()));
+    let id = String::from_utf8_lossy(id.bytes());
+    body.set_member("request_id", Json::string(&id));
     body.set_member("errors", errors);
     let text = String::from_utf8_lossy(&body.to_vec()).into_owned();
     reply.with_text(failure.whole, PROBLEM, &text)

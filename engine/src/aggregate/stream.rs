@@ -142,7 +142,7 @@ async fn make(
     };
     let failure = failed(plan, &ran);
     if let Some(failure) = failure.filter(|_| lines == 0) {
-        *refused.borrow_mut() = Some(broken(plan, &ran, failure));
+        *refused.borrow_mut() = Some(broken(plan, &ran, failure, &asker.caller.id));
         return;
     }
     let complete = failure.is_none() && ran.outcomes.iter().flatten().all(Outcome::is_complete);
