@@ -64,7 +64,7 @@ routes:
     match: {{ path: /body }}
     rewrite: {{ strip_prefix: true }}
     upstream: origin
-    request_body: {{ steps: [ {{ add: {{ /kind: note }} }}, {{ remove: /score }} ] }}
+    request_body: {{ steps: [ {{ add: {{ at: /kind, value: note }} }}, {{ remove: /score }} ] }}
   - name: notes
     match: {{ path: /bench.Notes }}
     upstream: calls

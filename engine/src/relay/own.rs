@@ -90,7 +90,7 @@ async fn send_reply(
 
 /// Reads the rest of a small body that no one wants, so that the connection can go on. What is
 /// larger, unknown or late ends the connection instead; its bytes are never parsed as a request.
-async fn drain_body(request: &mut Request, responder: &Responder) -> bool {
+pub(super) async fn drain_body(request: &mut Request, responder: &Responder) -> bool {
     let stream = match &responder.down {
         // The stream ends with its answer; the others go on.
         Downstream::Http2(stream) => return stream.is_done(),
