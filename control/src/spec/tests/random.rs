@@ -10,11 +10,13 @@ use proptest::sample::{Index, select, subsequence};
 
 mod cache;
 mod graphql;
+mod limits;
 mod transcode;
 mod validate;
 
 use cache::route_cache;
 use graphql::graphql;
+use limits::limits;
 use validate::validate;
 
 use super::{EXAMPLES, callers, operators::admin, payload, resilience, shape};
@@ -37,20 +39,6 @@ pub fn cidr() -> impl Strategy<Value = Cidr> {
         select(vec!["fd00::/8", "::/0", "2001:db8::1/128"]).prop_map(String::from),
     ];
     text.prop_map(|text| text.parse().expect("is a network"))
-}
-
-prop_compose! {
-    fn limits()(
-        (max_connections, header_timeout_ms, idle_timeout_ms, min_body_rate) in
-            (1u32..=10_000_000, 1u32..=3_600_000, 1u32..=86_400_000, 1u32..=1 << 30),
-        (write_timeout_ms, max_head_bytes, max_fields, max_requests, max_streams) in
-            (1u32..=3_600_000, 1024u32..=262_144, 1u16..=128, 1u32.., 1u32..=10_000),
-    ) -> Limits {
-        Limits {
-            max_connections, header_timeout_ms, idle_timeout_ms, min_body_rate,
-            write_timeout_ms, max_head_bytes, max_fields, max_requests, max_streams,
-        }
-    }
 }
 
 pub fn file() -> impl Strategy<Value = String> {
