@@ -62,7 +62,7 @@ fn operations_cost_what_they_ask_for() {
         ),
         ("{...A}", "{}", Err("GRAPHQL_VALIDATION_FAILED")),
         ("{a", "{}", Err("GRAPHQL_PARSE_FAILED")),
-        ("", "{}", Err("OPERATION_RESOLUTION_FAILURE")),
+        ("", "{}", Err("GRAPHQL_PARSE_FAILED")),
         ("query A {a} query B {b}", "{}", Err("OPERATION_RESOLUTION_FAILURE")),
         ("type A {a: Int} {a}", "{}", Err("GRAPHQL_VALIDATION_FAILED")),
     ] {

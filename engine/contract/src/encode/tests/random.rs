@@ -428,7 +428,7 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             query,
             rewrite,
             shape: last.4.0,
-            backends,
+            backends: served(backends, &last.4.0),
             aggregate: None,
             timeouts,
             max_body_bytes: last.0.0,
@@ -452,6 +452,15 @@ fn route(upstreams: u32, authenticators: u32, consumers: u32) -> impl Strategy<V
             cache: None,
         },
     )
+}
+
+/// A route that does not answer itself has an upstream.
+fn served(mut backends: Vec<Backend>, shape: Option<&RouteShape>) -> Vec<Backend> {
+    let answers = shape.is_some_and(|shape| shape.answer.is_some());
+    if backends.is_empty() && !answers {
+        backends.push(Backend { upstream: 0, weight: 1 });
+    }
+    backends
 }
 
 /// Any snapshot that holds the invariants of the model.
