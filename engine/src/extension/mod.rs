@@ -10,9 +10,10 @@
 //!
 //! # Why no code inside of the gateway
 //!
-//! A WebAssembly runtime that compiles would double what a build takes, and code in the gateway's own
-//! threads, however well it is contained, takes its time from all other requests of the CPU. A processor
-//! costs a round trip, can be written in any language, and fails alone.
+//! A WebAssembly runtime was weighed. A module's instance for each request costs less than a round trip, but
+//! not little, as its memory has to be its own; the runtime with its compiler takes longer to build than all
+//! else here together; and what a module computes, however well it is contained, is taken from all other
+//! requests of its CPU. A processor can be written in any language, fails alone, and may be anywhere.
 
 mod wire;
 
