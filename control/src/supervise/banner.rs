@@ -75,7 +75,8 @@ impl Banner {
         let state = state.path().display();
         eprintln!(
             "  {:<10} http://127.0.0.1:{} and :{}\n\n{bold}Try{plain}\n  curl -i http://{gateway}/hello\n  \
-             curl -s http://{gateway}/api/users/7\n  curl -s -d 'some text' http://{gateway}/echo/it\n\n\
+             curl -s http://{gateway}/api/users/7\n  curl -s http://{gateway}/shop/products/7\n  \
+             curl -s -d 'some text' http://{gateway}/echo/it\n\n\
              {bold}Change it while it runs{plain}\n  {me} get spec --state {state} > my.yaml\n  \
              {me} apply --state {state} -f my.yaml {dim}# after an edit{plain}",
             "origins",
